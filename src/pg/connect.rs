@@ -24,8 +24,8 @@ use crate::pg::tls::failure;
 use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
 
-/// Time that a statement may exceed its limit before the daemon cancels it, and time between the
-/// cancel request and the termination of its session.
+/// A statement may exceed its limit by this time before the daemon cancels it. If the statement is
+/// still running after the same time again, the daemon terminates its session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection with one owner. Dropping the session closes the connection.
@@ -100,9 +100,9 @@ impl Session {
     }
 
     /// Terminates the session from a second session of the same login. A login may terminate its
-    /// own sessions without a further privilege. Returns whether the session was terminated and the
-    /// job's code caused the overrun. A session that was waiting for a disk or for the server
-    /// itself did not overrun because of the job's code.
+    /// own sessions without a further privilege. Returns true if the session was terminated and the
+    /// job's code caused the overrun. If the session was waiting for a disk or for the server
+    /// itself, the job's code did not cause the overrun.
     async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
@@ -198,7 +198,7 @@ pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
                 format!("could not connect: the server did not respond within {} s", info.timeout.as_secs_f32()),
             ),
         };
-        // With SQLSTATE 57P03 the server is starting or stopping, and another server may be
+        // SQLSTATE 57P03 means that the server is starting or stopping. Another server may be
         // available.
         let final_word = match &error.sqlstate {
             Some(sqlstate) => sqlstate != "57P03",

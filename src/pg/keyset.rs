@@ -16,8 +16,8 @@
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
-/// Returns whether the walk ascends in some columns and descends in others. `descending` is set
-/// only for such keys.
+/// Returns whether the walk ascends in some columns and descends in others. `descending` of a
+/// column is set only in this case.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending)
 }
@@ -62,8 +62,8 @@ pub fn named(key: &[KeyColumn]) -> String {
 /// Returns the queries of a `with` clause. The last query, `_bf_ahead`, returns the keys of the
 /// first `limit` rows after the key `from`, or of the first `limit` rows of the table if `from` is
 /// `None`. For a mixed key the queries read one range of the index for each prefix of the key, the
-/// longest prefix first. Each query reads at most the number of rows that the earlier queries have
-/// left of `limit`.
+/// longest prefix first. The limit of each query is `limit` minus the number of rows that the
+/// earlier queries returned.
 pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -> String {
     let (columns, ordered) = (named(key), ordered(key));
     let Some(parameter) = from else {
@@ -95,10 +95,10 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
 
 /// Returns the condition on a column of a prefix. The first column is compared with a list of one
 /// value. If the planner knew that the column has a single value, an index that begins with the
-/// next column would also provide the order. The planner would underestimate the cost of a scan of
-/// that index. A list is used for the first column only, because before PostgreSQL 17 a list on any
-/// other column makes the scan lose the order of the index. A column of an array type is compared
-/// directly, because SQL has no list of arrays.
+/// next column would also provide the order, and the planner would underestimate the cost of a scan
+/// of that index. A list is used for the first column only, because before PostgreSQL 17 a list on
+/// any other column makes the scan lose the order of the index. A column of an array type is
+/// compared directly, because SQL has no list of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     let left = ordered_column(column);
     if n == 0 && !column.sql_type.ends_with(']') {

@@ -34,8 +34,8 @@ pub enum Plans {
     Any,
     /// Avoids sequential scans and bitmap scans, which may read the whole table.
     Index,
-    /// Also avoids sorts, and so plans that read an index on a part of the key and sort its rows.
-    /// For an index that is descending in some columns and ascending in others.
+    /// Also avoids sorts. Otherwise the server could read an index on a part of the key and sort
+    /// the rows. Used if the walked index is descending in some columns and ascending in others.
     IndexInOrder,
 }
 

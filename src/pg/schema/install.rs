@@ -101,14 +101,15 @@ fn record_text(text: &Text) -> String {
 }
 
 /// Installs the missing versions and returns their numbers. If the schema already has the version
-/// of this release, only grants privileges again. Leaves a newer compatible schema unchanged.
+/// of this release, the function only grants privileges again. Leaves a newer compatible schema
+/// unchanged.
 ///
 /// # Errors
 /// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, or if the schema
-/// is too old or too new. The same error if a publication for all tables would publish the tables
-/// of the schema and `with_publication` is not set. [`Kind::LockTimeout`] or [`Kind::Deadlock`] if
-/// each of 20 tries failed because of a lock that another session held on a table of the schema.
-/// This takes about a minute or longer.
+/// is too old or too new. [`Kind::Schema`] also if a publication for all tables would publish the
+/// tables of the schema and `with_publication` is not set. [`Kind::LockTimeout`] or
+/// [`Kind::Deadlock`] if each of 20 tries failed because of a lock that another session held on a
+/// table of the schema. The 20 tries take at least about a minute.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }

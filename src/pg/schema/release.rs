@@ -13,8 +13,8 @@ use std::borrow::Cow;
 
 use ring::digest::{SHA256, digest};
 
-/// Name of the environment variable with which tests make a debug build, or a build with feature
-/// `failpoint`, act as the next release.
+/// Name of an environment variable that tests set. If it is set, a debug build, or a build with
+/// feature `failpoint`, acts as the next release.
 pub const PLAY_NEXT: &str = "BACKFILLD_TEST_NEXT_RELEASE";
 
 /// One version of the schema.
@@ -164,9 +164,9 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
 
-    /// Returns, for each `create` in the text, the kind and name of the object, and the rest of the
-    /// line from the name on, which contains the parameters. The second value is empty if the
-    /// object is not a function or procedure.
+    /// Returns two values for each `create` in the text. The first value is the kind and name of
+    /// the object. The second value is the rest of the line from the name on, which contains the
+    /// parameters. It is empty if the object is not a function or procedure.
     fn created(text: &str) -> Vec<(String, String)> {
         let mut found = Vec::new();
         for line in text.lines() {

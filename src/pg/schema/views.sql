@@ -57,7 +57,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
   left join lateral (
     select pg_catalog.min(s.waiting_reason) as reason, pg_catalog.min(s.waiting_text) as text
       from backfill.slice s where s.job_id = j.id and s.run = j.run and s.state in ('ready', 'held') and s.waiting_reason is not null) t on true
-  -- Whether the walk has only deferred rows left, which other sessions have usually locked.
+  -- Whether the walk has only deferred rows left. Usually other sessions have locked these rows.
   left join lateral (
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id

@@ -28,7 +28,7 @@ impl Connector {
     pub fn handshake(&self, host: &str) -> Handshake {
         // A host name that no certificate can contain, for example an unusual alias of a container,
         // is an error only if `sslmode` requires that names are compared. Otherwise any address can
-        // stand for it here.
+        // take its place here.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });

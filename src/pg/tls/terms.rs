@@ -16,12 +16,12 @@ pub enum SslMode {
     Allow,
     /// Encrypted if the server accepts that, otherwise unencrypted.
     Prefer,
-    /// Encrypted. Only if a root file exists, the server's certificate must come from a CA in this
+    /// Encrypted. If a root file exists, the server's certificate must also come from a CA in this
     /// file.
     Require,
-    /// Encrypted, and the server's certificate comes from a trusted CA.
+    /// Encrypted. The server's certificate must come from a trusted CA.
     VerifyCa,
-    /// Like `VerifyCa`, and the certificate is for the host in the connection string.
+    /// Like `VerifyCa`. The certificate must also be for the host in the connection string.
     VerifyFull,
 }
 

@@ -38,8 +38,8 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- Like the function unchanged above, for a leaf. Also checks that the leaf still belongs to the
--- target (root), and that the target is still the planned table.
+-- Makes the same checks of a leaf as the function above makes of a table. Also checks that the leaf
+-- still belongs to the target (root), and that the target is still the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -58,7 +58,7 @@ begin
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
-comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Like unchanged, for a partition or child of the table. For daemons.';
+comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Makes the same checks of a partition or child as backfill.unchanged makes of a table. For daemons.';
 
 -- Returns a key value as text that can be converted back to the same value under any DateStyle and
 -- IntervalStyle. Under the job's DateStyle, a range of timestamps could contain the abbreviation of

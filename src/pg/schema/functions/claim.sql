@@ -169,8 +169,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.job j, backfill.switch w where j.id = _desired_state.job
 $$;
 
--- Like _desired_state, for the job of a claimed slice. Returns no row if the slice has no lease
--- with this token.
+-- Returns what _desired_state returns, for the job of a claimed slice. Returns no row if the slice
+-- has no lease with this token.
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
@@ -266,7 +266,7 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Ends the job as failed. For redacted see _end_job.
+-- Ends the job as failed. For argument redacted, see _end_job.
 create or replace function backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,7 +1,7 @@
 -- Checks the limits of a command. The trigger fires before command_carry_out. A job executes what
 -- its submitter specified, with the privileges of run_as. A role that is no longer a member of
--- run_as must not start or resume the job. The role may still be able to change functions that the
--- job calls.
+-- run_as must not start or resume the job, because the role may still be able to change functions
+-- that the job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -232,7 +232,7 @@ comment on function backfill.forget(text) is 'Deletes a finished job and its his
 create or replace function backfill.pause_all(reason text default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare state text; begin state := backfill._command('pause_all', null, pause_all.reason, null); end $$;
-comment on function backfill.pause_all(text) is 'Pauses all jobs of this database after their batches in flight, until resume_all.';
+comment on function backfill.pause_all(text) is 'Pauses all jobs of this database until resume_all is called. Batches in flight finish first.';
 
 create or replace function backfill.resume_all() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -113,8 +113,8 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow. Returns the
--- mean duty cycle that the budgets allow the other running daemons. A daemon without a slice or
--- without budgets does not count.
+-- mean of the latter over the other running daemons. A daemon without a slice or without budgets
+-- does not count.
 create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -6,10 +6,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
--- Records the outcome of a retry of deferred rows. The rows in tried that are not in locked are no
--- longer deferred. quarantined lists the rows in tried that still cannot be changed: [{"id", and
--- the members that _quarantine_row needs}]. The checkpoint of the slice must be done, so that only
--- deferred rows are left.
+-- Records the outcome of a retry of deferred rows. Argument tried lists the rows that were tried.
+-- Argument locked lists those of them that stay deferred. Argument quarantined lists those that
+-- still cannot be changed: [{"id", and the members that _quarantine_row needs}]. The checkpoint of
+-- the slice must be done. Only deferred rows are left then.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$

@@ -158,7 +158,7 @@ comment on function backfill.enqueue_delete(text, regclass, text, name[], intege
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
--- Makes the count use its index, however long the queue is.
+-- Makes both counts below use an index, however long the queue is.
 set enable_seqscan = off as $$
 declare
   q backfill.quota;

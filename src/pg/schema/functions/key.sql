@@ -14,8 +14,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns whether rows of the target may be in tables other than the target itself, because it is
--- partitioned or has inheritance children. The function is in plpgsql, which caches its plan,
--- because it is called for each slice.
+-- partitioned or has inheritance children. The function is called for each slice, so it is in
+-- plpgsql, which caches the plan of its query.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -61,8 +61,8 @@ $$;
 
 -- Returns the key of one table from its own indexes, as {"index", "columns"}. This is the primary
 -- key, or a unique index on exactly the columns in `asked`. If the table has no usable key, key is
--- null, and reason says why an index on these columns cannot be used. If there is no such index,
--- reason is null, too.
+-- null. If an index on these columns exists but cannot be used, reason says why. Otherwise reason
+-- is null.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -81,7 +81,7 @@ begin
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- The statements of batches contain these names of operators.
+           -- The statements of batches contain the operators <, <=, =, >= and > by name.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -176,9 +176,9 @@ begin
 end $$;
 
 -- Returns the index that the walk follows and the key's columns, as {"index", "columns"}. Each
--- column names the schema of the operators in the index's own operator class (P12). If the key
--- exists only in the leaves, the function returns the key of the first leaf. Raises BF001 with the
--- reason if no index can be used.
+-- element of columns names the schema of the operators of the index's own operator class (P12). If
+-- the key exists only in the leaves, the function returns the key of the first leaf. Raises BF001
+-- with the reason if no index can be used.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -171,10 +171,11 @@ end $$;
 -- Adds slices for leaves that were attached since planning, once all slices of the walk have
 -- finished. The job does not guarantee to change the rows of these leaves, because they were not
 -- part of the target at planning. It walks them nevertheless, because a user who attaches a table
--- to the target of a backfill expects its rows to be filled. It skips foreign tables. If the
--- expressions read columns that they assign, it skips every new leaf. Such a leaf may hold rows
--- that were changed in another leaf and then moved to this one. The walk would change these rows
--- twice. If a leaf was detached and is attached again, its slices continue at their checkpoints.
+-- to the target of a backfill expects the rows of this table to be filled. It skips foreign tables.
+-- If the expressions read columns that they assign, it skips every new leaf. Such a leaf may hold
+-- rows that were changed in another leaf and then moved to this one. The walk would change these
+-- rows twice. If a leaf was detached and is attached again, its slices continue at their
+-- checkpoints.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -314,8 +315,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many rows as unresolved: rows that still matched the filter
-      -- with their new values. Unresolved rows are not a failure.
+      -- Right after their change, at least as many rows of the walk still matched the filter with
+      -- their new values (unresolved rows). They are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;

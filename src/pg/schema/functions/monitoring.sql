@@ -1,4 +1,4 @@
--- Functions with which daemons and commands get the data for the gauges, the status page and
+-- Daemons and commands use these functions to get the data for the gauges, the status page and
 -- backfilld doctor.
 
 -- Returns the time at which the longest-waiting queued job began to wait for a worker, as a Unix
@@ -15,9 +15,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     where x.expires_at > clock_timestamp() and j.run_as = any (x.run_as)), true)
 $$;
 
--- Returns the current size of the tables, and that of their indexes, for at most 50 running, paused
--- or verifying jobs, each divided by the size at planning. A size is the sum over all tables in
--- which the job has slices.
+-- Returns two ratios for each of at most 50 running, paused or verifying jobs. The first is the
+-- current size of the job's tables divided by their size at planning. The second is the same ratio
+-- for the indexes. A size is the sum over all tables in which the job has slices.
 create or replace function backfill._growth() returns table (job_name text, table_ratio double precision, index_ratio double precision)
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select j.name, x.table_bytes / nullif((j.plan #>> '{sizes,table_bytes}')::float8, 0), x.index_bytes / nullif((j.plan #>> '{sizes,index_bytes}')::float8, 0)
@@ -38,9 +38,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
--- Returns the reason of a signal without the message of the server about a user's own query, which
--- some readers may not see. The reason contains this message if a user's own signal could not be
--- read.
+-- Returns the reason of a signal, without a message that some readers may not see. If a user's own
+-- signal could not be read, its reason contains the server's message about the user's query.
 create or replace function backfill._redacted_reason(s backfill.signal) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end

@@ -86,9 +86,10 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- 80 % of the largest remainder is enough. Otherwise, of two slices that progress at the same
-    -- rate, each holder would see the other slice as the larger one whenever it checks, and neither
-    -- slice would be split.
+    -- A slice may be split if it has at least 80 % of the largest number of remaining rows. Suppose
+    -- that only the largest slice may be split, and that two slices progress at the same rate. Each
+    -- holder may then see the other slice as the larger one whenever it checks, and neither slice
+    -- is split.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id

@@ -1,6 +1,6 @@
--- The checks of a job when it is enqueued. They run in the caller's own transaction with the
--- caller's own privileges. Only functions that read nothing but the catalog run with their owner's
--- privileges.
+-- These functions check a job when it is enqueued. They run in the caller's own transaction with
+-- the caller's own privileges. Only functions that read nothing but the catalog run with their
+-- owner's privileges.
 
 -- Raises BF001, the error of a refused job or call.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void

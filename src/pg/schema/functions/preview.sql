@@ -1,7 +1,7 @@
--- preview shows what a job would do, with the caller's own privileges and without changing
--- anything. It works in a read-only transaction and on a standby.
+-- backfill.preview shows what a job would do. It uses the caller's own privileges, and changes
+-- nothing. It works in a read-only transaction and on a standby.
 
--- Returns the average rate, in rows per second, of the latest jobs of this database, at most 20,
+-- Returns the average rate of at most 20 of the latest jobs of this database, in rows per second,
 -- and the number of these jobs. Only jobs that ended in the last 30 days and scanned at least 1,000
 -- rows count. If any of the latest jobs were on the given table, only those count. The function
 -- runs with the privileges of the schema's owner, so that its callers need no access to the jobs of
@@ -175,7 +175,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          and case kind when 'delete' then p.pubdelete else p.pubupdate end))
 $$;
 
--- Returns the whole preview as JSON, for `backfilld preview --json`. The function preview converts
+-- Returns the whole preview as JSON, for `backfilld preview --json`. backfill.preview converts
 -- the JSON to text. kind is 'update' or 'delete'. name may be null.
 create or replace function backfill._preview(kind text, name text, target regclass, set_sql text, filter_sql text, key name[], run_as name, options jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -1,8 +1,9 @@
 -- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
 -- 32 bits of a transaction ID, so the function assumes the latest transaction with these bits that
 -- has begun. A frozen row keeps its xmin, so the function mistakes an old row for a later one if
--- the same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So each
--- transaction from the oldest one that was active at planning counts as later than the snapshot.
+-- the same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So a
+-- transaction counts as earlier than the snapshot only if it is older than all transactions that
+-- were active at planning.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -23,9 +24,9 @@ begin
 end $$;
 
 
--- Returns the data for a check of the whole table of a job as spec, or the reason why there is none
--- as refusal. Only the role that enqueued the job gets this data, so that the expressions of the
--- job are never evaluated with the privileges of another role.
+-- Returns in spec the data with which the whole table of a job can be checked. If there is no such
+-- data, returns the reason in refusal. Only the role that enqueued the job gets this data, so that
+-- the expressions of the job are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare

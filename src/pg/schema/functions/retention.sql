@@ -1,10 +1,10 @@
 -- Removes the slices, events and row errors of jobs that finished more than `keep` ago, the slices
--- of old runs, and old events without a job. Removes at most `batch` rows and returns their number.
--- The daemon repeats the call as long as the function returns `batch`. Also removes signals and
--- daemons that were not updated for an hour, which do not count. If another session is running the
--- function, or has locked the row of backfill.switch, this call removes nothing and returns 0. A
--- job is left for the next call if it has a lease, or if another session has locked its row in
--- backfill.job.
+-- of old runs, and old events without a job. Removes at most `batch` rows, of at most 100 finished
+-- jobs, and returns the number of removed rows. The daemon repeats the call while the function
+-- returns `batch`. Also removes signals and daemons that were not updated for an hour. These do not
+-- count towards `batch`. If another session is running the function, or has locked the row of
+-- backfill.switch, this call removes nothing and returns 0. A job is left for the next call if it
+-- has a lease, or if another session has locked its row in backfill.job.
 create or replace function backfill._prune_history(keep interval, batch integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -8,9 +8,9 @@ create table backfill.schema_version (
   applied_at             timestamptz not null default now()
 );
 
--- The hash of each file of functions, views, triggers and policies that was last run. An upgrade
--- runs a file again if its hash differs from the stored hash. If a table changed, the upgrade also
--- runs the file of views again.
+-- For each file of functions, views, triggers and policies, the hash of the text that was run last.
+-- An upgrade runs a file again if its hash differs from the stored hash. If a table changed, the
+-- upgrade also runs the file of views again.
 create table backfill.schema_text (
   name text primary key,
   hash text not null
@@ -172,8 +172,9 @@ create table backfill.lease (
 create index lease_job on backfill.lease (job_id);
 
 -- Rows that the walk has passed but that must still be tried. Either another session had locked the
--- row when a batch passed it, or the row is quarantined and the job was retried. A batch inserts
--- the rows that it defers in its own transaction, so that no crash loses them.
+-- row when a batch passed it, or the row is quarantined and the job was retried. When a batch
+-- defers rows, the transaction that moves the checkpoint also inserts them here, so no crash loses
+-- them.
 create table backfill.deferred_row (
   id       bigint      generated always as identity primary key,
   slice_id bigint      not null references backfill.slice on delete cascade,
