@@ -11,8 +11,8 @@ use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
-/// Approximate number of pages that a sample reads, or fewer if the table is smaller. 400 pages of
-/// 8 kB are about 3 MB.
+/// Approximate number of pages that a sample reads. If the table is smaller, the sample reads the
+/// whole table. 400 pages of 8 kB are about 3 MB.
 const SAMPLE_PAGES: f64 = 400.0;
 /// Approximate number of pages that a sample reads for a single slice. A single slice needs no
 /// bounds, so the sample only serves to estimate the number of rows.

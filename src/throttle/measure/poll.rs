@@ -33,7 +33,8 @@ pub struct Sample {
     pub value: f64,
     /// None if the value is only shown.
     pub limit: Option<f64>,
-    /// Reason for a hold in the source's own words. None if only the value and the limit decide.
+    /// Reason for a hold, if the source itself requests one. None if only the value and the limit
+    /// decide whether jobs are held.
     pub says: Option<String>,
 }
 

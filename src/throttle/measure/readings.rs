@@ -41,7 +41,8 @@ pub struct Reading {
     /// Whether the reading holds jobs at any value. This is so if a required value could not be
     /// read, or if the source itself requested a hold.
     pub must_hold: bool,
-    /// Reason why the value could not be read, or the message of the source itself.
+    /// Reason why the value could not be read, or reason for a hold that the source itself
+    /// requested.
     pub note: Option<String>,
 }
 
@@ -50,7 +51,7 @@ impl Reading {
         (self.signal, self.source.clone())
     }
 
-    /// Creates the reading of a budget that has a value.
+    /// Creates the reading of a budget whose value could be read.
     pub fn budget(signal: Signal, source: &str, value: f64, limit: f64, at: Instant) -> Self {
         let source = source.to_owned();
         Self {

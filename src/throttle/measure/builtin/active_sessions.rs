@@ -25,8 +25,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// other load. An occasional monitoring query stays below this number.
 const LOAD_FROM: u64 = 3;
 
-/// Counts the sessions that run a statement now. Also counts the sessions that run a statement now
-/// or have begun one within the last second.
+/// The first column is the number of sessions that run a statement now. The second column also
+/// counts the sessions that have begun a statement within the last second.
 const OTHERS: &str = "
 select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (where s.active or s.recent)
   from (select case when a.state is not null

@@ -1,13 +1,14 @@
-//! Replicas that disconnected, are not required, and did not return within their grace period. They
-//! hold no jobs, but the metric `backfilld_replica_up` reports them, so that an alert can fire.
+//! Keeps the replicas that disconnected and did not return within their grace period, except
+//! required replicas. Lost replicas hold no jobs, but the metric `backfilld_replica_up` reports
+//! them, so that an alert can fire.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time after its disconnection for which a lost replica is reported. The report ends earlier if
-/// the replica returns, or if the configuration is reloaded. Operators reload the configuration
-/// after they have removed a replica on purpose.
+/// Time for which a lost replica is reported, counted from its disconnection. The report ends
+/// earlier if the replica returns, or if the configuration is reloaded. Operators reload the
+/// configuration after they have removed a replica on purpose.
 pub const REPORTED: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]

@@ -74,8 +74,8 @@ impl ReplicaLag {
     }
 
     /// Computes the readings from the primary's state and from the results of the replicas that the
-    /// daemon queries directly. These results must be older than the primary's state. An empty list
-    /// means that there is no replica whose lag counts.
+    /// daemon queries directly. These results must be older than the primary's state. If there is
+    /// no replica whose lag counts, the returned list is empty.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -151,16 +151,17 @@ impl ReplicaLag {
         readings
     }
 
-    /// Returns the known replicas and the required rules that no replica matches, each with whether
-    /// it is connected. Both are as of the last state of the primary that showed its replicas.
+    /// Returns the known replicas and the required rules that no replica matches, each with a flag
+    /// that tells whether it is connected. They are as of the last state of the primary that showed
+    /// its replicas.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
     }
 
-    /// Returns a reading that holds jobs if the server hides the state of some walsenders, so that
-    /// the daemon cannot tell whether they serve replicas.
+    /// If the server hides the state of some walsenders, returns a reading that holds jobs, because
+    /// the daemon cannot tell whether these walsenders serve replicas.
     fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
         let unseen: Vec<&Walsender> = primary
             .walsenders
@@ -179,8 +180,9 @@ impl ReplicaLag {
 
     /// Returns the standbys that the primary shows, and remembers each of them.
     ///
-    /// A standby that reconnects has a walsender with another process ID and port. So a new
-    /// walsender counts as a missing standby that has the same application name and address.
+    /// A standby that reconnects has a walsender with another process ID and port. So if a standby
+    /// is missing, a new walsender with the same application name and address counts as this
+    /// standby.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -230,8 +232,8 @@ impl ReplicaLag {
         self.lost.sources(now)
     }
 
-    /// Forgets the lost replicas, and those that disconnected and are still within their grace
-    /// period. They no longer hold jobs.
+    /// Forgets the lost replicas. Also forgets the replicas that have disconnected and are still
+    /// within their grace period, so that they no longer hold jobs. Keeps required replicas.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
         // A replica that disconnected a moment ago would become lost later.
@@ -341,7 +343,7 @@ mod tests {
         }
     }
 
-    /// The signal with a clock that the test sets.
+    /// Holds the signal, and a clock that the test sets.
     struct Bench {
         lag: ReplicaLag,
         at: Instant,
