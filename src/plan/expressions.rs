@@ -1,6 +1,7 @@
-//! Determines what a job's expressions depend on. Planning creates temporary SQL functions with the
-//! expressions in their bodies, so that the server itself parses the expressions. For each
-//! function, planning then reads the parse tree and the dependencies, and rolls back the creation.
+//! Determines what a job's expressions depend on. Planning creates temporary SQL functions (the
+//! probes) with the expressions in their bodies, so that the server itself parses the expressions.
+//! For each probe, planning then reads the parse tree and the dependencies, and rolls back the
+//! creation.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -329,8 +330,8 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
     })
 }
 
-/// Turns an error of the server into a refusal. The spec became invalid after `enqueue`, or it
-/// reached the queue without `enqueue`.
+/// Turns the error into a refusal if the server rejects the job's statements or their values. In
+/// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
         error::Kind::Statement | error::Kind::Data => {

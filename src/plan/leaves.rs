@@ -123,8 +123,8 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
 }
 
 /// Runs EXPLAIN for the change. The server then reports errors now, and not in the first batch.
-/// Examples are a privilege that the role lacks on this leaf only, or a column that is generated in
-/// this leaf.
+/// Possible causes are a privilege that the role lacks only on this leaf, or a column that is
+/// generated in this leaf.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());

@@ -16,8 +16,8 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// Set while the walk searches for a row that makes batches fail. The row is one of the next
-    /// rows after the position. The value is the maximum number of rows that must be searched.
+    /// Number of suspects. Set while the walk searches for a row that makes batches fail. This row
+    /// is one of the next rows after the position, and these rows are the suspects.
     suspects: Option<u32>,
 }
 

@@ -1,5 +1,5 @@
-//! The two traits of signals, of which each signal implements one. Each poll queries the database
-//! server or another source, and returns samples.
+//! Contains the two traits for signals. Each signal implements one of them. Each poll queries the
+//! database server or another source, and returns samples.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

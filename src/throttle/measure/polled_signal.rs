@@ -17,8 +17,8 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Polling interval of a built-in signal while no job runs. If the interval while a job runs is
 /// longer, that interval applies instead. [`PolledSignal::also_at_rest`] can set another interval.
-/// The view `backfill.signals` shows the samples from this time, and baselines are computed from
-/// them.
+/// The view `backfill.signals` shows the samples that are taken while no job runs, and baselines
+/// are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
 /// The source from which a signal is read.
@@ -43,7 +43,7 @@ pub struct Defaults {
 /// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// Source of the signal's reading while the signal cannot be read.
+    /// Name of the source that the reading shows while the signal cannot be read.
     pub source: String,
     /// Kind of the samples that have a limit. Samples without a limit are only shown.
     kind: SignalKind,
@@ -198,8 +198,8 @@ async fn within_transaction(
         ))
         .await?;
     let samples = poll.poll(client, working).await;
-    // An unnecessary rollback would count in the signal `rollbacks` like a rollback of the
-    // application.
+    // After a success, the transaction commits, because a rollback would count in the signal
+    // `rollbacks` like a rollback of the application.
     client.batch_execute(if samples.is_ok() { "commit" } else { "rollback" }).await?;
     samples
 }

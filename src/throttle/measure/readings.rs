@@ -181,8 +181,9 @@ pub struct Readings {
     pub lost_replicas: Vec<String>,
 }
 
-/// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are
-/// active on the server. This name is public, because the view `backfill.signals` shows it.
+/// The source of the reading that tells whether other sessions are active on the server. The value
+/// of this reading is above 0 while they are. Its signal is [`Signal::ActiveSessions`]. This name
+/// is public, because the view `backfill.signals` shows it.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {

@@ -1,13 +1,14 @@
 //! Load signal. The value is the share by which a statement takes longer because of the daemon's
 //! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
-//! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). The
-//! average excess of all statements is a product of two factors: the excess of a probe that runs
-//! beside a batch, and the share of probes that run beside a batch. The two factors are measured
-//! separately. The first factor needs many probes and changes slowly. The second factor is the one
-//! that the throttle changes. The usual time of a probe is measured while no job runs and in the
-//! pauses between batches. So a server that becomes slow for other reasons is not mistaken for a
-//! server that the batches slow down.
+//! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). A probe
+//! runs beside a batch if it runs at the same time as the batch. The value is the product of two
+//! factors. The first factor is the share by which a probe beside a batch takes longer than usual.
+//! The second factor is the share of probes that run beside a batch. The two factors are measured
+//! separately, because the first factor needs many probes and changes slowly. The throttle changes
+//! the second factor. The usual time of a probe is measured while no job runs and in the pauses
+//! between batches. So a server that becomes slow for other reasons is not mistaken for a server
+//! that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;

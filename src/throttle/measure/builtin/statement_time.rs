@@ -1,6 +1,6 @@
-//! Load signal. The value tells how many times as long the application's statements take as they do
-//! when no job runs. The times come from the extension pg_stat_statements. If the extension is not
-//! installed, the signal is absent.
+//! Load signal. The value is the time that the application's statements take, divided by the time
+//! that they take while no job runs. The times come from the extension pg_stat_statements. If the
+//! extension is not installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
 //! The baseline contains the mean time of a call of each statement while no job runs. The value is
