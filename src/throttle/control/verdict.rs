@@ -22,7 +22,7 @@ pub struct Pace {
     /// Reason why the duty cycle is below 1.
     pub because: Option<Waiting>,
     /// Whether other sessions are active on the server. If so, the default target time of a batch
-    /// is shorter.
+    /// is shorter than on an otherwise idle server.
     pub other_load: bool,
 }
 

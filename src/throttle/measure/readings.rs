@@ -182,8 +182,8 @@ pub struct Readings {
 }
 
 /// The source of the reading that tells whether other sessions are active on the server. The value
-/// of this reading is above 0 while they are. Its signal is [`Signal::ActiveSessions`]. This name
-/// is public, because the view `backfill.signals` shows it.
+/// of this reading is above 0 while they are. Its signal is [`Signal::ActiveSessions`]. The name of
+/// this source is public, because the view `backfill.signals` shows it.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {

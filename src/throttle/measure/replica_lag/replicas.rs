@@ -18,9 +18,9 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// Time for which jobs are held because of a disconnected replica that its rule does not require.
-/// This time is long enough for a restart or a short network failure. Without this grace period,
-/// jobs would continue, and the replica would be far behind when it returns.
+/// Time for which a disconnected replica holds jobs if its rule does not require it. This time is
+/// long enough for a restart or a short network failure. Without this grace period, jobs would
+/// continue, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// State of the signal: the primary's positions over time, and the replicas that the daemon has
@@ -241,7 +241,8 @@ impl ReplicaLag {
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
-    /// Moves the replicas whose grace period is over to the lost ones, except required replicas.
+    /// When the grace period of a replica is over, moves the replica to the lost replicas. Required
+    /// replicas have no grace period.
     fn end_grace(&mut self, now: Instant) {
         let (rules, lost) = (&self.rules, &mut self.lost);
         self.known.retain(|replica| {
@@ -254,8 +255,8 @@ impl ReplicaLag {
         });
     }
 
-    /// Returns the rules that require a replica and that no replica has ever matched. A replica
-    /// that the daemon queries directly has its own reading, so its rule is left out.
+    /// Returns the required rules that no replica has ever matched. A replica that the daemon
+    /// queries directly has its own reading, so its rule is left out.
     fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
         let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
         let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();

@@ -25,8 +25,8 @@ pub struct Walsender {
     pub client_addr: Option<String>,
     pub client_port: Option<i32>,
     pub state: Option<String>,
-    /// Replayed position in bytes. None for a receiver that does not replay WAL, and until a
-    /// standby's first message.
+    /// Replayed position in bytes. None for a receiver that does not replay WAL, and for a standby
+    /// that has not sent its first message yet.
     pub replay_lsn: Option<u64>,
     /// Whether the walsender serves a logical slot.
     pub logical: bool,
