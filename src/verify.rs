@@ -1,9 +1,10 @@
-//! Builds the conditions for the final verification of a job. The database itself checks `coverage`
-//! (`backfill._coverage_gap`). This check passes if the ranges of the slices follow one another
-//! without a gap up to the planned upper bound, and each slice was walked to its end. The
-//! verifications `filter` and `expression` walk the planned key range again. `filter` counts the
-//! rows that still need work. `expression` counts the rows in which an assigned column differs from
-//! the result of its expression.
+//! Builds the conditions for the final verification of a job. There are three kinds of
+//! verification. The database itself carries out the verification `coverage`
+//! (`backfill._coverage_gap`). It passes if the ranges of the slices follow one another without a
+//! gap up to the planned upper bound, and each slice was walked to its end. The verifications
+//! `filter` and `expression` walk the planned key range again. `filter` counts the rows that still
+//! need work. `expression` counts the rows in which an assigned column differs from the result of
+//! its expression.
 
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;

@@ -28,8 +28,8 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// Repeats the checks of `enqueue` on the submitter's rights and on the table, and reads the
-/// target. Rights and table may have changed after the job was enqueued, and a job may have been
+/// Checks the submitter's rights and the table again, as `enqueue` did, and reads the target. The
+/// rights and the table may have changed after the job was enqueued, and a job may have been
 /// inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "

@@ -1,6 +1,7 @@
-//! Determines what a job's expressions depend on. Planning creates temporary SQL functions with the
-//! expressions in their bodies, so that the server itself parses the expressions. For each
-//! function, planning then reads the parse tree and the dependencies, and rolls back the creation.
+//! Determines what a job's expressions depend on. Planning creates temporary SQL functions (the
+//! probes) with the expressions in their bodies, so that the server itself parses the expressions.
+//! For each probe, planning then reads the parse tree and the dependencies, and rolls back the
+//! creation.
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
@@ -172,10 +173,10 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 }
 
 /// Determines what a delete depends on. A delete assigns no column, so no expression reads an
-/// assigned column, and a row that still matches after the walk must be deleted. But the filter may
-/// depend on the clock or on other rows (`created_at < now() - interval '90 days'`). Further rows
-/// then continually begin to match, and the job would fail after its last sweep. So the
-/// verification of such a delete only checks that each row was passed.
+/// assigned column. A row that still matches the filter after the walk must be deleted. But the
+/// filter may depend on the clock or on other rows (`created_at < now() - interval '90 days'`).
+/// Further rows then continually begin to match, and the job would fail after its last sweep. So
+/// the verification of such a delete only checks that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -219,8 +220,8 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     })
 }
 
-/// Returns whether the value of the filter varies. The caller only knows that the whole statement
-/// varies, and the assigned values alone may be the cause.
+/// Returns whether the value of the filter varies. The caller only knows that the value of the
+/// whole statement varies. The assigned values alone may be the cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
@@ -329,8 +330,8 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
     })
 }
 
-/// Turns an error of the server into a refusal. The spec became invalid after `enqueue`, or it
-/// reached the queue without `enqueue`.
+/// Turns the error into a refusal if the server rejects the job's statements or their values. In
+/// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     match error.kind {
         error::Kind::Statement | error::Kind::Data => {

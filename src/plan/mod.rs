@@ -40,7 +40,8 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
 /// are stored in the plan. `executor` is the session that [`open`] returned.
 ///
 /// # Errors
-/// [`Kind::Refused`](crate::error::Kind) with a reason and a hint, or an error of the server.
+/// Returns [`Kind::Refused`](crate::error::Kind) with a reason and a hint, or an error of the
+/// server.
 pub async fn make(
     control: &Pool,
     executor: &Session,
@@ -76,7 +77,8 @@ pub async fn make(
     let mut reads = needs.reads;
     if found.spread && needs.isolation == Isolation::RepeatableRead {
         // A batch locks its own leaf before it takes its snapshot. It does not lock the other
-        // leaves, which a subquery may read.
+        // leaves, which a subquery may read. So the batch checks that no table of the target has
+        // been rewritten since the snapshot.
         reads.push(claim.relation);
     }
     let fingerprint: String = executor

@@ -11,13 +11,14 @@ use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
 
-/// Approximate number of pages that a sample reads, or fewer if the table is smaller. 400 pages of
-/// 8 kB are about 3 MB.
+/// Approximate number of pages that a sample reads. If the table is smaller, the sample reads the
+/// whole table. 400 pages of 8 kB are about 3 MB.
 const SAMPLE_PAGES: f64 = 400.0;
 /// Approximate number of pages that a sample reads for a single slice. A single slice needs no
 /// bounds, so the sample only serves to estimate the number of rows.
 const ESTIMATE_PAGES: f64 = 100.0;
-/// Time limit of a planning statement in the daemon. The session's `statement_timeout` is shorter.
+/// Maximum time for which the daemon waits for a planning statement. The session's
+/// `statement_timeout` is shorter, so the server normally cancels the statement before this time.
 const PLAN_LIMIT: Duration = Duration::from_secs(70);
 
 /// Returns the last key in the order of the walk, and the snapshot in which the key was read. The

@@ -1,6 +1,6 @@
 //! Counts the batches that this daemon currently runs on the database. The signal `probe_latency`
-//! uses this count, and the time at which a batch began, to find out whether a batch ran beside a
-//! probe.
+//! uses this count, and the time at which a batch began, to find out whether a batch ran at the
+//! same time as a probe.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// Time at which the first batch since the last mark began.
+    /// Time at which the first batch after the last call of [`InFlight::mark`] began.
     begun: Option<Instant>,
 }
 

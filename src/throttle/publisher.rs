@@ -19,7 +19,7 @@ use crate::throttle::transition_log::OutageLog;
 /// Interval between two writes while this daemon runs a job or a signal holds jobs. The write also
 /// makes a standby report its progress while a budget holds jobs. Without new WAL, a standby
 /// reports how far it has replayed only every 10 s (the default of `wal_receiver_status_interval`).
-/// The hold would last until the next report.
+/// The hold would then last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
 /// Interval while no job runs, no signal holds jobs, and there is a budget.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);

@@ -16,8 +16,8 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// If set, the next rows, up to this number, include a row that causes the failure of each
-    /// batch that contains it.
+    /// Number of suspects. Set while the walk searches for a row that makes batches fail. This row
+    /// is one of the next rows after the position, and these rows are the suspects.
     suspects: Option<u32>,
 }
 
@@ -84,7 +84,7 @@ impl Walk {
         self.mode = BatchMode::Fast;
     }
 
-    /// Records that a batch failed that might succeed with fewer rows. If there are suspects,
+    /// Records that a batch failed, but might succeed with fewer rows. If there are suspects,
     /// halves their number.
     pub fn shrink(&mut self) {
         self.suspects = self.suspects.map(|left| (left / 2).max(1));
@@ -98,8 +98,8 @@ impl Walk {
         &self.checkpoint
     }
 
-    /// Records the new `ctid` of the checkpoint's row, which a retry of deferred rows has updated.
-    /// The position of the walk does not change.
+    /// Records the new `ctid` of the checkpoint's row, after a retry of deferred rows has updated
+    /// this row. The position of the walk does not change.
     pub fn checkpoint_moved(&mut self, ctid: String) {
         self.checkpoint.ctid = ctid;
     }

@@ -1,7 +1,7 @@
 //! Chooses the number of rows that the next batch may scan, so that the batch takes its target
-//! time. With a rate limit, it also keeps batches so small that the rows change at an even rate.
-//! The walk may ask for fewer rows, but never for more. The size grows by at most half with each
-//! batch, but can shrink by any factor at once.
+//! time. With a rate limit, this module also keeps batches so small that the rows change at an even
+//! rate. The walk may ask for fewer rows, but never for more. The size grows by at most half with
+//! each batch, but can shrink by any factor at once.
 
 use std::time::Duration;
 
@@ -20,11 +20,12 @@ const WORTH_A_BATCH: f64 = 20.0;
 /// time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
 /// Maximum number of rows that a batch with a rate limit may scan for each row that it is expected
-/// to change. If few rows match the filter, a batch may scan more rows. If all of these rows match
-/// unexpectedly, the batch changes as many rows as the rate allows in 1 s.
+/// to change. If few rows match the filter, a batch may scan more rows than it is expected to
+/// change. If all rows of such a batch match unexpectedly, the batch changes as many rows as the
+/// rate allows in 1 s.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
-/// Weight that earlier batches keep in the ratio of scanned to changed rows when a batch is added.
-/// About the last ten batches count.
+/// When a batch is added to the ratio of scanned to changed rows, the weight of all earlier batches
+/// is multiplied by this factor. About the last ten batches count.
 const KEPT: f64 = 0.9;
 /// Default target times of a batch, on an otherwise idle server and while other sessions are
 /// active.

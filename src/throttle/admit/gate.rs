@@ -108,9 +108,9 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Waits until the next batch may start, but not much longer than `max_wait`. So the caller can
-    /// check for a pause or a shutdown in between. The future may be dropped at any time, because
-    /// the time that has already passed counts as paid.
+    /// Waits until the next batch may start, but not much longer than `max_wait`. The caller can
+    /// then check for a pause or a shutdown, and call this function again. The future may be
+    /// dropped at any time, because the time that has already passed counts as paid.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
         self.paced = None;
@@ -141,7 +141,8 @@ impl Gate {
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
-                    // A share of a rate may have many digits. A share below 0.01 is not shown as 0.
+                    // A share of a rate may have many digits, so it is rounded. A share below 0.01
+                    // is shown as 0.01, and not as 0.
                     let rate = ((rate * 100.0).round() / 100.0).max(0.01);
                     let text = format!("limited to {rate} rows per second (this slice's share of max_rows_per_second)");
                     (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
@@ -161,9 +162,9 @@ impl Gate {
 
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
-    /// server has returned the result. For a batch that failed, it does not include a lock wait
-    /// that ended in a lock timeout. The next `admit` waits until this cost is paid, under the
-    /// limits that apply then.
+    /// server has returned the result. If the batch failed because of a lock timeout, the time does
+    /// not include the lock wait. The next `admit` waits until this cost is paid, under the limits
+    /// that apply then.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
@@ -181,7 +182,7 @@ impl Gate {
 
     /// Returns whether nothing but the job's own rate limit slows the job down. This is so if the
     /// server is otherwise idle, no signal and no autovacuum holds the job, and no signal lowers
-    /// the duty cycle. It is also so if the job ignores signals (`throttle_on` is false).
+    /// the duty cycle. The same is true if the job ignores signals (`throttle_on` is false).
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }

@@ -1,5 +1,5 @@
-//! Counts the time for which batches had to wait, by reason, for the metric
-//! `backfilld_hold_seconds_total`.
+//! Counts the time for which batches had to wait, separately for each reason. The metric
+//! `backfilld_hold_seconds_total` shows these times.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -19,8 +19,8 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
-/// Maximum credit. With a higher value, a burst would follow each pause. With a value below a few
-/// ticks of tokio's timer (one tick is 1 ms), the rate would be too low.
+/// Maximum credit. With a higher value, a noticeable burst would follow each pause. With a value
+/// below a few ticks of tokio's timer (one tick is 1 ms), the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
 /// Number of cells that are taken at once: half of the burst. If a piece were as large as the
@@ -59,8 +59,8 @@ struct Owed {
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
-    /// Cells that were already taken for this amount, so that an interrupted wait loses nothing.
-    /// Negative if an earlier batch left a fraction of a cell unpaid.
+    /// Cells that are already paid for this amount. They are stored here, so that an interrupted
+    /// wait loses nothing. Negative if an earlier batch left a fraction of a cell unpaid.
     paid: f64,
 }
 

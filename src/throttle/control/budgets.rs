@@ -40,7 +40,7 @@ const FIRST_DUTY_CYCLE: f64 = 0.02;
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and
-/// to the change of the budget (`DAMPING`). With these two values, the duty cycle settles without
+/// to the change of the pressure (`DAMPING`). With these two values, the duty cycle settles without
 /// oscillation (see `simulator`). For replica lag in seconds, `ANSWER` is divided by the limit in
 /// seconds, so a replica with a higher limit settles more slowly.
 const ANSWER: f64 = 1.5;
@@ -48,10 +48,10 @@ const DAMPING: f64 = 2.5;
 /// Bound of the damping between two samples, the same in both directions. With different bounds, a
 /// replica that reports its position in steps would be treated like a replica that falls behind.
 const JERK: f64 = 0.5;
-/// Share of the duty cycle that is kept after a hold, because the duty cycle before the hold was
+/// Factor by which the duty cycle is multiplied after a hold. The duty cycle before the hold was
 /// too high.
 const AFTER_HOLD: f64 = 0.5;
-/// Rate at which the daemons that share a database converge to the same duty cycle, per second.
+/// Rate, per second, at which the daemons that share a database converge to the same duty cycle.
 const UNION: f64 = 1.0;
 
 /// State of the law for budgets.

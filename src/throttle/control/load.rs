@@ -1,12 +1,13 @@
-//! Computes the duty cycle that load gauges, and other load on the server, allow. If there are
-//! several gauges, the one that allows the least growth decides.
+//! Computes the duty cycle that load allows. It depends on the load gauges, and on whether there is
+//! other load on the server. If there are several gauges, the one that allows the least growth
+//! decides.
 //!
 //! Most gauges have zones instead of a target, because other sessions contribute to their values.
-//! Below a utilization of [`EASY`] the duty cycle grows, from [`BUSY`] on it shrinks, and from the
-//! limit on it halves twice a second. Between [`EASY`] and [`BUSY`] it stays the same, unless it is
-//! below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly: a gauge that is busy at such a low
-//! duty cycle is busy for other reasons, and without this growth the job would stay at the lowest
-//! duty cycle for as long as these reasons last.
+//! Below a utilization of [`EASY`], the duty cycle grows. At [`BUSY`] and above, it shrinks. At the
+//! limit and above, it halves twice a second. Between [`EASY`] and [`BUSY`] it stays the same,
+//! unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly. A gauge that is busy
+//! at such a low duty cycle is busy for other reasons. Without this growth, the job would stay at
+//! the lowest duty cycle until these reasons end.
 //!
 //! The statement latency that backfilld adds ([`Signal::ProbeLatency`]) is the exception. It has a
 //! target ([`PROBE_TARGET`]), because only the daemon's batches cause it.
@@ -25,12 +26,13 @@ use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Bounds of the zones of load, as utilizations. The duty cycle grows below `EASY` and shrinks from
-/// `BUSY` on.
+/// Bounds of the zones of load, as utilizations. The duty cycle grows below `EASY`, and shrinks at
+/// `BUSY` and above.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
-/// Factors by which the duty cycle changes in one second: below `EASY`, from `BUSY` on, from the
-/// limit on, and between `EASY` and `BUSY` while the duty cycle is below [`FIRST_BESIDE_OTHERS`].
+/// Factors by which the duty cycle changes in one second: below `EASY`, between `BUSY` and the
+/// limit, at the limit and above, and between `EASY` and `BUSY` while the duty cycle is below
+/// [`FIRST_BESIDE_OTHERS`].
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;
@@ -215,8 +217,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_duty_cycle_settles_where_the_probe_is_below_its_limit() {
-        // A batch makes a statement take 1.6 times as long. The probe reports the mean of the last
-        // 5 s.
+        // While a batch runs, a statement takes 1.6 times as long as without a batch. The probe
+        // reports the mean of the last 5 s.
         let mut now = Instant::now();
         let mut load = Load::default();
         let (mut duty_cycle, mut recent) = (FIRST_BESIDE_OTHERS, std::collections::VecDeque::new());

@@ -62,7 +62,7 @@ struct Moment {
     lag: f64,
     /// Bytes per second that the daemons write.
     ours: f64,
-    /// Bytes per second that the replica could replay beyond the application's own WAL.
+    /// Bytes per second that the replica could replay in addition to the application's own WAL.
     room: f64,
 }
 

@@ -9,8 +9,8 @@ use crate::job::waiting::{Waiting, WaitingReason};
 use crate::throttle::measure::readings::{MAX_AGE, Reading, ReadingId, Readings};
 use crate::throttle::measure::signal::SignalKind;
 
-/// Maximum duty cycle while other sessions are active. Without pauses, the daemon could not measure
-/// the server while none of its batches runs.
+/// Maximum duty cycle while other sessions are active. With a higher duty cycle, the pauses would
+/// be too short to measure the server while none of the daemon's batches runs.
 pub const MOST_BESIDE_OTHERS: f64 = 0.8;
 
 /// The speed at which batches may run.
@@ -22,7 +22,7 @@ pub struct Pace {
     /// Reason why the duty cycle is below 1.
     pub because: Option<Waiting>,
     /// Whether other sessions are active on the server. If so, the default target time of a batch
-    /// is shorter.
+    /// is shorter than on an otherwise idle server.
     pub other_load: bool,
 }
 

@@ -75,9 +75,9 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// Returns the reason to hold the first batch, if a signal that the batch needs has no result
-    /// yet, neither a value nor a failure. A signal that is polled only while a job runs has no
-    /// result when the first job begins.
+    /// Returns the reason to hold the first batch. There is a reason while a signal that this batch
+    /// needs has returned neither a value nor a failure. A signal that is polled only while a job
+    /// runs has no result when the first job begins.
     pub fn unread(&self) -> Option<Waiting> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.signals.iter().zip(last.iter());

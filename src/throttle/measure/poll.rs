@@ -1,5 +1,5 @@
-//! The two traits of signals, of which each signal implements one. Each poll queries the database
-//! server or another source, and returns samples.
+//! Contains the two traits for signals. Each signal implements one of them. Each poll queries the
+//! database server or another source, and returns samples.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
@@ -33,7 +33,8 @@ pub struct Sample {
     pub value: f64,
     /// None if the value is only shown.
     pub limit: Option<f64>,
-    /// Reason for a hold in the source's own words. None if only the value and the limit decide.
+    /// Reason for a hold, if the source itself requests one. None if only the value and the limit
+    /// decide whether jobs are held.
     pub says: Option<String>,
 }
 

@@ -15,9 +15,10 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval of a built-in signal while no job runs, unless the interval while a job runs is
-/// longer, or [`PolledSignal::also_at_rest`] sets another one. The view `backfill.signals` shows
-/// these samples, and baselines are computed from them.
+/// Polling interval of a built-in signal while no job runs. If the interval while a job runs is
+/// longer, that interval applies instead. [`PolledSignal::also_at_rest`] can set another interval.
+/// The view `backfill.signals` shows the samples that are taken while no job runs, and baselines
+/// are computed from them.
 const AT_REST: Duration = Duration::from_secs(30);
 
 /// The source from which a signal is read.
@@ -33,7 +34,7 @@ pub enum Lane {
     Custom,
 }
 
-/// Settings of a built-in signal for which no rule sets other values.
+/// Default settings of a built-in signal. They apply unless a rule sets other values.
 pub struct Defaults {
     pub limit: Option<f64>,
     pub interval: Duration,
@@ -42,9 +43,9 @@ pub struct Defaults {
 /// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// Source of the signal's reading while the signal cannot be read.
+    /// Name of the source that the reading shows while the signal cannot be read.
     pub source: String,
-    /// Kind of a sample that has a limit.
+    /// Kind of the samples that have a limit. Samples without a limit are only shown.
     kind: SignalKind,
     /// None if no sample has a limit.
     pub limit: Option<f64>,
@@ -197,8 +198,8 @@ async fn within_transaction(
         ))
         .await?;
     let samples = poll.poll(client, working).await;
-    // An unnecessary rollback would count in the signal `rollbacks` like a rollback of the
-    // application.
+    // After a success, the transaction commits, because a rollback would count in the signal
+    // `rollbacks` like a rollback of the application.
     client.batch_execute(if samples.is_ok() { "commit" } else { "rollback" }).await?;
     samples
 }

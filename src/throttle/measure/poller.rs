@@ -72,8 +72,8 @@ impl Poller {
         }
     }
 
-    /// Waits for a first result of each replica that the daemon queries directly, for at most 2 s.
-    /// Otherwise a replica that is about to respond would be reported as missing at the start.
+    /// Waits at most 2 s for a first result of each replica that the daemon queries directly.
+    /// Otherwise a replica that is about to respond would be reported as unreadable at the start.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }

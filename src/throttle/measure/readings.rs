@@ -41,7 +41,8 @@ pub struct Reading {
     /// Whether the reading holds jobs at any value. This is so if a required value could not be
     /// read, or if the source itself requested a hold.
     pub must_hold: bool,
-    /// Reason why the value could not be read, or the message of the source itself.
+    /// Reason why the value could not be read, or reason for a hold that the source itself
+    /// requested.
     pub note: Option<String>,
 }
 
@@ -50,7 +51,7 @@ impl Reading {
         (self.signal, self.source.clone())
     }
 
-    /// Creates the reading of a budget that has a value.
+    /// Creates the reading of a budget whose value could be read.
     pub fn budget(signal: Signal, source: &str, value: f64, limit: f64, at: Instant) -> Self {
         let source = source.to_owned();
         Self {
@@ -180,8 +181,9 @@ pub struct Readings {
     pub lost_replicas: Vec<String>,
 }
 
-/// The source of the reading of [`Signal::ActiveSessions`] that is above 0 while other sessions are
-/// active on the server. This name is public, because the view `backfill.signals` shows it.
+/// The source of the reading that tells whether other sessions are active on the server. The value
+/// of this reading is above 0 while they are. Its signal is [`Signal::ActiveSessions`]. The name of
+/// this source is public, because the view `backfill.signals` shows it.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {

@@ -1,6 +1,7 @@
 //! Load signal, if a rule sets a limit. The value is the number of other sessions that run a
 //! statement. The signal also reports whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If
-//! there is, batches are smaller and the duty cycle has a lower maximum.
+//! there is, batches are smaller and the maximum duty cycle is lower than on an otherwise idle
+//! server.
 //!
 //! Sessions of other databases count, because they share the server. Sessions of backfilld do not
 //! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
@@ -25,8 +26,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// other load. An occasional monitoring query stays below this number.
 const LOAD_FROM: u64 = 3;
 
-/// Counts the sessions that run a statement now. Also counts the sessions that run a statement now
-/// or have begun one within the last second.
+/// The first column is the number of sessions that run a statement now. The second column also
+/// counts the sessions that have begun a statement within the last second.
 const OTHERS: &str = "
 select pg_catalog.count(*) filter (where s.active), pg_catalog.count(*) filter (where s.active or s.recent)
   from (select case when a.state is not null

@@ -1,9 +1,9 @@
 //! Budget signal, if a rule sets a limit. The value is the time in seconds for which the oldest WAL
 //! file has been ready to be archived.
 //!
-//! The time since the last archived file is not used, because this time grows on an idle primary
-//! although no file waits. The time of the file and the present time are both read from the server,
-//! so the daemon's clock does not matter. With `archive_mode` off, no file waits.
+//! The time since the last file was archived is not used, because this time grows on an idle
+//! primary although no file waits. The time of the file and the present time are both read from the
+//! server, so the daemon's clock does not matter. If `archive_mode` is off, no file waits.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

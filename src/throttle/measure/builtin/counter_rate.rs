@@ -1,5 +1,5 @@
-//! Computes the growth rate of a server counter, and by how much this rate exceeds the rate before
-//! a job ran.
+//! Computes the growth rate of a server counter, and by how much this rate exceeds the rate while
+//! no job runs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,8 +26,8 @@ pub struct CounterRate {
 }
 
 impl CounterRate {
-    /// Records the count and returns the growth per minute. Returns none during the first 20 s, and
-    /// during the first 20 s after a reset of the counter.
+    /// Records the count and returns the growth per minute. Returns none until 20 s after the first
+    /// poll, and until 20 s after a reset of the counter.
     pub fn observe(&mut self, at: Instant, count: f64) -> Option<f64> {
         if self.points.back().is_some_and(|(_, last)| *last > count) {
             self.points.clear();

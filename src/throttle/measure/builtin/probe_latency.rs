@@ -1,13 +1,14 @@
 //! Load signal. The value is the share by which a statement takes longer because of the daemon's
 //! batches. The daemon measures this share with a tiny statement of its own, the probe.
 //!
-//! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). The
-//! average excess of all statements is a product of two factors: the excess of a probe that runs
-//! beside a batch, and the share of probes that run beside a batch. The two factors are measured
-//! separately. The first factor needs many probes and changes slowly. The second factor is the one
-//! that the throttle changes. The usual time of a probe is measured while no job runs and in the
-//! pauses between batches. So a server that becomes slow for other reasons is not mistaken for a
-//! server that the batches slow down.
+//! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). A probe
+//! runs beside a batch if it runs at the same time as the batch. The value is the product of two
+//! factors. The first factor is the share by which a probe beside a batch takes longer than usual.
+//! The second factor is the share of probes that run beside a batch. The two factors are measured
+//! separately, because the first factor needs many probes and changes slowly. The throttle changes
+//! the second factor. The usual time of a probe is measured while no job runs and in the pauses
+//! between batches. So a server that becomes slow for other reasons is not mistaken for a server
+//! that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -30,8 +31,8 @@ const SLOWNESS: Duration = Duration::from_secs(30);
 const SHARE: Duration = Duration::from_secs(6);
 /// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
-/// Maximum with which the duration of a probe counts, as a multiple of the usual time. Only a rare
-/// event delays a probe by more. The maximum applies once the usual time is reliable ([`LEARNT`]).
+/// The duration of a probe counts as at most this multiple of the usual time, because only a rare
+/// event delays a probe by more. This maximum applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
 /// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
 /// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200
@@ -69,9 +70,9 @@ impl Latency {
     /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
     /// when the probe started, and the next batch began no earlier than a probe usually ends.
     /// `begun` is the time from the start of the probe to the start of that next batch, or none if
-    /// no batch began. The duration of this probe itself must not count. The longer a probe takes
-    /// for any reason, the more batches begin during it, so the noise of a busy machine would be
-    /// attributed to batches.
+    /// no batch began. The actual duration of this probe must not count. The longer a probe takes,
+    /// for any reason, the more batches begin during it. With the actual duration, the noise of a
+    /// busy machine would be attributed to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }
@@ -199,8 +200,8 @@ mod tests {
     async fn noise_of_the_machine_is_not_blamed_on_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (150.0, true));
-        // One probe in ten takes ten times as long. A batch of 0.4 ms runs in each 2 ms and slows
-        // no probe down.
+        // One probe in ten takes ten times as long as the others. A batch of 0.4 ms runs in each 2
+        // ms and slows no probe down.
         for number in 0..3000_u64 {
             now += Duration::from_millis(10);
             let micros = if number % 10 == 3 { 1000 } else { 100 };

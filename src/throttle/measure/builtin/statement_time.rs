@@ -1,13 +1,13 @@
-//! Load signal. The value tells how many times as long the application's statements take as before
-//! a job ran. The times come from the extension pg_stat_statements. If the extension is not
-//! installed, the signal is absent.
+//! Load signal. The value is the time that the application's statements take, divided by the time
+//! that they take while no job runs. The times come from the extension pg_stat_statements. If the
+//! extension is not installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
-//! The value is computed from the calls since the last poll that gave a value. It is the total time
-//! of these calls, divided by the time that as many calls of the same statements took before a job
-//! ran. Only statements that ran before the job are compared. The daemon's own statements are
-//! recognized by their text, in which each name is qualified with the schema `pg_catalog` or
-//! `backfill`.
+//! The baseline contains the mean time of a call of each statement while no job runs. The value is
+//! computed from the calls since the last poll that gave a value. It is the total time of these
+//! calls, divided by the time that they would take according to the baseline. Statements that the
+//! baseline does not contain are not compared. The daemon's own statements are recognized by their
+//! text, in which each name is qualified with the schema `pg_catalog` or `backfill`.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ struct Spent {
 /// no clock.
 #[derive(Debug, Default)]
 struct Comparison {
-    /// Milliseconds per call before a job ran.
+    /// Milliseconds per call while no job runs.
     baseline: HashMap<Id, f64>,
     last: HashMap<Id, Spent>,
     last_at: Option<Instant>,
@@ -59,8 +59,8 @@ struct Comparison {
 
 impl Comparison {
     /// Updates the baseline while no job runs, because the present time of a call is then the usual
-    /// time. Also creates the baseline at the first poll, from all calls since the statistics were
-    /// reset.
+    /// time. At the first poll, creates the baseline from all calls since the statistics were
+    /// reset, even if a job runs.
     fn learn(&mut self, at: Instant, now: HashMap<Id, Spent>) {
         let mut baseline = HashMap::with_capacity(now.len());
         for (id, spent) in &now {
@@ -78,8 +78,8 @@ impl Comparison {
         *self = Self { baseline, last: now, last_at: Some(at), worked: false };
     }
 
-    /// Compares the calls while a job runs. Returns how many times as long the calls take as before
-    /// the job. Returns none if there were too few calls.
+    /// Compares the calls while a job runs. Returns the time of the calls, divided by the time that
+    /// they would take according to the baseline. Returns none if there were too few calls.
     fn compare(&mut self, at: Instant, now: HashMap<Id, Spent>) -> Option<f64> {
         self.worked = true;
         let (mut calls, mut millis, mut usual) = (0.0, 0.0, 0.0);
@@ -151,7 +151,8 @@ impl Poll for StatementTime {
 /// Returns the calls and the time of the [`MOST`] statements of this database with the highest
 /// total time. If `with_text` is true, the daemon's own statements and statements such as `begin`
 /// and `set` are excluded by their text. The server keeps the texts in a file, so they are read
-/// only for the baseline. Statements that the baseline does not contain are not compared.
+/// only for the baseline. A comparison does not need the texts, because it leaves out the
+/// statements that the baseline does not contain.
 async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap<Id, Spent>> {
     let not_ours = if with_text {
         "and s.query not like '%backfill.%' and s.query not like '%pg_catalog.%' and s.query !~* '^\\s*(begin|commit|rollback|set|reset|show|start|end|discard)\\M'"

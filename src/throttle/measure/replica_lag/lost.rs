@@ -1,13 +1,14 @@
-//! Replicas that disconnected, are not required, and did not return within their grace period. They
-//! hold no jobs, but the metric `backfilld_replica_up` reports them, so that an alert can fire.
+//! Keeps the replicas that disconnected and did not return within their grace period, except
+//! required replicas. Lost replicas hold no jobs, but the metric `backfilld_replica_up` reports
+//! them, so that an alert can fire.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time after its disconnection for which a lost replica is reported. The report ends earlier if
-/// the replica returns, or if the configuration is reloaded. Operators reload the configuration
-/// after they have removed a replica on purpose.
+/// Time for which a lost replica is reported, counted from its disconnection. The report ends
+/// earlier if the replica returns, or if the configuration is reloaded. Operators reload the
+/// configuration after they have removed a replica on purpose.
 pub const REPORTED: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
@@ -69,7 +70,7 @@ mod tests {
         // The replica at 10.0.0.2 returns. The replica at 10.0.0.1 is still lost.
         lost.replaced_by("walreceiver", Some("10.0.0.2"));
         assert_eq!(lost.sources(start), ["eu-1", "walreceiver@10.0.0.1"]);
-        // A replica at a new address replaces the other one.
+        // A replica at a new address replaces the one that is still lost.
         lost.replaced_by("walreceiver", Some("10.0.0.3"));
         lost.replaced_by("us-1", None);
         assert_eq!(lost.sources(start + REPORTED - Duration::from_secs(1)), ["eu-1"]);

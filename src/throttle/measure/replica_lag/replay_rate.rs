@@ -1,9 +1,8 @@
-//! Measures the rate at which a replica replays WAL. From this rate follows the time for which a
-//! WAL record that is written now will wait on the replica until it is replayed.
+//! Measures the rate at which a replica replays WAL. The bytes that the replica has not replayed,
+//! divided by this rate, are the time until the replica replays a WAL record that is written now.
 //!
 //! Lag in seconds is the age of the oldest WAL record that has not been replayed, so it reacts late
-//! to a change. The bytes between the positions of the primary and the replica, divided by the
-//! replay rate, react at once.
+//! to a change. The time that is computed from the replay rate reacts at once.
 
 use std::time::Duration;
 

@@ -18,9 +18,9 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// Time for which jobs are held because of a disconnected replica that its rule does not require.
-/// This time is long enough for a restart or a short network failure. Without this grace period,
-/// jobs would continue, and the replica would be far behind when it returns.
+/// Time for which a disconnected replica holds jobs if its rule does not require it. This time is
+/// long enough for a restart or a short network failure. Without this grace period, jobs would
+/// continue, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// State of the signal: the primary's positions over time, and the replicas that the daemon has
@@ -74,8 +74,8 @@ impl ReplicaLag {
     }
 
     /// Computes the readings from the primary's state and from the results of the replicas that the
-    /// daemon queries directly. These results must be older than the primary's state. An empty list
-    /// means that there is no replica whose lag counts.
+    /// daemon queries directly. These results must be older than the primary's state. If there is
+    /// no replica whose lag counts, the returned list is empty.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -151,16 +151,17 @@ impl ReplicaLag {
         readings
     }
 
-    /// Returns the known replicas and the required rules that no replica matches, each with whether
-    /// it is connected. Both are as of the last state of the primary that showed its replicas.
+    /// Returns the known replicas and the required rules that no replica matches, each with a flag
+    /// that tells whether it is connected. They are as of the last state of the primary that showed
+    /// its replicas.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
         known.chain(self.unmet().map(|rule| (rule.pattern.as_str(), false)))
     }
 
-    /// Returns a reading that holds jobs if the server hides the state of some walsenders, so that
-    /// the daemon cannot tell whether they serve replicas.
+    /// If the server hides the state of some walsenders, returns a reading that holds jobs, because
+    /// the daemon cannot tell whether these walsenders serve replicas.
     fn blind(&self, primary: &PrimaryState) -> Option<Reading> {
         let unseen: Vec<&Walsender> = primary
             .walsenders
@@ -179,8 +180,9 @@ impl ReplicaLag {
 
     /// Returns the standbys that the primary shows, and remembers each of them.
     ///
-    /// A standby that reconnects has a walsender with another process ID and port. So a new
-    /// walsender counts as a missing standby that has the same application name and address.
+    /// A standby that reconnects has a walsender with another process ID and port. So if a standby
+    /// is missing, a new walsender with the same application name and address counts as this
+    /// standby.
     fn recognize<'a>(&mut self, primary: &'a PrimaryState) -> Vec<&'a Walsender> {
         let standbys: Vec<&Walsender> =
             primary.walsenders.iter().filter(|walsender| walsender.replays() && !self.ignores(walsender)).collect();
@@ -230,8 +232,8 @@ impl ReplicaLag {
         self.lost.sources(now)
     }
 
-    /// Forgets the lost replicas, and those that disconnected and are still within their grace
-    /// period. They no longer hold jobs.
+    /// Forgets the lost replicas. Also forgets the replicas that have disconnected and are still
+    /// within their grace period, so that they no longer hold jobs. Keeps required replicas.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
         // A replica that disconnected a moment ago would become lost later.
@@ -239,7 +241,8 @@ impl ReplicaLag {
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
-    /// Moves the replicas whose grace period is over to the lost ones, except required replicas.
+    /// When the grace period of a replica is over, moves the replica to the lost replicas. Required
+    /// replicas have no grace period.
     fn end_grace(&mut self, now: Instant) {
         let (rules, lost) = (&self.rules, &mut self.lost);
         self.known.retain(|replica| {
@@ -252,8 +255,8 @@ impl ReplicaLag {
         });
     }
 
-    /// Returns the rules that require a replica and that no replica has ever matched. A replica
-    /// that the daemon queries directly has its own reading, so its rule is left out.
+    /// Returns the required rules that no replica has ever matched. A replica that the daemon
+    /// queries directly has its own reading, so its rule is left out.
     fn unmet(&self) -> impl Iterator<Item = &ReplicaRule> {
         let met = |index: usize| self.known.iter().any(|replica| replica.rule == index);
         let required = |rule: &ReplicaRule| rule.required && !rule.ignore && !rule.asks_itself();
@@ -341,7 +344,7 @@ mod tests {
         }
     }
 
-    /// The signal with a clock that the test sets.
+    /// Holds the signal, and a clock that the test sets.
     struct Bench {
         lag: ReplicaLag,
         at: Instant,

@@ -25,8 +25,8 @@ pub struct Walsender {
     pub client_addr: Option<String>,
     pub client_port: Option<i32>,
     pub state: Option<String>,
-    /// Replayed position in bytes. None for a receiver that does not replay WAL, and until a
-    /// standby's first message.
+    /// Replayed position in bytes. None for a receiver that does not replay WAL, and for a standby
+    /// that has not sent its first message yet.
     pub replay_lsn: Option<u64>,
     /// Whether the walsender serves a logical slot.
     pub logical: bool,
@@ -35,11 +35,11 @@ pub struct Walsender {
 impl Walsender {
     /// Returns whether the walsender's receiver is a replica.
     ///
-    /// A standby in state `catchup` counts, because it is behind. A standby in state `startup` does
-    /// not stream yet, and an unused replication connection stays in that state forever. A standby
-    /// that the daemon has seen before counts as missing while it is in this state. A receiver that
-    /// streams but never reports a replayed position is not a standby (for example
-    /// `pg_receivewal`).
+    /// A standby in state `catchup` counts, because it is behind. A receiver in state `startup`
+    /// does not count: a standby in this state does not stream yet, and an unused replication
+    /// connection stays in it forever. A standby that the daemon has seen before counts as missing
+    /// while it is in this state. A receiver that streams but never reports a replayed position is
+    /// not a standby (for example `pg_receivewal`).
     pub fn replays(&self) -> bool {
         let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
         streams && !self.logical && self.replay_lsn.is_some()
