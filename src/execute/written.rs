@@ -11,7 +11,7 @@ use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
 
 /// Minimum time between two measurements. Each measurement costs one or two round trips, and the
-/// first one costs another round trip.
+/// first measurement costs one more.
 const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
