@@ -239,7 +239,8 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
 async fn tell(context: &Context, claim: &Claim, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     if state == State::Failed {
-        // The walk or the verification has ended, for example with quarantined rows.
+        // The job failed at the end of its walk or verification, for example because of quarantined
+        // rows. The cause has not been logged yet.
         match queue::failure(&context.control, claim).await {
             Ok(cause) => tracing::error!("job failed: {}", cause.unwrap_or_default()),
             Err(error) => tracing::error!("job failed; could not read its error: {}", error.message),
