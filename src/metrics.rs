@@ -87,7 +87,7 @@ pub fn batch_done(
     }
 }
 
-/// Counts quarantined rows, which no batch can change.
+/// Counts rows that are quarantined because they could not be changed.
 pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     if rows > 0 {
         of_job(ROWS_QUARANTINED, database, job_name, None).increment(rows);

@@ -6,11 +6,11 @@ use super::show;
 use crate::config::Config;
 use crate::error::Error;
 
-/// Names that an SQL function, or the procedure wait, and a verb share.
+/// Verbs that have the name of an SQL function or of the procedure `wait`.
 const VERBS: [&str; 11] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
-/// Parameters of the SQL functions that are replaced by flags, longest first.
+/// Parameters of the SQL functions, the longest first. In a hint, flags replace these parameters.
 const PARAMETERS: [&str; 7] = ["options", "run_as", "run_at", "target", "filter", "key", "set"];
 
 /// Formats the commands for one database, as the user has to type them.

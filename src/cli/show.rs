@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use crate::error::{Error, Kind, Result};
 use crate::text;
 
-/// Prints a text to standard output. If standard output is a closed pipe, returns an error, while
-/// `print!` panics.
+/// Prints a text to standard output. If standard output is a closed pipe, returns an error, whereas
+/// `print!` would panic.
 pub(super) fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text::printable_lines(text).as_bytes())

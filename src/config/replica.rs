@@ -32,8 +32,8 @@ pub struct ReplicaRule {
     /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
-    /// Whether jobs are also held while no replica matches this rule, and for as long as a replica
-    /// that matched it is disconnected. Default: false.
+    /// Whether jobs are also held while no replica matches this rule, and while a replica that
+    /// matched it is disconnected. Default: false.
     pub required: bool,
     /// The environment variable that contains the connection string of the replica. If `url_env` or
     /// `url_file` is set, the lag is read from the replica itself, and otherwise from the primary.

@@ -172,7 +172,7 @@ fn throttled(throttle: &Throttle) -> ThrottleGauges {
             _ => {}
         }
     }
-    // No job is held because of a lost replica, so no limit is exported for it.
+    // The replicas in `lost_replicas` do not hold jobs, so no limit is exported for them.
     for lost in &snapshot.readings.lost_replicas {
         if replicas.iter().all(|replica| replica.replica != *lost) {
             replicas.push(ReplicaGauges { replica: lost.clone(), ..ReplicaGauges::default() });

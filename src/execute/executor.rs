@@ -134,8 +134,8 @@ impl Executor {
         Ok(())
     }
 
-    /// Returns how long a statement that failed after `took` kept the server busy. The wait that
-    /// ended in a lock timeout does not count.
+    /// Returns how long a statement that failed after `took` kept the server busy. If the statement
+    /// failed because of a lock timeout, its wait for the lock does not count.
     pub fn busy(&self, error: &Error, took: Duration) -> Duration {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }

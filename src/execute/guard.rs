@@ -208,8 +208,8 @@ impl Guard {
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // At the next check, a session that starts to wait after this check has waited for
-                // at most half of `patience`.
+                // The next check takes place after half of `patience`. A session that starts to
+                // wait in the meantime has then waited for at most this long.
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };

@@ -11,7 +11,7 @@ use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
 
 /// Minimum time between two measurements. Each measurement costs one or two round trips, and the
-/// first one costs another round trip.
+/// first measurement costs one more.
 const EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -65,8 +65,8 @@ impl Ledger {
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
-        // These functions return the counts that are not flushed yet, which cover about the last
-        // second.
+        // These functions return the counts that are not flushed yet. They are the counts of about
+        // the last second.
         const PENDING: &str =
             "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
         const WAL: &str = "

@@ -74,8 +74,8 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
     let _ = tokio::time::timeout(linger, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// Returns whether the server caused the error. A client that disconnects before its connection is
-/// accepted causes one of the other errors.
+/// Returns whether the server caused the error. All other errors come from a client that
+/// disconnected before its connection was accepted.
 fn is_ours(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     !matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time without a turn after which a loop counts as stuck. A healthy loop turns at least once per
-/// second. If the database does not respond, the time limits of the statements end the turn.
+/// Time after which a loop counts as stuck if it has made no turn. A healthy loop turns at least
+/// once per second. If the database does not respond, the time limits of the statements end the
+/// turn.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.

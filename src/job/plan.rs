@@ -41,8 +41,8 @@ pub struct Plan {
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The last key of the walk at planning. None if the table was empty, or if each leaf has its
-    /// own last key.
+    /// The last key of the walked table at planning, up to which the job walks. None if the table
+    /// was empty, or if each leaf has its own last key.
     pub upper: Option<Key>,
     /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
     /// names its own leaf.

@@ -57,7 +57,8 @@ impl JobGauges {
 pub struct QueueGauges {
     /// The number of jobs in each state, including states with 0 jobs.
     pub jobs: Vec<(String, i64)>,
-    /// The Unix time in seconds since which the oldest eligible job waits. None if no job waits.
+    /// The Unix time in seconds at which the oldest eligible job began to wait. None if no job
+    /// waits.
     pub oldest_queued_at: Option<f64>,
 }
 

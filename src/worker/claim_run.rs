@@ -32,8 +32,8 @@ use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
 use crate::worker::split_timer::SplitTimer;
 
-/// Time between two checks whether the claim must end or the job's options have changed, while the
-/// gate holds the worker or the daemon's vacuum runs.
+/// While the gate holds the worker or the daemon's vacuum runs, the worker checks at this interval
+/// whether the claim must end and whether the job's options have changed.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
 /// The gate's decision about the next batch.

@@ -1,6 +1,6 @@
 //! Counts connections that were lost while a batch was in flight. If a trigger ends its session or
-//! crashes the server on one row, each new claim would reach this row again. The counts distinguish
-//! such a row, and a server that crashes, from a failing network.
+//! crashes the server on one row, each new claim would reach this row again. From the counts, the
+//! worker finds out whether such a row, a crashing server or a failing network is the cause.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -62,8 +62,8 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// Losses in `connection` during which the batch was one known row. `one_row` counts losses
-    /// with a reason from the server, and `one_row_in_silence` losses without a reason.
+    /// Of the losses in `connection`, those with a batch of one known row. `one_row` counts the
+    /// losses for which the server reported a reason, and `one_row_in_silence` counts the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.

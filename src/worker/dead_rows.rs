@@ -47,9 +47,8 @@ impl DeadRows {
         self.rows = 0;
     }
 
-    /// Postpones the vacuum. It is due again after further dead rows, half as many as the slice's
-    /// share of the limit. Returns whether to log the postponement, which is true only the first
-    /// time.
+    /// Postpones the vacuum until the number of further dead rows reaches half the slice's share of
+    /// the limit. Returns whether to log the postponement. Only the first postponement is logged.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     pub fn put_off(&mut self, live_slices: u32) -> bool {
         self.rows = (self.limit_of_slice(live_slices) / 2.0) as u64;

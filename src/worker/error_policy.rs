@@ -109,8 +109,8 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Number of cancelled batches (of any size, counted since the last success) after which a batch is
-/// still run again. If a later batch of one row is cancelled, this row counts as too slow.
+/// Maximum number of cancelled batches (of any size, counted since the last success) after which a
+/// batch is run again. If a later batch of one row is cancelled, this row counts as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
@@ -121,16 +121,17 @@ pub const PREPARE_ATTEMPTS: u32 = 5;
 /// such failures prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// Number of rows in doubt that may be quarantined between two commits of whole batches. If another
-/// row fails, the statement is at fault and not the rows.
+/// Maximum number of rows that may be quarantined between two commits of whole batches although the
+/// statement may be at fault instead. If one more row fails, the statement counts as the cause and
+/// not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Number of serialization failures (counted since the last success) after which a batch is still
+/// Maximum number of serialization failures (counted since the last success) after which a batch is
 /// run again. The next such failure defers the rows that other sessions have locked. At REPEATABLE
 /// READ, a batch fails in this way if another session changes one of its rows, or rewrites a table
 /// that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Number of batches cancelled for waiting sessions (of any size, counted since the last success)
-/// after which a batch is still run again. If a later batch of one row is cancelled in this way,
+/// Maximum number of batches cancelled for waiting sessions (of any size, counted since the last
+/// success) after which a batch is run again. If a later batch of one row is cancelled in this way,
 /// this row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 

@@ -38,7 +38,7 @@ use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
 
-/// Minimum time between an attempt to claim that found no slice and an attempt because of a
+/// Minimum time between an attempt to claim that found no slice and the next attempt because of a
 /// notification. Any session can send notifications at any rate, and each notification would
 /// otherwise cost a query.
 const CALM: Duration = Duration::from_millis(25);
@@ -150,9 +150,9 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
-    // A statement of the planning that exceeds its time limit (60 s or less) even at attempt number
-    // `PLAN_ATTEMPTS` would probably exceed it at each further attempt. A lock timeout does not
-    // count, because lock waits are temporary.
+    // If a statement of the planning exceeds its time limit (60 s or less) even at attempt number
+    // `PLAN_ATTEMPTS`, further attempts would probably fail too. A lock timeout does not count,
+    // because lock waits are temporary.
     let hopeless = claim.kind == SliceKind::Plan
         && matches!(error.kind, Kind::Cancelled | Kind::Overrun)
         && claim.attempts >= PLAN_ATTEMPTS;
@@ -239,7 +239,8 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<()> {
 async fn tell(context: &Context, claim: &Claim, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     if state == State::Failed {
-        // The walk or the verification has ended, for example with quarantined rows.
+        // The job failed at the end of its walk or verification, for example because of quarantined
+        // rows. The cause has not been logged yet.
         match queue::failure(&context.control, claim).await {
             Ok(cause) => tracing::error!("job failed: {}", cause.unwrap_or_default()),
             Err(error) => tracing::error!("job failed; could not read its error: {}", error.message),

@@ -1,7 +1,7 @@
 //! Splits a slice in two while it is walked. So a job keeps as many workers busy as its option
 //! `slices` allows, until few rows are left. The holder splits its slice between two batches, and
-//! the split ends the holder's claim. So no batch is in flight during the split. If the holder does
-//! not receive the result of the split, all its later writes are fenced.
+//! the split ends the holder's claim. So no batch is in flight during the split. If the split
+//! commits but the holder does not receive the result, all later writes of the holder are fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;

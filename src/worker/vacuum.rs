@@ -55,7 +55,8 @@ impl ClaimRun<'_> {
         self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
-    /// Postpones the vacuum until this slice has left further dead rows, half as many as its limit.
+    /// Postpones the vacuum until the number of further dead rows reaches half the limit of this
+    /// slice.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "vacuum postponed; retrying later");
@@ -83,10 +84,10 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         Ok(rows)
     }
 
-    /// Vacuums the table in a separate session without a time limit, because a vacuum takes longer
-    /// than a batch may take. A pause, a cancel, a shutdown, a closed window or a lost lease ends
-    /// the vacuum. If another session waits too long for the vacuum, or if a signal holds jobs, the
-    /// vacuum is cancelled and postponed.
+    /// Vacuums the table in a separate session without a time limit, because a vacuum can take
+    /// longer than a batch may take. A pause, a cancel, a shutdown, a closed window or a lost lease
+    /// ends the vacuum. If another session waits too long for the vacuum, or if a signal holds
+    /// jobs, the vacuum is cancelled and postponed.
     async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
             settings: &self.scope.claim.settings,

@@ -1,4 +1,5 @@
-//! Collects the findings of the checks, each with its mark and, for a problem, how to fix it.
+//! Collects the findings of the checks. Each finding has a mark, and a problem has a remedy if one
+//! is known.
 
 use serde::Serialize;
 

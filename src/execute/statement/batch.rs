@@ -113,9 +113,9 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
 }
 
 /// Returns the queries of a batch that works row by row. The queries lock the rows without waiting,
-/// and then change the rows that they could lock. A row that was found but not locked is locked by
-/// another session, or was changed by one after the snapshot. A row that was locked but not changed
-/// was left unchanged by a trigger.
+/// and then change the rows that they could lock. If a row was found but not locked, another
+/// session has locked it, or has changed it after the snapshot. If a row was locked but not
+/// changed, a trigger left it unchanged.
 fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
     let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
     let in_range = if scan.list.is_some() { String::new() } else { format!(" and {}", scan.range) };

@@ -28,7 +28,7 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the finished reads of databases, including failed reads, and the readers that
+    /// Counts the finished reads of databases (including failed reads) plus the readers that have
     /// stopped.
     answered: watch::Sender<u64>,
 }
@@ -123,8 +123,8 @@ impl Board {
     }
 }
 
-/// Counts a task that reads the database while the task runs. Without this count, a page would wait
-/// for a database that no task reads any more.
+/// While this value exists, a task that reads the database is counted. Without this count, a page
+/// would wait for a database that no task reads any more.
 struct Keeper<'a> {
     board: &'a Board,
     database: &'a str,

@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// Time that one point of a chart covers, and number of points that are kept: 15 minutes.
+/// Time that one point of a chart covers, and number of points that are kept. Together, these
+/// points cover 15 minutes.
 const STEP: Duration = Duration::from_secs(5);
 const KEPT: usize = 180;
 /// Maximum number of replicas in the charts. The replicas with the highest lag come first. A lag
@@ -52,9 +53,9 @@ struct Point {
     lags: BTreeMap<String, f64>,
 }
 
-/// The history for display. All lists have the same length and end with the newest point. Null
-/// means that the point has no observation, and in `held_by` also that the running jobs were not
-/// all held.
+/// The history for display. All lists have the same length and end with the newest point. A value
+/// is null if its point has no observation. A value in `held_by` is also null if not all running
+/// jobs were held.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Charts {
     pub step_seconds: u64,

@@ -24,7 +24,7 @@ pub(super) const SCRIPT: &str = include_str!("page/page.js");
 const REFRESH_SECONDS: u32 = 5;
 /// Maximum number of queued jobs that are shown as a card, as running jobs are.
 const QUEUED_CARDS: usize = 5;
-/// Age of a snapshot in seconds from which the page shows the age.
+/// Minimum age of a snapshot, in seconds, at which the page shows the age.
 const OLD_SECONDS: f64 = 5.0;
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Crect width='16' height='16' rx='3' fill='%23336791'/%3E%3Cpath d='M3 12h10M3 8h7M3 4h4' stroke='white' stroke-width='2'/%3E%3C/svg%3E";
 
