@@ -62,7 +62,7 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
                     let after = row.get::<_, Option<String>>(0).and_then(|text| State::read(&text));
                     match (verb, legal) {
                         (_, Some(next)) => assert!(next.contains(&after.unwrap()), "{what}: {after:?}"),
-                        // A request for the desired state that the job already has changes nothing.
+                        // If the job already has the desired state, the call changes nothing.
                         ("pause" | "resume", None) => {
                             assert_eq!(after, Some(state), "{what}");
                             assert!(!state.has_ended(), "{what}");

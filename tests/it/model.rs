@@ -142,8 +142,8 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
-        // The flag is set before the job is enqueued, so that only rows that were acknowledged
-        // before the flag count as promised.
+        // A row counts as promised only if its commit was acknowledged before this flag was set.
+        // The flag is therefore set before the job is enqueued.
         signals.enqueued.store(true, Ordering::SeqCst);
         enqueue(&case, &owner).await;
         for fault in &case.faults {
@@ -168,8 +168,8 @@ impl Server {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // After each such failure, the test fixes every second row of those that are still
-                // bad.
+                // Each time the job has failed because of bad rows, the test fixes half of the rows
+                // that are still bad.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();

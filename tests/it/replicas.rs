@@ -154,8 +154,8 @@ async fn lose(loss: Loss) {
     assert!(metric(&survivor, "backfilld_jobs_finished_total", &["\"succeeded\""]).await > 0.5);
 }
 
-/// If the split came first, a daemon with a free worker would split its own slice, and the lost
-/// slice would wait for another free worker.
+/// A daemon with a free worker takes over a lost slice before it splits its own slice. If it split
+/// first, the lost slice would wait for another free worker.
 #[tokio::test]
 async fn a_lost_slice_is_taken_over_before_another_is_split() {
     let cluster = installed(Options::default()).await;

@@ -1,6 +1,6 @@
-//! Tests jobs on partitioned tables and on inheritance parents with children, in which each leaf is
-//! walked through its own index, and on tables with other features. Also tests the splits of
-//! slices.
+//! Tests jobs on partitioned tables, on inheritance parents with children, and on tables with other
+//! features. The walk reads each partition and each child through its own index. Also tests the
+//! splits of slices.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;

@@ -127,9 +127,9 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
-    // In each of these modes, a server certificate that no CA in the root file issued is an error.
-    // With `prefer`, backfilld then tries again without TLS, and the server refuses this attempt,
-    // too.
+    // In each of these modes, the connection fails if no CA in the root file issued the server's
+    // certificate. With `prefer`, backfilld then tries again without TLS, and the server refuses
+    // this attempt, too.
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
         let said = format!("the certificate of the server \"localhost\" was not issued by a CA in sslrootcert {wrong}");

@@ -1,6 +1,6 @@
 //! Tests upgrades from one version of the schema to the next. `Release::next` stands for the
-//! release after this one. It adds a column to backfill.job and to view jobs, and changes the body
-//! of one function and the signature of another.
+//! release after this one. It adds a column to table `backfill.job` and to view `backfill.jobs`. It
+//! also changes the body of one function and the signature of another.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -184,7 +184,7 @@ async fn every_public_object_has_a_comment() {
         union all select format('%s.%s', c.relname, a.attname) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
           where c.relnamespace = 'backfill'::regnamespace and (c.relkind = 'v' or c.relname = 'quota') and c.relname !~ '^_' and col_description(c.oid, a.attnum) is null) x";
     assert_eq!(value::<String>(&owner, silent).await, "");
-    // The query must find an object without a comment.
+    // The assertion above is valid only if the query finds an object without a comment.
     run(&owner, "comment on column backfill.jobs.name is null").await;
     assert_eq!(value::<String>(&owner, silent).await, "jobs.name");
 }

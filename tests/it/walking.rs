@@ -5,7 +5,8 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon_with, installed, run, until_true, value};
 
-/// (name, type of each key column with an expression for its value); `i` runs from 1 to 600.
+/// Keys, each as (name, columns). A column consists of its type and of an expression for its value,
+/// in which `i` runs from 1 to 600.
 const KEYS: &[(&str, &[(&str, &str)])] = &[
     ("k_int2", &[("int2", "i - 300")]),
     ("k_int4", &[("int4", "i * 7 - 2000")]),
@@ -140,8 +141,8 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
 
 type Columns = &'static [(&'static str, &'static str)];
 
-/// (name, type of each key column with an expression for its value, columns of the index); `i` runs
-/// from 1 to 600.
+/// Keys whose index has mixed directions, each as (name, columns, columns of the index). A column
+/// consists of its type and of an expression for its value, in which `i` runs from 1 to 600.
 const MIXED: &[(&str, Columns, &str)] = &[
     ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
     ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),

@@ -1,6 +1,6 @@
 //! The code of a job runs in the executor's session and can leave the role that the daemon has set.
-//! These tests show that the code gains nothing when it does, and that doctor reports an executor
-//! with which it would gain something.
+//! These tests show that the code gains nothing when it leaves this role. They also show that
+//! doctor reports an executor if the code would gain something with it.
 //!
 //! Function `steal` is such code. It tries many ways to leave its role. After each way it tries to
 //! access objects of the control login and of other roles, and to do what only a superuser may do.
@@ -119,8 +119,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Returns the ways in which the executor's login ran `steal` according to the log, and a line for
-/// each statement of `steal` that should have been refused but was not.
+/// Reads from the log in which ways the executor's login ran `steal`. Also returns a line for each
+/// statement of `steal` that should have been refused but was not.
 fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -213,9 +213,10 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// Doctor reports what an executor's login has in addition to its one role, and a login that is not
-/// a direct member of this role. If the list names a remedy, doctor prints it. The test undoes most
-/// cases with their remedies. At the end doctor finds no fault.
+/// Doctor reports what an executor's login has in addition to its one role. It also reports a login
+/// that is not a direct member of this role. The list below contains these cases. If a case has a
+/// remedy, doctor prints it. The test undoes most cases with their remedies. At the end doctor
+/// finds no fault.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

@@ -49,7 +49,7 @@ enum Write {
     Moved,
     Deleted,
     Emptied,
-    /// `src` changed, and `c` changed with it if it had a value.
+    /// `src` changed. If `c` had a value, `c` changed with it.
     Synced,
 }
 
