@@ -272,8 +272,8 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// After a retry or a rerun, the job must not show the error or the hint of its last failure,
-/// neither to roles that may see row values nor to other roles.
+/// After a retry or a rerun, the job must no longer show the error or the hint of its last failure.
+/// This holds for roles that may see row values and for other roles.
 #[tokio::test]
 async fn a_retry_and_a_rerun_clear_the_last_error_and_its_redacted_form() {
     let cluster = installed(Options::default()).await;

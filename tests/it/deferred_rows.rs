@@ -307,9 +307,9 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     }
 }
 
-/// A row that already has its new value is not reported as unchanged, and neither is a row in which
-/// a trigger assigns another value. A row is quarantined if a trigger suppresses a change that it
-/// needs, even a change to a column whose type has no equality operator.
+/// If a row already has its new value, or if a trigger assigns another value, the row is not
+/// reported as unchanged. If a trigger suppresses a change that a row needs, the row is
+/// quarantined. This also holds if the type of the column has no equality operator.
 #[tokio::test]
 async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     let cluster = installed(Options::default()).await;

@@ -1,7 +1,7 @@
-//! Tests the kinds of errors in the error policy, nearly all of them on a real server: whether the
-//! walk continues after the failure, which text the operator reads during the failure, and how
-//! often the failure is logged. `every_kind_of_error_has_a_test` names the other files that test
-//! some of the kinds.
+//! Tests the kinds of errors in the error policy, nearly all of them on a real server. The tests
+//! check whether the walk continues after the failure, which text the operator reads during the
+//! failure, and how often the failure is logged. `every_kind_of_error_has_a_test` names the other
+//! files that test some of the kinds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,9 +97,10 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     }
 }
 
-/// Permanent failures, each as (SQLSTATE, kind): errors in the statement or in the objects that it
-/// uses, missing privileges, internal errors of the server, and a plan that stays stale. If the
-/// job's own code raises one of the codes BF001 to BF006, the failure is permanent too.
+/// Permanent failures, each as (SQLSTATE, kind). The causes are errors in the statement or in the
+/// objects that it uses, missing privileges, internal errors of the server, and a plan that stays
+/// stale. If the job's own code raises one of the codes BF001 to BF006, the failure is permanent
+/// too.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),

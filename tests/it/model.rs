@@ -72,8 +72,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Shows that the model can fail: if the checkpoint is written in a separate transaction, some rows
-/// are changed twice after a crash between the two transactions.
+/// Shows that the model can fail. If the checkpoint is written in a separate transaction and a
+/// daemon crashes between the two transactions, some rows are changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;

@@ -19,9 +19,9 @@ const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set
 /// The additional settings for a walk along a key of mixed directions.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// A batch checks whether the triggers of its table may suppress changes. This is the end of the
-/// check if they may. The tables of these tests have no triggers, so the tests replace `true` with
-/// `false`. Otherwise the check would fail.
+/// In the SQL of a batch, the end of the check that the table's triggers have not changed. `true`
+/// means that they may suppress changes. The tables of these tests have no triggers, so the tests
+/// replace `true` with `false`. Otherwise the check would fail.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {

@@ -1,5 +1,5 @@
-//! Tests for a Deployment with several replicas that run one job: a rolling restart, the loss of a
-//! process and of a node, and the takeover of a lost slice before another slice is split.
+//! Tests for a Deployment with several replicas that run one job. They cover a rolling restart, the
+//! loss of a process, the loss of a node, and the order of takeovers and splits.
 
 use std::time::Duration;
 

@@ -144,7 +144,8 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
 }
 
 /// Configuration in which the probe has no effect. The probe's readings depend on everything that
-/// runs on the machine, so with the probe, jobs on a busy machine would run at their minimum rate.
+/// runs on the machine. With the probe, jobs on a busy machine would therefore run at their minimum
+/// rate.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
 /// Starts a daemon with the owner's URL and this configuration, and waits until it is ready.

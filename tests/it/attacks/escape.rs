@@ -2,9 +2,10 @@
 //! These tests show that the code gains nothing when it leaves this role. They also show that
 //! doctor reports an executor if the code would gain something with it.
 //!
-//! Function `steal` is such code. It tries many ways to leave its role. After each way it tries to
-//! access objects of the control login and of other roles, and to do what only a superuser may do.
-//! It reports to the server's log, because a batch that fails rolls back its writes.
+//! Function `steal` is such code. It tries many ways to leave its role. Each time, it then tries to
+//! access objects of the control login and of other roles. It also tries to do what only a
+//! superuser may do. It reports to the server's log, because a batch that fails rolls back its
+//! writes.
 
 use std::collections::BTreeSet;
 
@@ -187,8 +188,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// Shows that the previous test can fail: if the executor's login is a member of the owner of
-/// schema backfill, a job can read the vault, and doctor reports the membership.
+/// Shows that the previous test can fail. Here the executor's login is a member of the role that
+/// owns schema backfill. A job can then read the vault, and doctor reports the membership.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;

@@ -86,8 +86,8 @@ const PIECES: &[&str] = &[
     "end",
 ];
 
-/// Returns what the server found if a fragment in parentheses reaches beyond them: columns other
-/// than those that the test wrote, a parameter, or a second command.
+/// Returns a description if a fragment reaches beyond its parentheses. This is the case if the
+/// server finds other columns than those that the test wrote, a parameter, or a second command.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {

@@ -40,8 +40,8 @@ impl Kinds {
     }
 }
 
-/// The form of the job. A job counts its changes in the last three digits of `n`, or it sets `c` to
-/// `src * 2 + 1`, or it does both, or it deletes rows.
+/// The form of the job. A job counts its changes in the last three digits of `n`, sets `c` to `src
+/// * 2 + 1`, or does both. Other jobs delete rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Reads the column that it writes, without a filter.
