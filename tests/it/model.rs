@@ -142,8 +142,8 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
-        // A row counts as promised only if its commit was acknowledged before this flag was set.
-        // The flag is therefore set before the job is enqueued.
+        // A row counts as promised only if its commit was acknowledged before the flag `enqueued`
+        // was set. The flag is therefore set before the job is enqueued.
         signals.enqueued.store(true, Ordering::SeqCst);
         enqueue(&case, &owner).await;
         for fault in &case.faults {

@@ -303,7 +303,7 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // For so many jobs, the triggers would take minutes. The test therefore disables them, and
+        // For 100,000 jobs, the triggers would take minutes. The test therefore disables them, and
         // itself inserts the plan slices that the triggers would create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
@@ -322,6 +322,6 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     }
     println!("pages touched by a claim among 10 and among 100,000 jobs: {costs:?}");
     assert!(costs[1] < 3 * costs[0], "{costs:?}");
-    // The daemon's housekeeping also finishes within 5 s with such a queue.
+    // With this queue of 100,000 jobs, the daemon's housekeeping also finishes within 5 s.
     run(&owner, "set statement_timeout = '5s'; select backfill._run_housekeeping()").await;
 }

@@ -1,5 +1,5 @@
-//! Code that the fault tests share: a table with rows that count their changes, and a check. The
-//! check is that each row was changed exactly once and that the counters agree.
+//! Code that the fault tests share: a table whose rows count their changes, and a check. This check
+//! tests whether each row was changed exactly once, and whether the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};

@@ -354,8 +354,8 @@ async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_ru
         };
         until_waiting(&owner, "signal", reported).await;
         assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
-        // The query does not block the other signals. If an attempt to run the query times out, it
-        // also ends on the server, so at most the latest attempt is still active.
+        // The query does not block the other signals. An attempt that has timed out has also ended
+        // on the server, so at most the latest attempt is still active.
         assert!(
             value::<bool>(
                 &owner,

@@ -54,10 +54,9 @@ pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
-/// Waits until a job is in `state`. Panics with the job's error if the job fails instead. If the
-/// time `limit` has passed but the job has scanned rows in it, a wait for `succeeded` continues for
-/// another `limit`. The reason is that the daemon is slower on a machine that is busy with other
-/// tests.
+/// Waits until a job is in `state`. Panics with the job's error if the job fails instead. The
+/// daemon is slower on a machine that is busy with other tests. If the job has scanned rows within
+/// `limit`, a wait for `succeeded` therefore continues for another `limit`.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");

@@ -123,8 +123,7 @@ async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
 }
 
 /// The server cancels an autovacuum only for a session that has waited for `deadlock_timeout`, 1 s
-/// by default. An upgrade with a shorter lock timeout would fail as long as the autovacuum runs
-/// (P18).
+/// by default. An upgrade with a shorter lock timeout would fail while the autovacuum runs (P18).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;

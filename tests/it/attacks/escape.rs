@@ -1,6 +1,6 @@
 //! The code of a job runs in the executor's session and can leave the role that the daemon has set.
 //! These tests show that the code gains nothing when it leaves this role. They also show that
-//! doctor reports an executor if the code would gain something with it.
+//! doctor reports an executor in whose session the code would gain something.
 //!
 //! Function `steal` is such code. It tries many ways to leave its role. Each time, it then tries to
 //! access objects of the control login and of other roles. It also tries to do what only a

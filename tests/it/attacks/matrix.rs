@@ -1,6 +1,6 @@
 //! Tests the privileges in schema backfill. The table in SECURITY.md has a row for each object that
 //! is not internal, and a column for each role. If a cell is empty, the role has no privilege on
-//! the object, and otherwise it has one. PUBLIC has no privileges.
+//! the object. Otherwise it has at least one. PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
