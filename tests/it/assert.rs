@@ -25,7 +25,8 @@ async fn only_the_jobs_own_role_can_check_the_whole_table() {
         "select backfill.assert_complete('filter', whole_table => true), backfill.assert_complete('parts', true)",
     )
     .await;
-    // Insert a row above the planned upper bound of `t`, and a row above that of partition `p2`.
+    // Insert a row above the planned upper bound of `t`, and a row above the planned upper bound of
+    // partition `p2`.
     run(&owner, "insert into t values (101, null, 5); insert into p values (1000, 3)").await;
     run(&owner, "select backfill.assert_complete('filter'), backfill.assert_complete('parts')").await;
     let refusal = refused(&owner, "select backfill.assert_complete('filter', whole_table => true)").await;
@@ -38,8 +39,8 @@ async fn only_the_jobs_own_role_can_check_the_whole_table() {
     assert_eq!(value::<String>(&owner, settings).await, "public off");
     let refusal = refused(&owner, "select backfill.assert_complete('plus', true)").await;
     assert!(refusal.sqlstate == "BF001" && refusal.detail.unwrap().contains("cannot be compared"));
-    // `assert_complete` never evaluates the job's expressions in the session of another login:
-    // neither of a superuser, nor of a superuser after `SET ROLE` to the owner.
+    // `assert_complete` never evaluates the job's expressions in the session of another login. A
+    // superuser is another login, even after `SET ROLE` to the owner.
     let admin = cluster.superuser("app").await;
     for role in ["postgres", "owner"] {
         run(&admin, &format!("SET ROLE {role}")).await;

@@ -40,7 +40,8 @@ async fn claim(client: &Client) -> (i64, String) {
 }
 
 /// Returns the SQL of a simplified batch. Like a daemon's batch, it changes rows and advances the
-/// checkpoint in one statement: from `from`, which is not included, up to `to`.
+/// checkpoint in one statement. It changes the rows whose key is greater than `from` and at most
+/// `to`.
 fn batch(slice: i64, token: &str, from: Option<i64>, to: i64, done: bool) -> String {
     let position = from.map_or("null".to_owned(), |key| format!("array['{key}']"));
     format!(

@@ -62,7 +62,7 @@ async fn each_command_in_each_state_follows_the_state_machine_or_is_refused() {
                     let after = row.get::<_, Option<String>>(0).and_then(|text| State::read(&text));
                     match (verb, legal) {
                         (_, Some(next)) => assert!(next.contains(&after.unwrap()), "{what}: {after:?}"),
-                        // A request for the desired state that the job already has changes nothing.
+                        // If the job already has the desired state, the call changes nothing.
                         ("pause" | "resume", None) => {
                             assert_eq!(after, Some(state), "{what}");
                             assert!(!state.has_ended(), "{what}");
@@ -272,8 +272,8 @@ async fn a_pause_takes_effect_while_a_row_is_still_locked() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// After a retry or a rerun, the job must not show the error or the hint of its last failure,
-/// neither to roles that may see row values nor to other roles.
+/// After a retry or a rerun, the job must no longer show the error or the hint of its last failure.
+/// This holds for roles that may see row values and for other roles.
 #[tokio::test]
 async fn a_retry_and_a_rerun_clear_the_last_error_and_its_redacted_form() {
     let cluster = installed(Options::default()).await;

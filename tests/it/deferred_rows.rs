@@ -1,6 +1,6 @@
 //! Some rows are locked, and other rows cannot be changed until they are fixed. The walk defers or
-//! quarantines these rows and continues. No row is lost, and each row is changed once when that
-//! becomes possible.
+//! quarantines these rows and continues. No row is lost. Each row is changed exactly once, when its
+//! change becomes possible.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -231,8 +231,8 @@ async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     let ended: String = value(&owner, ended).await;
     assert!(ended.starts_with("30 2970 30 rows could not be changed"), "{ended}");
     assert_eq!(not(&cluster, "t", 1).await, 30);
-    // The new limit is lower than the number of quarantined rows. Rows no longer count if the
-    // application has changed their key since they were quarantined.
+    // The new limit is lower than the number of quarantined rows. A row no longer counts if the
+    // application has changed its key since it was quarantined.
     run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);
@@ -307,9 +307,9 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     }
 }
 
-/// A row that already has its new value is not reported as unchanged, and neither is a row in which
-/// a trigger assigns another value. A row is quarantined if a trigger suppresses a change that it
-/// needs, even a change to a column whose type has no equality operator.
+/// If a row already has its new value, or if a trigger assigns another value, the row is not
+/// reported as unchanged. If a trigger suppresses a change that a row needs, the row is
+/// quarantined. This also holds if the type of the column has no equality operator.
 #[tokio::test]
 async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     let cluster = installed(Options::default()).await;
@@ -443,8 +443,8 @@ async fn quarantined_rows_of_a_dropped_partition_are_forgotten() {
     );
 }
 
-/// As in the walk, a row is quarantined if it takes too long when it is tried again after it was
-/// deferred.
+/// A deferred row is tried again later. If its change then takes too long, the row is quarantined,
+/// as in the walk.
 #[tokio::test]
 async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;

@@ -44,8 +44,8 @@ async fn rows_that_begin_to_match_behind_the_walk_are_swept() {
     assert!(value::<bool>(&owner, "select exists (select from backfill.events where kind = 'sweep')").await);
 }
 
-/// With such a filter, rows can begin to match at any time, so a verification by the filter might
-/// never finish.
+/// If a filter reads the clock, rows can begin to match at any time. A verification by the filter
+/// might therefore never finish.
 #[tokio::test]
 async fn a_filter_that_reads_the_clock_is_verified_by_coverage() {
     let cluster = installed(Options::default()).await;

@@ -1,6 +1,6 @@
 //! The commands of the documentation work as they are written. The tutorial runs end to end, and so
-//! do the first steps of the README and of the installation guide. SQL statements of the other
-//! pages run on a real server, `backfilld` commands are accepted, and YAML blocks that configure
+//! do the first steps of the README and of the installation guide. The SQL statements of the other
+//! pages run on a real server. `backfilld` commands are accepted, and YAML blocks that configure
 //! backfilld are valid. Make targets, paths, Kubernetes names and image versions in commands exist.
 
 mod page;
@@ -16,8 +16,8 @@ use self::page::{Block, blocks, commands, inline_code, pages, parts, read, root,
 use self::reader::{Reader, script};
 use crate::support::{installed, run};
 
-/// Returns the lines of an output without the parts that differ from run to run: the width of
-/// columns, and the length of the rule below the column names.
+/// Returns the lines of an output without the parts that can differ from run to run. These are the
+/// width of columns, and the length of the rule below the column names.
 fn lines(text: &str) -> Vec<String> {
     let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     let rules = squeezed.map(|line| if line.chars().all(|c| "-+".contains(c)) { "-".to_owned() } else { line });
@@ -218,7 +218,7 @@ async fn each_sql_statement_of_the_pages_runs() {
 fn invocations(lines: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for words in lines.iter().flat_map(|line| parts(line)) {
-        // In a container or a pod, the command is behind the arguments of docker or kubectl.
+        // In a container or a pod, the command follows the arguments of docker or kubectl.
         let is_program = |word: &String| word == "/usr/local/bin/backfilld" || word.starts_with("backfilld:");
         let at = match words[0].as_str() {
             "backfilld" => Some(0),

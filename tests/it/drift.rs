@@ -1,5 +1,5 @@
 //! A table changes while a job walks it or reads from it. The job stops with the reason if the
-//! table, a column that it uses, or the unique index on its key no longer is as planned. Otherwise,
+//! table, a column that it uses, or the unique index on its key is no longer as planned. Otherwise,
 //! for example after a rewrite of the table, the job continues and misses no row.
 
 use backfilld_testbed::cluster::{Cluster, Options};

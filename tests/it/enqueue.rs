@@ -1,6 +1,6 @@
-//! Tests of `backfill.enqueue`: repeated calls, captured settings, keys and common mistakes. The
-//! signatures of most functions must be those of docs/contract.md, and the views must have its
-//! columns. Module `messages` tests the texts of the refusals.
+//! Tests of `backfill.enqueue`: repeated calls, captured settings, keys and common mistakes. Most
+//! functions must have the signatures that docs/contract.md lists, and the views must have the
+//! columns that it lists. Module `messages` tests the texts of the refusals.
 
 use backfilld_testbed::cluster::Options;
 
@@ -89,7 +89,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     run(&owner, "begin; create table fresh (id int primary key, c int); select backfill.enqueue('with_it', 'fresh', 'c = 1'); commit").await;
     assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'with_it'").await, "queued");
 
-    // The call is repeated after its job was cancelled and a column that it names was dropped.
+    // Cancel the job and drop a column that the call names. Then repeat the call.
     run(&owner, "select backfill.cancel('j'); alter table t drop column b").await;
     let (client, notices) = notices(&cluster.owner_url()).await;
     assert_eq!(value::<i64>(&client, &call("")).await, id);

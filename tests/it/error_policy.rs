@@ -1,7 +1,7 @@
-//! Tests the kinds of errors in the error policy, nearly all of them on a real server: whether the
-//! walk continues after the failure, which text the operator reads during the failure, and how
-//! often the failure is logged. `every_kind_of_error_has_a_test` names the other files that test
-//! some of the kinds.
+//! Tests the kinds of errors in the error policy, nearly all of them on a real server. The tests
+//! check whether the walk continues after the failure, which text the operator reads during the
+//! failure, and how often the failure is logged. `every_kind_of_error_has_a_test` names the other
+//! files that test some of the kinds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ fn one_worker(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{one}")).arg("--no-migrate")
 }
 
-/// Returns how many lines of the log contain the sentence that [`action`] has for this kind of
+/// Returns how many lines of the log contain the sentence that [`action`] returns for this kind of
 /// error.
 fn times_logged(daemon: &Daemon, kind: Kind) -> usize {
     let (_, sentence) = action(kind);
@@ -97,9 +97,10 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     }
 }
 
-/// Errors in the statement or in the objects that it uses, missing privileges, internal errors of
-/// the server, and a plan that stays stale. If the job's own code raises one of the codes BF001 to
-/// BF006, the failure is permanent too.
+/// Permanent failures, each as (SQLSTATE, kind). The causes are errors in the statement or in the
+/// objects that it uses, missing privileges, internal errors of the server, and a plan that stays
+/// stale. If the job's own code raises one of the codes BF001 to BF006, the failure is permanent
+/// too.
 const STAYING: &[(&str, Kind)] = &[
     ("42P01", Kind::Statement),
     ("42501", Kind::Permission),
@@ -155,8 +156,8 @@ fn an_untrusted_connection_is_retried() {
     assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
 }
 
-/// Errors that the daemon itself raises during a batch fail the job, like permanent errors of the
-/// server.
+/// If the daemon itself raises an error of one of these kinds during a batch, the job fails, as it
+/// does after a permanent error of the server.
 #[test]
 fn errors_of_the_daemon_itself_fail_the_job() {
     for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {

@@ -74,8 +74,8 @@ async fn rows_are_changed_once_even_if_the_daemon_dies_at_any_failpoint() {
     }
 }
 
-/// Shows that the check [`exact`] can fail: if the checkpoint is written in a separate transaction,
-/// some rows are changed twice after a daemon has aborted between the two transactions.
+/// Shows that the check [`exact`] can fail. If the checkpoint is written in a separate transaction
+/// and a daemon aborts between the two transactions, some rows are changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     const ROWS: i64 = 400;
@@ -128,8 +128,8 @@ async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     }
 }
 
-/// One slice fails while the other slices continue for a short time. The job also counts the rows
-/// that these slices still commit.
+/// After one slice has failed, the other slices continue for a short time. The job also counts the
+/// rows that these slices commit in this time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     const ROWS: i64 = 40_000;

@@ -111,8 +111,8 @@ async fn ddl_gets_its_lock_at_once() {
     let daemon = daemon(&cluster).await;
     run(&owner, &enqueue("")).await;
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // No other session is active, so each yield is to one of these statements. A batch that yields
-    // is cancelled long before it has slept for 400 ms.
+    // No other session is active, so batches yield only to the DDL statements below. A batch that
+    // yields is cancelled long before it has slept for 400 ms.
     let yields = async || metric(&daemon, "backfilld_guard_yields_total", &[]).await;
     run(&owner, "create index concurrently on t (used)").await;
     wait::until(SOON, "a batch yields to an ALTER TABLE", async || {

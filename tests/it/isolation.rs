@@ -145,7 +145,7 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     })
     .await;
 
-    // The session of a frozen daemon does not block other sessions either: the server finishes the
+    // The session of a frozen daemon does not block other sessions either. The server finishes the
     // statements that the daemon has sent, and no transaction stays open.
     table(&cluster, "open_frozen", 2_000).await;
     enqueue(

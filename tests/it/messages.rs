@@ -120,7 +120,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.enqueue('j', 't', 'w[1] = 2')",
     "backfill.enqueue('j', 't', 't.u = 2')",
     "backfill.enqueue('j', 't', 'ctid = null')",
-    // Fragments that are not valid or too long, and a window that is too long.
+    // Fragments that are invalid, fragments that are too long, and a window that is too long.
     "backfill.enqueue('j', 't', null)",
     "backfill.enqueue('j', 't', '')",
     "backfill.enqueue('j', 't', 'u')",

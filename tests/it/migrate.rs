@@ -126,7 +126,8 @@ async fn every_function_has_a_body_that_the_server_accepts() {
 /// search it.
 #[tokio::test]
 async fn the_dump_of_the_schema_is_current() {
-    /// pg_dump of another major version formats some objects differently.
+    /// The major version of pg_dump that the comparison needs. Other versions format some objects
+    /// differently.
     const MAJOR: u32 = 15;
     let binaries = Binaries::find().unwrap();
     if binaries.major() != MAJOR || !binaries.has("pg_dump") {

@@ -72,8 +72,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Shows that the model can fail: if the checkpoint is written in a separate transaction, some rows
-/// are changed twice after a crash between the two transactions.
+/// Shows that the model can fail. If the checkpoint is written in a separate transaction and a
+/// daemon crashes between the two transactions, some rows are changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;
@@ -142,8 +142,8 @@ impl Server {
         for _ in 0..case.daemons {
             fleet.daemons.push(quick(&fleet.url).env("BACKFILLD_FAILPOINT", faults).start());
         }
-        // The flag is set before the job is enqueued, so that only rows that were acknowledged
-        // before the flag count as promised.
+        // A row counts as promised only if its commit was acknowledged before the flag `enqueued`
+        // was set. The flag is therefore set before the job is enqueued.
         signals.enqueued.store(true, Ordering::SeqCst);
         enqueue(&case, &owner).await;
         for fault in &case.faults {
@@ -168,8 +168,8 @@ impl Server {
                 wrong.extend(
                     judge::judge_refused(&case, &owner, &application::joined(books.clone(), &initial), &bad).await,
                 );
-                // After each such failure, the test fixes every second row of those that are still
-                // bad.
+                // Each time the job has failed because of bad rows, the test fixes half of the rows
+                // that are still bad.
                 let fixed: Vec<i64> = bad.iter().copied().step_by(2).collect();
                 bad.retain(|tag| !fixed.contains(tag));
                 owner.execute("delete from public.bad_rows where tag = any ($1)", &[&fixed]).await.unwrap();

@@ -12,16 +12,16 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, daemon, installed, run, until_true, value};
 
-/// The settings of an executor during a walk that affect plans, and two that affect the text of
-/// keys.
+/// The settings of an executor's session during a walk: those that affect plans, and two that
+/// affect the text of keys.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
 /// The additional settings for a walk along a key of mixed directions.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// The end of the check of a batch for a table whose triggers may suppress changes. The tables of
-/// these tests have no triggers, so the tests replace `true` with `false`. Otherwise the check
-/// would fail.
+/// In the SQL of a batch, the end of the check that the table's triggers have not changed. `true`
+/// means that they may suppress changes. The tables of these tests have no triggers, so the tests
+/// replace `true` with `false`. Otherwise the check would fail.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {
@@ -125,9 +125,9 @@ async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
     }
 }
 
-/// One prefix has 90 % of the rows of table `runs`, and each of the 50,000 prefixes after it has
-/// one row. Batches begin near both ends of the long run, in its middle, and after it. Other
-/// indexes offer the order, or a part of it, at a lower cost.
+/// One prefix (the long run) has 90 % of the rows of table `runs`, and each of the 50,000 prefixes
+/// after it has one row. Batches begin near both ends of the long run, in its middle, and after it.
+/// Other indexes offer the order, or a part of it, at a lower cost.
 #[tokio::test]
 async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times_its_rows() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -264,8 +264,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     let (slice, token) = (claim["slice"].as_i64().unwrap(), claim["token"].as_str().unwrap().to_owned());
     let pinned = cluster.owner().await;
     run(&pinned, "begin isolation level repeatable read; select count(*) from t").await;
-    // Like a worker, the procedure runs one transaction per batch. It passes to each call of
-    // `advance` the ctid of the checkpoint row that the previous call returned.
+    // Like a worker, the procedure runs one transaction per batch. Each call of `advance` returns
+    // the ctid of the checkpoint row, and the procedure passes this ctid to the next call.
     run(&owner, &format!("set synchronous_commit = off; create procedure go(n int, inout place text, inout at int) language plpgsql as $$ begin
         for i in 1..n loop
           select a.new_ctid into place from backfill.advance({slice}, '{token}', place::tid, case when at > 0 then array[at::text] end, array[(at + 1)::text], 1, 1, 0, false) a;
@@ -303,8 +303,8 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // The triggers would take minutes, so the test disables them and inserts the plan slices,
-        // which the triggers would create.
+        // For 100,000 jobs, the triggers would take minutes. The test therefore disables them, and
+        // itself inserts the plan slices that the triggers would create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
             insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};
@@ -322,6 +322,6 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     }
     println!("pages touched by a claim among 10 and among 100,000 jobs: {costs:?}");
     assert!(costs[1] < 3 * costs[0], "{costs:?}");
-    // The daemon's housekeeping also finishes within 5 s with such a queue.
+    // With this queue of 100,000 jobs, the daemon's housekeeping also finishes within 5 s.
     run(&owner, "set statement_timeout = '5s'; select backfill._run_housekeeping()").await;
 }

@@ -1,5 +1,5 @@
-//! Code that the fault tests share: a table with rows that count their changes, and the check that
-//! each row was changed exactly once and that the counters agree.
+//! Code that the fault tests share: a table whose rows count their changes, and a check. This check
+//! tests whether each row was changed exactly once, and whether the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};
@@ -23,8 +23,8 @@ pub fn quick(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }
 
-/// Creates a table with the keys 3, 6, 9 and so on, `n` = 0 in each row, a column `m` that no job
-/// names, and other columns. Creates table `step` if it does not exist.
+/// Creates a table with the keys 3, 6, 9 and so on. In each row `n` is 0. The table also has column
+/// `m`, which no job names, and other columns. Creates table `step` if it does not exist.
 pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     let made = format!(
         "create table {name} (id bigint primary key, note text not null, n int not null default 0, m int not null default 0, at timestamptz not null default now());

@@ -115,8 +115,8 @@ async fn executors_and_databases_can_be_added_and_removed() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (status, said) = daemon.get("/readyz").await.unwrap();
     assert_eq!(status, 200, "{said}");
-    // Add, remove and add the database again without waiting, so that a new service for it may
-    // start before the previous one has ended.
+    // Add the database, remove it, and add it again without waiting. A new service for the database
+    // may then start before the previous service has ended.
     daemon.reload(&format!("{both}{other}"));
     daemon.reload(&both);
     daemon.reload(&format!("{both}{other}"));

@@ -1,5 +1,5 @@
-//! Tests for a Deployment with several replicas that run one job: a rolling restart, the loss of a
-//! process and of a node, and the takeover of a lost slice before another slice is split.
+//! Tests for a Deployment with several replicas that run one job. They cover a rolling restart, the
+//! loss of a process, the loss of a node, and the order of takeovers and splits.
 
 use std::time::Duration;
 
@@ -154,8 +154,8 @@ async fn lose(loss: Loss) {
     assert!(metric(&survivor, "backfilld_jobs_finished_total", &["\"succeeded\""]).await > 0.5);
 }
 
-/// If the split came first, a daemon with a free worker would split its own slice, and the lost
-/// slice would wait for another free worker.
+/// A daemon with a free worker takes over a lost slice before it splits its own slice. If it split
+/// first, the lost slice would wait for another free worker.
 #[tokio::test]
 async fn a_lost_slice_is_taken_over_before_another_is_split() {
     let cluster = installed(Options::default()).await;

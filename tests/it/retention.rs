@@ -152,8 +152,9 @@ async fn frequent_events_neither_flood_the_table_nor_displace_others() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); select backfill.enqueue('j', 't', 'a = 1', needs_approval => true); select backfill.approve('j')").await;
-    // The job is paused, resumed, tuned, cancelled and retried 150 times, and its slice is claimed
-    // 300 times with a lease that has already expired. All jobs are paused and resumed 600 times.
+    // The job is paused, resumed, tuned, cancelled and retried 150 times. Its slice is claimed 300
+    // times, each time with a lease that has already expired. All jobs are paused and resumed 600
+    // times.
     run(&owner, "do $$ declare w uuid := gen_random_uuid(); begin
         for n in 1 .. 150 loop
           perform backfill.pause('j', 'n ' || n), backfill.resume('j'), backfill.tune('j', '{}'), backfill.cancel('j'), backfill.retry('j');

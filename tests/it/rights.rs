@@ -73,12 +73,12 @@ async fn each_role_sees_and_controls_only_its_own_jobs() {
     run(&ann, "select backfill.pause('of_ann'); select backfill.resume('of_ann')").await;
     run(&olga, "select backfill.pause('of_ann', 'olga says'); select backfill.approve('of_ann'); select backfill.pause_all(); select backfill.resume_all()").await;
     assert_eq!(value::<String>(&olga, "select actor::text from backfill.events where kind = 'approve'").await, "olga");
-    // A session can act as a role of which its login is a member, and then return to its login
-    // role.
+    // If a login is a member of a role, its session can act as this role and then return to the
+    // login role.
     run(&ann, "set role team; create temp table x (); reset role").await;
 
-    // Attempts to forge jobs, commands and events, to read or change the private tables, to call
-    // functions of the daemon, and to enqueue a job for another role.
+    // These attempts forge jobs, commands and events, read or change the private tables, call
+    // functions of the daemon, and enqueue a job for another role.
     for attempt in [
         "insert into backfill.job (name, relation, target, set_sql, run_as, enqueued_by) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', 'ben')",
         "insert into backfill.job (name, relation, target, set_sql, run_as, approved_at) values ('f', 'ta'::regclass, 'ta', 'a = 1', 'ann', now())",
@@ -222,8 +222,9 @@ async fn a_job_for_a_role_without_an_executor_waits_until_there_is_one() {
     let dev = cluster.client("dev", "app").await;
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, a int); insert into t values (1)").await;
-    // Before the first daemon starts, `dev` enqueues one job as `owner`, the daemon's login, one
-    // job as itself, which then runs as `owner`, and one job as `e`, which has no executor.
+    // Before the first daemon starts, `dev` enqueues three jobs. The first is enqueued as `owner`,
+    // the daemon's login. The second is enqueued as `dev` itself, and runs as `owner`. The third is
+    // enqueued as `e`, which has no executor.
     run(&dev, "set role owner; select backfill.enqueue('as_owner', 't', 'a = 1'); grant update, select on t to dev; reset role").await;
     run(&dev, "select backfill.enqueue('of_dev', 't', 'a = 2', 'id > 0')").await;
     run(&dev, "set role e; select backfill.enqueue('for_e', 'te', 'a = 1')").await;

@@ -303,8 +303,8 @@ async fn a_prometheus_query_over_https_slows_jobs_down() {
         )
     };
     let daemon = daemon_with(&cluster, &signals(&rule(""))).await;
-    // From the limit of the signal on, the duty cycle halves twice a second. The job must be long
-    // enough that it is still running when the duty cycle has reached its minimum.
+    // Once the signal has reached its limit, the duty cycle halves twice a second. The job must be
+    // long enough that it is still running when the duty cycle has reached its minimum.
     let options = r#"{"max_batch_rows": 20, "max_rows_per_second": 500}"#;
     run(&owner, &format!("select backfill.enqueue('j', 't', 'a = 1', options => '{options}')")).await;
     // The daemon does not know the CA yet.
@@ -354,8 +354,8 @@ async fn a_custom_query_that_fails_or_times_out_holds_jobs_and_leaves_nothing_ru
         };
         until_waiting(&owner, "signal", reported).await;
         assert_eq!(value::<i64>(&owner, "select count(*) from t where a is not null").await, 0);
-        // The query does not block the other signals. Of the query that timed out, at most the
-        // latest attempt is still active on the server.
+        // The query does not block the other signals. An attempt that has timed out has also ended
+        // on the server, so at most the latest attempt is still active.
         assert!(
             value::<bool>(
                 &owner,

@@ -278,8 +278,8 @@ async fn the_page_reads_the_database_only_while_it_is_viewed_and_at_most_once_a_
     assert_eq!(asked(), 0, "the daemon read the status although no page was requested");
     let start = tokio::time::Instant::now();
     let mut requests = 0;
-    // Send at least 100 requests, and for at least 3 s. One statement for each request would then
-    // clearly exceed the limit below.
+    // Send at least 100 requests, and continue for at least 3 s. One statement for each request
+    // would then clearly exceed the limit below.
     while start.elapsed() < Duration::from_secs(3) || requests < 100 {
         page(&daemon).await;
         requests += 1;

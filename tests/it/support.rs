@@ -54,9 +54,9 @@ pub async fn sql(cluster: &Cluster, statement: &str) {
     cluster.sql("owner", "app", statement).await;
 }
 
-/// Waits until a job is in `state`. Panics with the job's error if the job fails instead. If
-/// `state` is `succeeded`, another `limit` is allowed as long as the job has scanned rows during
-/// the last one, because the daemon is slower on a machine that is busy with other tests.
+/// Waits until a job is in `state`. Panics with the job's error if the job fails instead. The
+/// daemon is slower on a machine that is busy with other tests. If the job has scanned rows within
+/// `limit`, a wait for `succeeded` therefore continues for another `limit`.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");
@@ -143,7 +143,8 @@ pub async fn migrate(cluster: &Cluster, user: &str, database: &str) -> std::proc
 }
 
 /// Configuration in which the probe has no effect. The probe's readings depend on everything that
-/// runs on the machine, so with the probe, jobs on a busy machine would run at their minimum rate.
+/// runs on the machine. With the probe, jobs on a busy machine would therefore run at their minimum
+/// rate.
 pub const NO_PROBE: &str = "databases: [{name: main, url: x, signals: [{name: probe_latency, limit: 1000}]}]";
 
 /// Starts a daemon with the owner's URL and this configuration, and waits until it is ready.

@@ -1,6 +1,6 @@
-//! Tests jobs on partitioned tables and on inheritance parents with children, in which each leaf is
-//! walked through its own index, and on tables with other features. Also tests the splits of
-//! slices.
+//! Tests jobs on partitioned tables, on inheritance parents with children, and on tables with other
+//! features. The walk reads each partition and each child through its own index. Also tests the
+//! splits of slices.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
@@ -92,8 +92,8 @@ async fn partitions_are_walked_through_keys_of_their_own_if_the_parent_has_none(
     assert_eq!(value::<i64>(&owner, "select count(*) from log where n <> 2").await, 0);
 }
 
-/// Creates a table with four partitions, and enqueues a job that is slow enough for the test to
-/// change the table during the walk.
+/// Creates a table with four partitions, and enqueues a slow job, so that the test can change the
+/// table during the walk.
 async fn slow_walk(cluster: &Cluster, set: &str) -> Client {
     let owner = cluster.owner().await;
     run(&owner, "create table t (id int primary key, n int, old int) partition by range (id);
@@ -327,8 +327,8 @@ async fn other_features_of_a_table_do_not_stop_its_walk() {
     assert_eq!(value::<i64>(&owner, "select count(*) from toasted_values where length(long) = 9600").await, 500);
 }
 
-/// The job's plan and the description of a slice's leaf stay small, so that neither a claim nor a
-/// batch reads data about all 300 partitions.
+/// The job's plan and the description of a slice's partition stay small. Neither a claim nor a
+/// batch therefore reads data about all 300 partitions.
 #[tokio::test]
 async fn many_partitions_do_not_make_a_claim_expensive() {
     let cluster = installed(Options::default().set("max_locks_per_transaction", "1000")).await;

@@ -138,8 +138,8 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     run(&owner, "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 100000); create table depth (n numeric); insert into depth values (20)").await;
     let config = "databases: [{name: main, url: x, signals: [{name: depth, sql: 'select n from public.depth', limit: 10, interval_seconds: 1}, {name: probe_latency, limit: 1000}]}]";
     let daemon = daemon_with(&cluster, config).await;
-    // From the limit of the signal on, the duty cycle halves twice a second. The job must be long
-    // enough that it is still running when the duty cycle has reached its minimum.
+    // Once the signal has reached its limit, the duty cycle halves twice a second. The job must be
+    // long enough that it is still running when the duty cycle has reached its minimum.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
     let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): batches run 1 \\% of the time', false) from backfill.jobs";

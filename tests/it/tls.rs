@@ -34,8 +34,8 @@ fn local_names() -> Order {
     Order::server(&["localhost", "127.0.0.1"])
 }
 
-/// Opens a session from the login only: the environment is empty, so no file of a home directory is
-/// found.
+/// Opens a session with the values of `login` only. The environment is empty, so backfilld finds no
+/// files in a home directory.
 async fn open(login: &Login) -> Result<Session, Error> {
     let info = conninfo::read(login, "tls test", &|_| None)?;
     connect::open(&info, |_| {}).await
@@ -78,9 +78,9 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // For each mode: whether a role that may connect only with TLS can connect, whether a role that
-    // may connect only without TLS can connect, and whether a connection to a server without TLS is
-    // possible.
+    // Each entry has a mode and three answers. Can a role that may connect only with TLS connect?
+    // Can a role that may connect only without TLS connect? Is a connection to a server without TLS
+    // possible?
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -127,9 +127,9 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let (authority, other) = (Authority::new("right CA"), Authority::new("other CA"));
     let cluster = with_tls(&authority).await;
     let (root, wrong) = (authority.root_file().display().to_string(), other.root_file().display().to_string());
-    // In each of these modes, a server certificate that no CA in the root file issued is an error.
-    // With `prefer`, backfilld then tries again without TLS, and the server refuses this attempt,
-    // too.
+    // In each of these modes, the connection fails if no CA in the root file issued the server's
+    // certificate. With `prefer`, backfilld then tries again without TLS, and the server refuses
+    // this attempt, too.
     for mode in ["require", "verify-ca", "verify-full"] {
         let error = refusal(&url(&cluster, "owner", "localhost", &format!("sslmode={mode}&sslrootcert={wrong}"))).await;
         let said = format!("the certificate of the server \"localhost\" was not issued by a CA in sslrootcert {wrong}");

@@ -1,7 +1,8 @@
 //! Tests daemons of two releases on one database, and even on the same job. By default, this binary
-//! acts as both releases: as itself, and as the next release (`Release::next`). If
-//! `BACKFILLD_PREVIOUS` names the binary of the last release (`make test-upgrade` builds it from
-//! its tag), that binary is the earlier release, and this binary is the later one.
+//! acts as both releases: as itself, and as the next release (`Release::next`).
+//! `BACKFILLD_PREVIOUS` can name the binary of the last release, which `make test-upgrade` builds
+//! from its tag. In this case, that binary is the earlier release, and this binary is the later
+//! one.
 
 use std::path::PathBuf;
 
@@ -179,8 +180,8 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
     assert!(last.ended().is_none(), "{}", last.output());
 }
 
-/// When an operator rolls out a new image, `backfilld run` of the later release starts and upgrades
-/// the schema while daemons of the earlier release use it.
+/// An operator rolls out a new image: `backfilld run` of the later release starts and upgrades the
+/// schema. Meanwhile, daemons of the earlier release use the schema.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn starting_the_later_release_upgrades_while_the_earlier_one_works() {
     const ROWS: i64 = 60_000;

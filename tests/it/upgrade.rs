@@ -1,6 +1,6 @@
 //! Tests upgrades from one version of the schema to the next. `Release::next` stands for the
-//! release after this one. It adds a column to backfill.job and to view jobs, and changes the body
-//! of one function and the signature of another.
+//! release after this one. It adds a column to table `backfill.job` and to view `backfill.jobs`. It
+//! also changes the body of one function and the signature of another.
 
 use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
@@ -123,15 +123,14 @@ async fn an_upgrade_never_drops_an_object_that_depends_on_a_dropped_function() {
 }
 
 /// The server cancels an autovacuum only for a session that has waited for `deadlock_timeout`, 1 s
-/// by default. An upgrade with a shorter lock timeout would fail as long as the autovacuum runs
-/// (P18).
+/// by default. An upgrade with a shorter lock timeout would fail while the autovacuum runs (P18).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
     // The upgrade adds a column to backfill.job. With the settings below, an autovacuum of this
-    // table takes minutes. The statements run in a session that ends, because up to PostgreSQL 14
-    // an idle session does not report its last counters, and autovacuum depends on them.
+    // table takes minutes. The statements run in a session that ends. Up to PostgreSQL 14, an idle
+    // session does not report its last counters, and autovacuum depends on these counters.
     sql(
         &cluster,
         "alter table backfill.job set (autovacuum_enabled = off);
@@ -184,7 +183,7 @@ async fn every_public_object_has_a_comment() {
         union all select format('%s.%s', c.relname, a.attname) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
           where c.relnamespace = 'backfill'::regnamespace and (c.relkind = 'v' or c.relname = 'quota') and c.relname !~ '^_' and col_description(c.oid, a.attnum) is null) x";
     assert_eq!(value::<String>(&owner, silent).await, "");
-    // The query must find an object without a comment.
+    // The assertion above is valid only if the query finds an object without a comment.
     run(&owner, "comment on column backfill.jobs.name is null").await;
     assert_eq!(value::<String>(&owner, silent).await, "jobs.name");
 }

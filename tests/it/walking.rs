@@ -5,7 +5,8 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon_with, installed, run, until_true, value};
 
-/// (name, type of each key column with an expression for its value); `i` runs from 1 to 600.
+/// Keys, each as (name, columns). A column consists of its type and of an expression for its value,
+/// in which `i` runs from 1 to 600.
 const KEYS: &[(&str, &[(&str, &str)])] = &[
     ("k_int2", &[("int2", "i - 300")]),
     ("k_int4", &[("int4", "i * 7 - 2000")]),
@@ -140,8 +141,8 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
 
 type Columns = &'static [(&'static str, &'static str)];
 
-/// (name, type of each key column with an expression for its value, columns of the index); `i` runs
-/// from 1 to 600.
+/// Keys whose index has mixed directions, each as (name, columns, columns of the index). A column
+/// consists of its type and of an expression for its value, in which `i` runs from 1 to 600.
 const MIXED: &[(&str, Columns, &str)] = &[
     ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
     ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),
@@ -187,9 +188,9 @@ const THREE: Columns =
     &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
 
 /// For each kind of key, jobs with one slice and jobs with five slices run on copies of the same
-/// table. One job increments each row (batches of at most 7 rows), one fills rows with a filter,
-/// and one deletes all rows (both in batches of at most 60 rows). Two jobs on partitioned tables
-/// are added.
+/// table. One job increments each row in batches of at most 7 rows. Two other jobs, one that fills
+/// rows with a filter and one that deletes all rows, have batches of at most 60 rows. Two more jobs
+/// run on partitioned tables.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;

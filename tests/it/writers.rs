@@ -192,8 +192,8 @@ fn expected(books: &[Write]) -> BTreeMap<i64, Expected> {
             rows.insert(id, Expected { late: !before_planning, ..Expected::default() });
         }
     }
-    // A change is counted for the key that the row had at that time. The counts of a row move with
-    // the row to its new key.
+    // A change is counted for the key that the row had when it was changed. The counts of a row
+    // move with the row to its new key.
     let count = |rows: &mut BTreeMap<i64, Expected>, id: i64, change: fn(&mut Expected)| {
         change(rows.entry(id).or_default());
     };
@@ -369,7 +369,7 @@ async fn orders(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// The book of a writer of orders: its number of writes by order, and the orders that it created.
+/// The book of a writer of orders: how often it wrote to each order, and which orders it created.
 #[derive(Debug, Default)]
 struct OrderBook {
     writes: BTreeMap<i64, i64>,
@@ -437,8 +437,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     book.made.insert(id);
                 }
             }
-            // Writers may conflict with each other or with the job: with a serialization failure,
-            // in a deadlock, or because an order was deleted.
+            // A writer may conflict with another writer or with the job. It then gets a
+            // serialization failure or a deadlock, or its order has been deleted.
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 assert!(["40001", "40P01", "23503"].contains(&code.as_str()), "{error:?}");
@@ -449,8 +449,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     book
 }
 
-/// Returns the orders that are wrong, compared with their items, with the writes of the
-/// application, and with the number of times that they were filled.
+/// Compares the orders with their items and with the writes of the application, checks how often
+/// each order was filled, and returns everything that is wrong.
 async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     let made: BTreeSet<i64> = books.iter().flat_map(|book| book.made.iter().copied()).collect();
     let rows = owner
@@ -461,8 +461,8 @@ async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     for row in rows {
         let (id, total, fills, writes, sum): (i64, Option<i64>, i32, i64, Option<i64>) =
             (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
-        // When the last item of an order is deleted, a subtraction results in the total 0, and the
-        // sum of no rows is null.
+        // After the last item of an order is deleted, the total is 0 because of the subtraction,
+        // but the sum of no rows is null.
         if total.unwrap_or(0) != sum.unwrap_or(0) {
             wrong.push(format!("order {id}: the total is {total:?}, its items are {sum:?}"));
         }
@@ -518,7 +518,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
 }
 
 /// Shows that the check can fail: at READ COMMITTED, an update that has waited for a writer uses
-/// the current version of the order, but a sum of the items from before the writer's change (P4).
+/// the current version of the order. However, its sum is that of the items as they were before the
+/// writer's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;

@@ -1,10 +1,11 @@
 //! The code of a job runs in the executor's session and can leave the role that the daemon has set.
-//! These tests show that the code gains nothing when it does, and that doctor reports an executor
-//! with which it would gain something.
+//! These tests show that the code gains nothing when it leaves this role. They also show that
+//! doctor reports an executor in whose session the code would gain something.
 //!
-//! Function `steal` is such code. It tries many ways to leave its role. After each way it tries to
-//! access objects of the control login and of other roles, and to do what only a superuser may do.
-//! It reports to the server's log, because a batch that fails rolls back its writes.
+//! Function `steal` is such code. It tries many ways to leave its role. Each time, it then tries to
+//! access objects of the control login and of other roles. It also tries to do what only a
+//! superuser may do. It reports to the server's log, because a batch that fails rolls back its
+//! writes.
 
 use std::collections::BTreeSet;
 
@@ -119,8 +120,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Returns the ways in which the executor's login ran `steal` according to the log, and a line for
-/// each statement of `steal` that should have been refused but was not.
+/// Reads from the log in which ways the executor's login ran `steal`. Also returns a line for each
+/// statement of `steal` that should have been refused but was not.
 fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -187,8 +188,8 @@ async fn code_that_leaves_its_role_gains_nothing() {
     drop(daemon);
 }
 
-/// Shows that the previous test can fail: if the executor's login is a member of the owner of
-/// schema backfill, a job can read the vault, and doctor reports the membership.
+/// Shows that the previous test can fail. Here the executor's login is a member of the role that
+/// owns schema backfill. A job can then read the vault, and doctor reports the membership.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     let scene = Scene::set().await;
@@ -213,9 +214,10 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// Doctor reports what an executor's login has in addition to its one role, and a login that is not
-/// a direct member of this role. If the list names a remedy, doctor prints it. The test undoes most
-/// cases with their remedies. At the end doctor finds no fault.
+/// Doctor reports what an executor's login has in addition to its one role. It also reports a login
+/// that is not a direct member of this role. The list below contains these cases. If a case has a
+/// remedy, doctor prints it. The test undoes most cases with their remedies. At the end doctor
+/// finds no fault.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

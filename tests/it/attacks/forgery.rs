@@ -1,5 +1,6 @@
-//! The code of a job, or its submitter, tries to use the token of a claim or the rights of other
-//! roles, to read or control their jobs, or to disturb the daemon.
+//! The code of a job, or the job's submitter, attacks other roles and the daemon. It tries to use
+//! the token of a claim or the rights of another role. It tries to read or control the jobs of
+//! other roles, or to disturb the daemon.
 
 use backfilld_testbed::wait;
 
@@ -77,7 +78,8 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
         let refusal = refused(&other, &call).await;
         assert!(refusal.sqlstate == "BF006" && refusal.message.contains("x_f"), "{call}: {refusal:?}");
     }
-    // Without the privileges of role `e`, login `x_e` has none in schema backfill.
+    // Login `x_e` has only privileges that it inherits from role `e`. With `noinherit`, it has no
+    // privileges in schema backfill.
     let bare = scene.client("x_e").await;
     run(&bare, "set role none").await;
     scene.cluster.sql("postgres", "app", "alter role x_e noinherit").await;
@@ -253,7 +255,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
-    // The name of a job reveals its state only to roles that may read the job.
+    // A role that knows the name of a job can find out the job's state only if it may read the job.
     let state = "select backfill._state_of('of_f')";
     for (who, visible) in [(&alice, true), (&eve, true), (&mallory, false)] {
         assert_eq!(value::<Option<String>>(who, state).await.is_some(), visible);

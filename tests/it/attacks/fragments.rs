@@ -86,8 +86,8 @@ const PIECES: &[&str] = &[
     "end",
 ];
 
-/// Returns what the server found if a fragment in parentheses reaches beyond them: columns other
-/// than those that the test wrote, a parameter, or a second command.
+/// Returns a description if a fragment reaches beyond its parentheses. This is the case if the
+/// server finds other columns than those that the test wrote, a parameter, or a second command.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {
@@ -125,7 +125,8 @@ async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
         }
     }
     assert_eq!(beyond, [] as [String; 0]);
-    // Without this check, the test would also pass if no generated fragment exercised the rule.
+    // Without this check, the test would also pass if `_lex` refused every fragment, or if no
+    // fragment reached beyond its parentheses.
     assert!(
         passed > cases / 50 && open > 0,
         "{passed} passed, {open} would reach beyond their parentheses, of {cases}"

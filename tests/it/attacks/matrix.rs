@@ -1,5 +1,6 @@
-//! Tests the privileges in schema backfill. Internal objects aside, a role has a privilege on an
-//! object exactly if its cell in the table of SECURITY.md is not empty. PUBLIC has no privileges.
+//! Tests the privileges in schema backfill. The table in SECURITY.md has a row for each object that
+//! is not internal, and a column for each role. If a cell is empty, the role has no privilege on
+//! the object. Otherwise it has at least one. PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 

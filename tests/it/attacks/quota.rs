@@ -1,5 +1,5 @@
-//! The jobs of a role and the events of a job are limited, so that one role cannot delay the jobs
-//! of other roles or fill the disk.
+//! The number of jobs of a role and the number of events of a job are limited. One role can
+//! therefore neither delay the jobs of other roles nor fill the disk.
 
 use super::Scene;
 use crate::support::{refused, run, value};

@@ -1,6 +1,6 @@
 //! The code of a job does not end: it disables the timeouts, or catches the errors that they raise.
-//! Such a job must not keep its locks, or a worker, for longer than a batch and its cancellation
-//! take. A flood of notifications must not keep the workers busy.
+//! Such a job must not keep its locks or a worker for longer than the time that a batch and its
+//! cancellation take. A flood of notifications must not keep the workers busy.
 
 use std::time::Duration;
 
@@ -106,8 +106,8 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
 
 /// To end a session whose code ignores a cancel request, the daemon opens a second session with the
 /// same login. If the server rejects this login (here because of NOLOGIN), the control login ends
-/// the session. For this it is a member of pg_signal_backend here. A job could cause the rejection
-/// itself, because any login may change its own password.
+/// the session. In this test, the control login is a member of pg_signal_backend, so it may do so.
+/// A job could cause the rejection itself, because any login may change its own password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;

@@ -20,8 +20,8 @@ pub struct Block {
     pub line: usize,
 }
 
-/// Returns the code blocks of a page: fenced ones, and those that are indented by four spaces more
-/// than the text around them.
+/// Returns the code blocks of a page. A block is either fenced, or indented by four spaces more
+/// than the text around it.
 pub fn blocks(page: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let mut fence: Option<usize> = None;

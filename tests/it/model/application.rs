@@ -25,8 +25,8 @@ pub struct Report {
     pub deleted: bool,
     /// The application assigned `c` its value, or updated `c` together with `src`.
     pub filled: bool,
-    /// The last time at which the application left the row in a state that needs work: it inserted
-    /// the row, changed its key or cleared its value.
+    /// The last time at which the application made the row need work: it inserted the row, changed
+    /// its key or cleared its value.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }
@@ -49,7 +49,7 @@ enum Write {
     Moved,
     Deleted,
     Emptied,
-    /// `src` changed, and `c` changed with it if it had a value.
+    /// `src` changed. If `c` had a value, `c` changed with it.
     Synced,
 }
 

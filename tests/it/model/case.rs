@@ -40,8 +40,8 @@ impl Kinds {
     }
 }
 
-/// The form of the job. A job counts its changes in the last three digits of `n`, or it sets `c` to
-/// `src * 2 + 1`, or it does both, or it deletes rows.
+/// The form of the job. One job counts its changes in the last three digits of `n`, another sets
+/// `c` to `src * 2 + 1`, and a third does both. Other jobs delete rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Reads the column that it writes, without a filter.
@@ -120,7 +120,8 @@ pub enum Fault {
     Swallow,
     /// The server terminates all sessions of the daemons except those that send heartbeats.
     Terminate,
-    /// The server cancels the statements of the same sessions.
+    /// The server cancels the statements of all sessions of the daemons except those that send
+    /// heartbeats.
     Cancel,
     /// A daemon is replaced by another one that has this fault in `BACKFILLD_FAILPOINT`.
     Named(String),
