@@ -104,8 +104,8 @@ impl Proxy {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Lets clients send `bytes` more bytes over all connections, then cuts all connections,
-    /// usually in the middle of a message.
+    /// Lets clients send `bytes` more bytes in total over all connections. Then cuts all
+    /// connections, usually in the middle of a message.
     pub fn cut_after_client_bytes(&self, bytes: u32) {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }

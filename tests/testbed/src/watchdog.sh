@@ -2,8 +2,8 @@
 # kills every process in the directory and removes the directory.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
-# pipe closes however the creator ends, including by SIGKILL. The word "keep" on the pipe means that
-# the directory and its processes remain.
+# pipe closes whenever the creator ends, even by SIGKILL. The word "keep" on the pipe means that the
+# directory and its processes remain.
 #
 # A process belongs to the testbed only if its working directory is DIR or below. The number in a
 # pid file is not sufficient, because another process may have this number by now.
