@@ -12,7 +12,7 @@
 //!     TURNS=n      number of phases of each setting (5)
 //!     SECONDS=n    length of a phase (6)
 //!     RATE=n       statements of the application per second (800)
-//!     ONLY=a,b     only these: "victims", or settings ("daemon", "100 rows; 2 ms", ..., "one UPDATE")
+//!     ONLY=a,b     only these: victims, or settings ("daemon", "100 rows; 2 ms", ...)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]

@@ -119,8 +119,8 @@ impl Server {
         self.place.keep();
     }
 
-    /// Writes `postgresql.conf`, which takes effect at the next start or reload. `more` comes after
-    /// all other settings.
+    /// Writes `postgresql.conf`, which takes effect at the next start or reload. `more` takes
+    /// precedence over all other settings.
     pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), SetupError> {
         let socket_dir = self.dir().display().to_string();
         let port = self.port().to_string();
