@@ -58,7 +58,7 @@ impl Options {
     }
 }
 
-/// The directory, port and process of a server. On drop, the process is killed, the directory is
+/// The directory, port and process of a server. On drop, the process is stopped, the directory is
 /// removed, and the port is released.
 #[derive(Debug)]
 pub struct Server {
