@@ -22,8 +22,8 @@ pub async fn until_begun(daemon: &Daemon, job: &str) {
         .await;
 }
 
-/// Cancels a job. The job must still be running, so that the measurement covers only time in which
-/// the job ran.
+/// Cancels a job. Panics if the job is not running any more, because the measurement would then
+/// include time in which the job did not run.
 pub async fn cancel(owner: &Client, job: &str) {
     let now: String = owner.query_one(STATE, &[&job]).await.unwrap().get(0);
     assert_eq!(

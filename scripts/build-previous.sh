@@ -5,8 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# A suitable release has the baseline of the schema, and an earlier schema than this commit. Without
-# such a release, the tests simulate the next release instead.
+# A suitable release contains the baseline of the schema, and its schema is older than the schema of
+# this commit. Without such a release, the tests simulate the next release instead.
 newest() { ls-versions "$1" | tail -n 1; }
 ls-versions() { git ls-tree --name-only "$1" src/pg/schema/versions/ 2>/dev/null | sort; }
 tag=

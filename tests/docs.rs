@@ -57,7 +57,7 @@ fn sections(page: &str) -> BTreeMap<u32, String> {
     sections
 }
 
-/// Returns the paragraph of a section that begins with `label`, without the label.
+/// Returns the paragraph that begins with `label` in a section, without the label.
 fn paragraph<'a>(section: &'a str, label: &str) -> Option<&'a str> {
     section.split("\n\n").find_map(|paragraph| paragraph.trim_start().strip_prefix(label))
 }

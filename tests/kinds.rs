@@ -1,4 +1,4 @@
-//! Checks that each test that the table of kinds in docs/kinds.md names exists.
+//! For each test in the table of kinds in docs/kinds.md, checks that the test exists.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;

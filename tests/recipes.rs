@@ -1,5 +1,5 @@
-//! Runs end to end the recipes that need only a server and psql, and checks that the docs show the
-//! files that are run. `make test-recipes` also runs the other recipes.
+//! Runs the recipes that need only a server and psql, from beginning to end. Also checks that the
+//! docs show the files that are run. `make test-recipes` also runs the other recipes.
 
 use std::path::Path;
 use std::process::Command;

@@ -3,8 +3,8 @@
 //! method and one run.
 //!
 //!     ROWS=n      rows of the table that grows (1,000,000)
-//!     TURNS=n     how often it is filled in each way (3)
-//!     SECONDS=n   how long the daemon's sessions are measured in each case (20)
+//!     TURNS=n     number of times the column is filled with each method (3)
+//!     SECONDS=n   length of each measurement of the daemon's sessions (20)
 //!     ONLY=a,b    only these parts: heap, monitoring
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]

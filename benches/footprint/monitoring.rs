@@ -23,7 +23,7 @@ insert into public.heard select generate_series(1, ROWS);
 alter table public.heard owner to owner";
 const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld heard%'";
 
-/// The maximum costs in percent of a core.
+/// The goals: the maximum processor time, in percent of a core.
 const AT_REST: f64 = 1.0;
 const AT_WORK: f64 = 3.0;
 
@@ -84,7 +84,7 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     let enqueue = "select backfill.enqueue($1, 'public.heard', $2, options => $3)";
     owner.query_one(enqueue, &[&job, &set, &options]).await.unwrap();
     until_begun(daemon, job).await;
-    // The setup of the first seconds is not part of the measurement.
+    // The job is set up in its first seconds. They are not part of the measurement.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let seen = measure_sessions(cluster, phase).await;
     cancel(&owner, job).await;
@@ -92,7 +92,7 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     seen
 }
 
-/// Cost in percent of a core by the purpose of a session.
+/// Processor time, in percent of a core, for each purpose of a session.
 type Costs = BTreeMap<String, f64>;
 
 async fn measure_sessions(cluster: &Cluster, phase: Duration) -> Costs {

@@ -11,8 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 const CONNECTIONS: u64 = 8;
-/// The 95th and 99th percentiles are computed for each bucket, and each result is the median of the
-/// buckets. One slow bucket therefore does not determine the result of a phase.
+/// Length of a bucket of statements. The 95th and 99th percentiles are computed for each bucket,
+/// and each result is the median over the buckets. One slow bucket therefore does not determine the
+/// result of a phase.
 const BUCKET: Duration = Duration::from_millis(500);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
@@ -90,8 +91,8 @@ impl Application {
 async fn session(client: Client, number: u64, rows: i64, start: Instant, pace: Duration, shared: Arc<Shared>) {
     let (read, update) = (client.prepare(READ).await.unwrap(), client.prepare(UPDATE).await.unwrap());
     let mut ticks = tokio::time::interval_at(start, pace);
-    // A late statement starts at once, and the time that it waited counts as latency, because users
-    // do not slow down when the database does.
+    // A late statement starts at once, and its waiting time counts as latency. Real users do not
+    // slow down either when the database does.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut free_since = start;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);

@@ -121,8 +121,8 @@ fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
     }
 }
 
-/// Prints the daemon's result beside the goals and the fixed settings. Each ratio is the larger one
-/// of reads and writes.
+/// Prints the daemon's result beside the goals and the fixed settings. Of the ratio for reads and
+/// the ratio for writes, prints the larger one.
 fn judge(seen: &[(String, Seen)]) {
     let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
     let speed = ours.rows_per_second.median();

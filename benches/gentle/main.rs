@@ -3,16 +3,16 @@
 //! one `UPDATE`. It also measures how long other sessions wait for a batch: sessions that change
 //! the same rows, and DDL.
 //!
-//! The application runs on the same table at a fixed rate all the time. Phases alternate: the
-//! application without a backfill, then with one of the settings. The result is the ratio of a
-//! phase to the preceding phase without a backfill. See benches/README.md for the method and one
-//! run.
+//! The application runs on the same table at a fixed rate all the time. Phases without a backfill
+//! alternate with phases in which one of the settings runs a backfill. The result compares the
+//! latencies in such a phase with those in the preceding phase, as a ratio. See benches/README.md
+//! for the method and one run.
 //!
 //!     ROWS=n       rows of the table (4,000,000)
-//!     TURNS=n      how often each setting has its phase (5)
-//!     SECONDS=n    how long a phase is (6)
-//!     RATE=n       statements of the application a second (800)
-//!     ONLY=a,b     only these: victims, or settings (daemon, 100 rows; 2 ms, ..., one UPDATE)
+//!     TURNS=n      number of phases of each setting (5)
+//!     SECONDS=n    length of a phase (6)
+//!     RATE=n       statements of the application per second (800)
+//!     ONLY=a,b     only these: victims, or settings ("daemon", "100 rows; 2 ms", ...)
 
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]

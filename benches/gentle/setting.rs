@@ -1,4 +1,4 @@
-//! The ways to fill the column that the bench compares.
+//! The settings: the ways of filling the column. The bench compares them.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::progress::{cancel, rows_changed, until_begun};
 
 pub const DAEMON: &str = "daemon";
 
-/// Time in which the daemon reaches its speed before the phase is measured. The other settings do
-/// not need this time.
+/// Time between the first changed row of the daemon's job and the start of the phase. In this time,
+/// the daemon reaches its speed. The other settings do not need this time.
 const RAMP_UP: Duration = Duration::from_secs(12);
 
 const BATCH: &str =

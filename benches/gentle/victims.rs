@@ -17,8 +17,8 @@ use crate::server::SOON;
 /// Number of waits after which the measurement of a setting ends. With fewer waits, a 99th
 /// percentile is not meaningful.
 const ENOUGH: usize = 200;
-/// Time in seconds by which a statement must be slower than the median without a walk to count as
-/// having waited.
+/// A statement counts as a wait if it takes longer than the median without a walk, by more than
+/// this number of seconds.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;
@@ -108,7 +108,7 @@ async fn follow(client: Client, place: Arc<AtomicI64>, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Returns the duration of each statement in seconds.
+/// Runs the sessions for `phase`, and returns the duration of each of their statements in seconds.
 async fn hot(
     cluster: &Cluster,
     sessions: usize,

@@ -3,7 +3,7 @@
 //! daemon's default settings. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (5,000,000)
-//!     SECONDS=n   how long each run is measured, from the third second on (20; unthrottled: 3)
+//!     SECONDS=n   length of the measurement of each run (20; for the unthrottled run always 3)
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
 //!     ONLY=a,b    only these runs: unthrottled, fixed (the first turn of the daemon always runs)
 
@@ -33,8 +33,9 @@ use sample::Sample;
 use server::{SOON, cluster, daemon, number, wanted};
 use watch::Watch;
 
-/// The default limit in seconds. The goals: the share of the time in which the lag is within the
-/// limit, and the daemon's rate as a share of the best fixed rate.
+/// The default limit of the lag, in seconds. The next two constants are goals: the share of the
+/// time in which the lag is within the limit, and the daemon's rate as a share of the best fixed
+/// rate.
 const LIMIT: f64 = 1.0;
 const WITHIN: f64 = 0.99;
 const SHARE_OF_THE_BEST: f64 = 0.85;

@@ -38,8 +38,8 @@ impl Watch {
     }
 }
 
-/// Gives the session an application name with which it does not count as other load. Other load
-/// would slow the job down.
+/// Gives the session an application name, so that the daemon does not count the session as other
+/// load. Other load would slow the job down.
 async fn session(client: Client) -> Client {
     client.batch_execute("set application_name = 'backfilld bench'").await.unwrap();
     client

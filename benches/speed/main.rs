@@ -2,9 +2,9 @@
 //! costs of the daemon.
 //!
 //! Everything runs on a separate cluster with `fsync = on`. Durations in seconds vary with the
-//! other load of the machine, so speeds are ratios. The same table is rebuilt before each run, the
-//! order of the runs rotates, and each ratio is computed within one turn. See benches/README.md for
-//! the method and the numbers of one run.
+//! other load of the machine, so the bench prints speeds as ratios. The same table is rebuilt
+//! before each run, the order of the runs rotates, and each ratio is computed within one turn. See
+//! benches/README.md for the method and the numbers of one run.
 //!
 //!     ROWS=n    rows of the table (1,000,000)
 //!     PAIRS=n   turns (speed: 7, bad_rows: 3)

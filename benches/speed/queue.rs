@@ -1,5 +1,5 @@
-//! Measures the costs of a job in addition to the changes of its rows: the time to its first batch,
-//! a claim and a checkpoint.
+//! Measures what a job costs besides the changes of its rows: the time to its first batch, a claim
+//! and a checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;

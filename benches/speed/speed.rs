@@ -35,8 +35,8 @@ const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8,
 /// Long enough for a large table on a slow disk.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The speed in each turn relative to the single UPDATE. 1.0 is the same speed, and a larger ratio
-/// is faster.
+/// The speed in each turn relative to the single UPDATE. 1.0 means the same speed, and a larger
+/// ratio means that the job is faster.
 pub struct Ratios {
     one: Sample,
     two: Sample,

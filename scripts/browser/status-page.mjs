@@ -100,7 +100,7 @@ try {
   await until('refreshing resumes', async () => (await updated()) !== at);
   pass('keyboard: skip link, elements that stay open, copying, stopping the refresh');
 
-  // The page shows the reason of a held job.
+  // The page shows why a job is held.
   sql(standby, 'select pg_wal_replay_pause()');
   await says(page, 'a replica is lagging');
   await says(page, 'held: replica_lag');

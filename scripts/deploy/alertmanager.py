@@ -191,7 +191,7 @@ try:
     until("Prometheus is ready", lambda: is_up(f"http://127.0.0.1:{prometheus_port}/-/ready"))
 
     # The daemon is killed. One kill does not count as flapping, even if the daemon held eight
-    # slices. Repeated kills do.
+    # slices. Repeated kills count as flapping.
     sql("""select backfill.enqueue('wide', 't', 'n = n + 1', options => '{"slices": 8, "max_rows_per_second": 400, "max_batch_rows": 10}')""")
     until("the job runs with eight slices", lambda: sql("select count(*) from backfill.slices where holder is not null") == "8")
     one.signal(signal.SIGKILL)
@@ -257,8 +257,8 @@ try:
     ends("BackfilldJobFailed", 0, job_name="bad")
     ends("BackfilldRowsQuarantined", 0, job_name="bad")
 
-    # A standby stops replaying WAL. Alertmanager inhibits the alert of the job that waits for the
-    # standby while the alert of the standby fires.
+    # A standby stops replaying WAL. While the alert for the standby fires, Alertmanager inhibits
+    # the alert for the job that waits for the standby.
     sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
     # With this setting, the WAL that waits for replay does not cancel the statement that resumes
     # the replay.

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Causes the condition of each alert and checks that the alert fires. The alerts pass through a real
-# Prometheus and a real Alertmanager with the routes of deploy/prometheus/alertmanager.yaml to a
-# receiver that records the notifications. Each alert must also be resolved after its cause has
-# ended. The times of the alerts are divided by 60 (scripts/deploy/hurried.py). Otherwise the test
-# would take hours.
+# Prometheus and a real Alertmanager, which uses the routes of deploy/prometheus/alertmanager.yaml.
+# A receiver records the notifications. Each alert must also be resolved after its cause has ended.
+# The times of the alerts are divided by 60 (scripts/deploy/hurried.py). Otherwise the test would
+# take hours.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

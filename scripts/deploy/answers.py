@@ -1,6 +1,6 @@
-"""Queries a Prometheus for each expression of the dashboard and each recording rule until each of
-them returns a series or is one that may be empty. Also waits until the alerts BackfilldJobFailed
-and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
+"""Queries a Prometheus for each expression of the dashboard and for each recording rule, until each
+query has returned a series. Some expressions may be empty. Also waits until the alerts
+BackfilldJobFailed and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
 
 import json
 import re

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Checks the manifests without a cluster. Each manifest is rendered, validated against the schemas
-# of the newest minor version of Kubernetes that kubernetes-validate supports and of the two
-# previous versions (a warning is a failure), and checked for errors that the schemas do not cover.
-# The script also tests that these checks can fail.
+# Checks the manifests without a cluster. Renders each manifest, and validates it against the
+# schemas of three minor versions of Kubernetes: the newest one that kubernetes-validate supports,
+# and the two previous ones. A warning is a failure. Then checks for errors that the schemas do not
+# cover. The script also tests that these checks can fail.
 #
 # Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
 # BACKFILLD names the binary that reads the configuration. The binary is built if it does not exist.
@@ -97,7 +97,8 @@ said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.
 passed=$((passed + 1))
 echo "passed   all files name the image of release $version"
 
-# Each of these changes adds one mistake to the production overlay, which the checks must refuse.
+# Each of these changes adds one mistake to the production overlay. The checks must refuse the
+# overlay with this mistake.
 production=$work/overlays-production.yaml
 refused() { # WHAT SED
     sed "$2" "$production" > "$work/slip.yaml"

@@ -1,5 +1,5 @@
 """Decodes and encodes a dashboard with Grafana's schema (grafana-foundation-sdk), and prints what is
-lost or changed, for example a misspelled key. Exits with 1 if anything is."""
+lost or changed, for example a misspelled key. Exits with 1 if anything is lost or changed."""
 
 import json
 import sys

@@ -1,5 +1,5 @@
-//! Checks the structure of the source tree on its tokens: layers, import cycles, the modules that
-//! may name a crate, the size of structs, and the modules that may name an object of schema
+//! Splits the source tree into tokens and checks its structure: layers, import cycles, the modules
+//! that may name a crate, the size of structs, and the modules that may name an object of schema
 //! `backfill`. Each rule is a function of a tree. For each rule, a test shows that the rule fails
 //! for a tree that breaks it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use source::{Tree, parse, tree, uses};
 
-/// The layers from top to bottom. A module imports only from its own layer and the layers below it,
-/// with the restriction of [`STRANGERS`].
+/// The layers from top to bottom. A module imports only from its own layer and the layers below it.
+/// [`STRANGERS`] restricts the imports within a layer.
 const LAYERS: [&[&str]; 7] = [
     &["main", "cli"],
     &["daemon"],
@@ -24,12 +24,12 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Indexes of the layers whose modules must not import each other: the layer of `worker` and
-/// `http`, and the layer of the stages. The worker calls the stages, and they exchange types of the
-/// layers below.
+/// `http`, and the layer of the stages (`queue` to `verify`). The worker calls the stages, and the
+/// stages exchange types of the layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
-/// The rooms (submodules) of the throttle, in the order in which a reading passes through them. Of
-/// the other rooms, each room imports only those before it.
+/// The rooms (submodules) of the throttle, in the order in which a reading passes through them. A
+/// room imports no room that comes after it in this order.
 const THROTTLE_ROOMS: [&str; 3] = ["throttle::measure", "throttle::control", "throttle::admit"];
 
 /// Crates that only some modules may name.
@@ -65,7 +65,7 @@ fn unlisted(tree: &Tree) -> Vec<String> {
 }
 
 /// Returns the entries of the lists above, except `LAYERS`, that have no effect: modules that do
-/// not exist, and modules that may name a crate and do not.
+/// not exist, and modules that may name a crate but do not name it.
 fn idle_entries(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
     for place in THROTTLE_ROOMS.iter().chain(&NOUNS) {

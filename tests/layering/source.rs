@@ -283,8 +283,8 @@ fn fields(body: TokenStream) -> usize {
     count
 }
 
-/// Returns the position after the item that begins here. An item has attributes, then a `;` or a
-/// body.
+/// Returns the position after the item that begins here. An item ends with a `;`, or with its body
+/// in braces.
 fn after_item(tokens: &[TokenTree], mut at: usize) -> usize {
     while at < tokens.len() {
         let token = &tokens[at];
@@ -314,7 +314,7 @@ fn is_separator_before(tokens: &[TokenTree], at: usize) -> bool {
     at >= 2 && is_separator(tokens, at - 2)
 }
 
-/// Returns whether this is a later segment of a path: `a::b`, `<T>::b`.
+/// Returns whether the token is a later segment of a path, as `b` is in `a::b` and in `<T>::b`.
 fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
     is_separator_before(tokens, at)
         && at >= 3

@@ -1,6 +1,6 @@
-//! The modules that may name each private object of schema `backfill`. Private objects are its
-//! tables except `quota`, functions that begin with an underscore, and functions for daemons. Any
-//! module may name the objects that docs/contract.md documents as public.
+//! For each private object of schema `backfill`, lists the modules that may name it. Private
+//! objects are the tables except `quota`, functions that begin with an underscore, and functions
+//! for daemons. Any module may name the objects that docs/contract.md documents as public.
 
 use std::collections::BTreeSet;
 

@@ -22,8 +22,8 @@ impl Cluster {
         Self::try_start_with(options, |_| Ok(())).await
     }
 
-    /// Like [`Cluster::try_start`]; `prepare` writes into the data directory before the server
-    /// starts.
+    /// Does what [`Cluster::try_start`] does. Before the server starts, `prepare` can write into
+    /// the data directory.
     pub async fn try_start_with(
         options: Options,
         prepare: impl FnOnce(&Server) -> Result<(), SetupError>,

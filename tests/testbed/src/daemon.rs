@@ -144,7 +144,7 @@ impl Daemon {
         self.process.ended()
     }
 
-    /// Waits until the daemon exits; panics with its output after `timeout`.
+    /// Waits until the daemon exits. After `timeout`, panics with the daemon's output.
     pub async fn wait_exit(&self, timeout: Duration) -> ExitStatus {
         match self.process.wait(timeout).await {
             Some(status) => status,

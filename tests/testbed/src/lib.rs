@@ -29,8 +29,8 @@
 //! ```
 //!
 //! Most functions panic if they cannot do what they promise, because a test cannot continue without
-//! its server. A function with a failure that a user can fix (PostgreSQL is not installed) has a
-//! `try_` variant that returns an error to print.
+//! its server. Some failures can be fixed by the user, for example a missing PostgreSQL. A function
+//! with such a failure has a `try_` variant, which returns an error to print.
 
 pub mod binaries;
 pub mod cluster;

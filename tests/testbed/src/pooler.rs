@@ -10,7 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// Idle server sessions by the startup packet that opened them, the most recently used one last.
+/// The idle server sessions for each startup packet. The most recently used session is the last
+/// one.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
 /// A pooler in front of a server, on a port of 127.0.0.1. After it is dropped, it accepts no new

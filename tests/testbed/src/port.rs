@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 /// restart.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A port on 127.0.0.1. Until it is dropped, it stays reserved among all processes of this user
-/// that use the testbed.
+/// A port on 127.0.0.1. Until this value is dropped, no process of this user can reserve the port
+/// again through the testbed.
 #[derive(Debug)]
 pub struct Port {
     number: u16,

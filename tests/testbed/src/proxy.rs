@@ -99,13 +99,13 @@ impl Proxy {
         self.shared.faults.send_modify(|faults| faults.swallow = true);
     }
 
-    /// Returns the number of the server's bytes that were dropped so far.
+    /// Returns the number of the server's bytes that have been dropped so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
     }
 
-    /// Lets clients send `bytes` more bytes over all connections, then cuts all connections,
-    /// usually in the middle of a message.
+    /// Lets clients send `bytes` more bytes in total over all connections. Then cuts all
+    /// connections, usually in the middle of a message.
     pub fn cut_after_client_bytes(&self, bytes: u32) {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
@@ -131,7 +131,7 @@ impl Proxy {
         self.shared.faults.send_modify(|faults| faults.target = target);
     }
 
-    /// Returns the number of connections that were forwarded to the server so far.
+    /// Returns the number of connections that have been forwarded to the server so far.
     pub fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
     }

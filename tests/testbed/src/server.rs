@@ -1,4 +1,4 @@
-//! A PostgreSQL server: the code that primary and standby share.
+//! A PostgreSQL server: the code that the primary and the standby share.
 
 use crate::SetupError;
 use crate::binaries::Binaries;
@@ -50,15 +50,16 @@ impl Options {
         self.set("wal_level", "logical")
     }
 
-    /// Sets `fsync = on`, for measurements. With `fsync = off`, a crash of the server loses
-    /// nothing, but a crash of the machine does.
+    /// Sets `fsync = on`, for measurements. The testbed otherwise sets `fsync = off`. A crash of
+    /// the server then loses nothing, but a crash of the machine can lose data.
     #[must_use]
     pub fn fsync(self) -> Self {
         self.set("fsync", "on")
     }
 }
 
-/// The directory, port and process of a server. All of them are removed on drop.
+/// The directory, port and process of a server. On drop, the process is stopped, the directory is
+/// removed, and the port is released.
 #[derive(Debug)]
 pub struct Server {
     process: Mutex<Option<Process>>,
@@ -118,8 +119,8 @@ impl Server {
         self.place.keep();
     }
 
-    /// Writes `postgresql.conf`, which takes effect at the next start or reload. `more` comes after
-    /// all other settings.
+    /// Writes `postgresql.conf`, which takes effect at the next start or reload. `more` takes
+    /// precedence over all other settings.
     pub(crate) fn write_conf(&self, more: &[(&str, String)]) -> Result<(), SetupError> {
         let socket_dir = self.dir().display().to_string();
         let port = self.port().to_string();
@@ -134,7 +135,8 @@ impl Server {
             ("max_connections", "100"),
             ("hot_standby", "on"),
             ("shared_buffers", "32MB"),
-            // Enough WAL for a standby without a slot to resume streaming after a disconnection.
+            // Keeps enough WAL that a standby without a slot can resume streaming after a
+            // disconnection.
             ("wal_keep_size", "256MB"),
             ("wal_retrieve_retry_interval", "100ms"),
             // Stores the dynamic shared memory in the data directory, so that a killed server

@@ -154,8 +154,8 @@ struct Startup {
 }
 
 impl Startup {
-    /// Sends a signal to the startup process. Returns false if that process has ended. Another
-    /// process may have its ID by now, so the working directory is compared first.
+    /// Sends a signal to the startup process. Returns false if that process has ended. Compares the
+    /// working directory first, because another process may have received the same ID.
     fn signal(&self, name: &str) -> bool {
         let ours = process::working_dir(self.pid).is_none_or(|dir| dir == self.data_dir);
         ours && process::signal(name, &[self.pid])

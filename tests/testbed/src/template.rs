@@ -12,7 +12,7 @@ use std::process::{Command, Output, Stdio};
 const RECIPE: u32 = 1;
 
 /// Copies a new data directory to `target`, which must not exist. Blocks for about 2 s the first
-/// time, and for about 50 ms later.
+/// time, and for about 50 ms each time after that.
 pub(crate) fn copy_to(target: &Path, binaries: &Binaries, run_as: RunAs) -> Result<(), SetupError> {
     let template = ready(binaries, run_as)?;
     let mut copy = Command::new("cp");

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 const POLL: Duration = Duration::from_millis(10);
 
-/// Polls until `predicate` returns true. Panics with `what` if it does not within `timeout`.
+/// Polls until `predicate` returns true. Panics with `what` if that does not happen within
+/// `timeout`.
 ///
 /// The predicate is always evaluated once more after the deadline, so that a stalled machine does
 /// not fail a test.

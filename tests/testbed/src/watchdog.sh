@@ -1,12 +1,12 @@
-# Removes a directory of the testbed, and every process in it, when the process that created the
-# directory ends or closes its end of the pipe.
+# When the process that created a directory of the testbed ends, or closes its end of the pipe,
+# kills every process in the directory and removes the directory.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
-# pipe closes however the creator ends, including by SIGKILL. The word "keep" on the pipe means that
-# the directory and its processes remain.
+# pipe closes whenever the creator ends, even by SIGKILL. The word "keep" on the pipe means that the
+# directory and its processes remain.
 #
 # A process belongs to the testbed only if its working directory is DIR or below. The number in a
-# pid file is not sufficient, because another process may have it by now.
+# pid file is not sufficient, because another process may have this number by now.
 
 trap '' HUP INT TERM
 dir=$1

@@ -30,12 +30,12 @@ pub struct Progress<'a> {
     terminal: bool,
 }
 
-/// The observations of the job until it finished.
+/// What was observed until the job finished.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub state: String,
     pub rows_changed: f64,
-    /// The job's row of the view, printed after a failure.
+    /// The job's row in the view `backfill.jobs`. It is printed after a failure.
     pub view: Value,
     worst_lag_bytes: f64,
     pub worst_utilization: f64,

@@ -22,7 +22,7 @@ const INSERT: &str = "insert into public.orders (id, customer_id, total, status,
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Statements are not counted: warm-up, installation, shutdown.
+    /// The time of warm-up, installation and shutdown, in which statements are not counted.
     Pause,
     Before,
     During,
@@ -80,7 +80,7 @@ impl Traffic {
         self.tasks.len() as u128 * 1_000_000 / PACE.as_micros()
     }
 
-    /// Counts the statements that end from now on for `phase`.
+    /// From now on, each statement that ends counts for `phase`.
     pub fn enter(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::SeqCst);
     }
@@ -123,8 +123,8 @@ impl Session {
 
     async fn run(mut self, start: Instant) {
         let mut ticks = tokio::time::interval_at(start, PACE);
-        // Late statements start at once, and the time that they waited counts as latency, because
-        // users do not slow down when the database does.
+        // A late statement starts at once, and its waiting time counts as latency. Real users do
+        // not slow down either when the database does.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut stop = self.shared.stop.subscribe();
         let mut free_since = start;
