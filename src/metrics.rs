@@ -142,7 +142,8 @@ pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// Counts work (a batch, planning or a vacuum) that is cancelled for a victim.
+/// Counts work (a batch, planning or a vacuum) that is cancelled because another session waits for
+/// its lock.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }

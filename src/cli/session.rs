@@ -1,5 +1,5 @@
-//! Opens the session of a verb, and adds hints to server errors that a user of the command line can
-//! fix.
+//! Opens the database session of a subcommand, and adds hints to server errors that a user of the
+//! command line can fix.
 
 use std::time::Duration;
 

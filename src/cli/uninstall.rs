@@ -41,7 +41,7 @@ select current_database()::text,
              or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
 
 /// Takes the lock of the migrations. Without this lock, a daemon that starts at the same time could
-/// migrate the schema while it is dropped.
+/// migrate the schema while it is being dropped.
 const LOCK: &str = "set local lock_timeout = '5s'; set local statement_timeout = '60s';
 select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 

@@ -139,7 +139,7 @@ fn incomparable(needs: &expressions::Needs) -> Error {
         )
     } else if needs.self_reading {
         (
-            "An expression reads a column that the job assigns (directly, as part of the whole row, or through a function or a view), and the old value is not kept.",
+            "An expression reads a column that the job assigns, and the old value is not kept. It reads the column directly, as part of the whole row, or through a function or a view.",
             "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
         )
     } else {

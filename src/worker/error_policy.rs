@@ -1,4 +1,4 @@
-//! Defines the error policy. [`action`] is the only table from an error's kind to an action, and
+//! Defines the error policy. Only [`action`] maps the kind of an error to an action, and
 //! [`respond`] decides on the response to a batch that failed. Both functions are pure. The worker
 //! carries out the response.
 
@@ -294,7 +294,7 @@ fn of_no_row(error: Error) -> Error {
 /// Returns the error for a row if each attempt to change this row loses the connection.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
-        .context("the connection was lost each time this row was changed on its own")
+        .context("each attempt to change only this row lost the connection")
         .hint("Do not retry yet, because a retry may crash the server with all its sessions again. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 

@@ -347,7 +347,7 @@ async fn the_walk_waits_for_a_server_that_starts_slowly() {
     assert_eq!(times_logged(&daemon, Kind::ConnectionLost), 1, "{}", daemon.output());
 }
 
-/// A value that is too large for its index is an error of its row. The row is quarantined, and the
+/// If a value is too large for an index, only its row is at fault. The row is quarantined, and the
 /// rows before it are changed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_value_that_does_not_fit_its_index_is_isolated_row_by_row() {

@@ -1895,9 +1895,10 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- 80 % of the largest remainder is enough. Otherwise, of two slices that progress at the same
-    -- rate, each holder would see the other slice as the larger one whenever it checks, and neither
-    -- slice would be split.
+    -- A slice may be split if it has at least 80 % of the largest number of remaining rows. Suppose
+    -- that only the largest slice may be split, and that two slices progress at the same rate. Each
+    -- holder may then see the other slice as the larger one whenever it checks, and neither slice
+    -- is split.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -2020,7 +2021,7 @@ begin
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- The statements of batches contain these names of operators.
+           -- The statements of batches contain the operators <, <=, =, >= and > by name.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -2740,7 +2741,7 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
-        then 'If this call replaces the existing job, first run backfill.cancel, and enqueue under another name when it is cancelled. If both jobs are needed, use another name now.'
+        then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
@@ -3073,8 +3074,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many rows as unresolved: rows that still matched the filter
-      -- with their new values. Unresolved rows are not a failure.
+      -- Right after their change, at least as many rows of the walk still matched the filter with
+      -- their new values (unresolved rows). They are not a failure.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -3744,7 +3745,7 @@ declare state text; begin state := backfill._command('pause_all', null, pause_al
 
 -- Name: FUNCTION pause_all(reason text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Pauses all jobs of this database after their batches in flight, until resume_all.';
+COMMENT ON FUNCTION backfill.pause_all(reason text) IS 'Pauses all jobs of this database until resume_all is called. Batches in flight finish first.';
 
 -- Name: preview(regclass, text, text, name[], jsonb); Type: FUNCTION
 
@@ -3976,7 +3977,7 @@ end $$;
 
 -- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) IS 'Like unchanged, for a partition or child of the table. For daemons.';
+COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) IS 'Makes the same checks of a partition or child as backfill.unchanged makes of a table. For daemons.';
 
 -- Name: wait(text, interval); Type: PROCEDURE
 
@@ -4956,7 +4957,7 @@ COMMENT ON COLUMN backfill.slices.lower IS 'Exclusive lower bound: the value of 
 
 -- Name: COLUMN slices.upper; Type: COMMENT
 
-COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound: the value of each key column, as text; null for a partition or child that was empty at planning, was attached later and is not planned yet, or is skipped.';
+COMMENT ON COLUMN backfill.slices.upper IS 'Inclusive upper bound: the value of each key column, as text; null if the partition or child was empty at planning, is skipped, or was attached later and is not planned yet.';
 
 -- Name: COLUMN slices."position"; Type: COMMENT
 

@@ -178,7 +178,7 @@ comment on column backfill.slices.slice is 'Number of the slice within its gener
 comment on column backfill.slices.relation is 'Table that holds the rows of the slice: the target itself, or one of its partitions or children.';
 comment on column backfill.slices.state is 'held (cannot be claimed now), ready (can be claimed), leased (claimed), done, or gone (its table is no longer part of the target, or is skipped).';
 comment on column backfill.slices.lower is 'Exclusive lower bound: the value of each key column, as text; null if the slice begins at the lowest key.';
-comment on column backfill.slices.upper is 'Inclusive upper bound: the value of each key column, as text; null for a partition or child that was empty at planning, was attached later and is not planned yet, or is skipped.';
+comment on column backfill.slices.upper is 'Inclusive upper bound: the value of each key column, as text; null if the partition or child was empty at planning, is skipped, or was attached later and is not planned yet.';
 comment on column backfill.slices.position is 'Checkpoint: the last key that was processed, with the value of each key column as text. Before the first batch, it is the same as lower.';
 comment on column backfill.slices.rows_scanned is 'Rows processed in the slice, changed or not.';
 comment on column backfill.slices.rows_changed is 'Rows changed or deleted in the slice.';

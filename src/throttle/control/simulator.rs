@@ -271,8 +271,8 @@ fn jobs_reach_full_speed_if_there_is_room_for_all_of_it() {
     assert!(ours > 0.99 * FULL, "{ours}");
 }
 
-/// When the replay speed falls by half, the WAL records that already wait take twice as long to
-/// replay. So the controller cannot keep the lag under its limit. But the lag must be back under
+/// When the replay speed falls by half, the WAL records that are already waiting take twice as long
+/// to replay. So the controller cannot keep the lag under its limit. But the lag must be back under
 /// the limit within 2.5 s.
 #[test]
 fn a_replica_that_suddenly_halves_its_speed_is_behind_only_briefly() {

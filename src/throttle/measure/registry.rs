@@ -81,7 +81,7 @@ pub fn registered(rules: &[SignalRule], in_flight: &InFlight) -> Vec<PolledSigna
     signals
 }
 
-/// Returns the user's own signal of this rule. Returns none if the rule is for a built-in signal.
+/// Returns the user-defined signal of this rule. Returns none if the rule is for a built-in signal.
 fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     if let Some(query) = &rule.sql {
         let poll = sql::Sql::new(&rule.name, query, rule.limit);
@@ -95,7 +95,7 @@ fn custom(rule: &SignalRule) -> Option<PolledSignal> {
     Some(PolledSignal::custom(rule, SignalKind::Load, Place::Elsewhere(Box::new(poll))))
 }
 
-/// Polls the user's own signal of this rule once and returns the result as text, for `doctor`.
+/// Polls the user-defined signal of this rule once and returns the result as text, for `doctor`.
 /// Returns none if the rule is for a built-in signal.
 ///
 /// # Errors

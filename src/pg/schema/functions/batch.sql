@@ -182,7 +182,7 @@ comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, 
 
 -- Does what advance does, and also defers or quarantines rows in the same transaction. locked is
 -- the list of rows to defer: [[value of each key column, as text]]. Each element of quarantined has
--- the format of the argument failure of _quarantine_row.
+-- the same format as the failure argument of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

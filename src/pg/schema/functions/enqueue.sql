@@ -31,7 +31,7 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
-        then 'If this call replaces the existing job, first run backfill.cancel, and enqueue under another name when it is cancelled. If both jobs are needed, use another name now.'
+        then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
   end if;
   -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait

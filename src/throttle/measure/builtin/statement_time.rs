@@ -22,7 +22,8 @@ use crate::throttle::measure::poll::{Poll, Sample};
 /// Minimum number of calls for a value. Fewer calls are kept, and are added to the calls of the
 /// next poll.
 const FEW_CALLS: f64 = 20.0;
-/// Weight of the last poll in a statement's mean while no job runs.
+/// Weight of the latest poll in the baseline of a statement. The baseline is a moving average of
+/// the time per call while no job runs.
 const WEIGHT: f64 = 0.3;
 /// Maximum number of statements that are compared. These are the statements with the highest total
 /// time.

@@ -1,7 +1,7 @@
 //! Queries a replica directly for its replayed position. The daemon does so for each replica rule
-//! that has a URL. Such a rule is useful for a replica that the primary does not show (a managed
-//! service, a standby behind another standby). It is also useful for a replica that reports its
-//! position to the primary too rarely.
+//! that has a URL. Such a rule is useful for a replica that does not appear in pg_stat_replication
+//! on the primary (a replica in a managed service, or a standby behind another standby). It is also
+//! useful for a replica that reports its position to the primary too rarely.
 
 use std::sync::Arc;
 use std::time::Duration;
