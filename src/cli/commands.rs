@@ -67,6 +67,7 @@ impl Commands {
 /// Replaces SQL functions and their parameters in a hint with commands and flags.
 pub(super) fn of_sql(text: &str) -> String {
     let mut text = text
+        .replace("select backfill.resume_all();", "backfilld resume --all")
         .replace("backfill.pause_all", "backfilld pause --all")
         .replace("backfill.resume_all", "backfilld resume --all")
         .replace("array[...]", "COLUMN,...");
@@ -135,6 +136,7 @@ mod tests {
             ),
             ("select f(x, '{\"a\": \"b\"}')", "select f(x, '{\"a\": \"b\"}')"),
             ("backfill.resume_all ends it", "backfilld resume --all ends it"),
+            ("An operator can run: select backfill.resume_all();", "An operator can run: backfilld resume --all"),
         ] {
             assert_eq!(of_sql(sql), command);
         }

@@ -103,7 +103,7 @@ impl Desired {
     }
 }
 
-/// What a verifying slice must check.
+/// The check that a verifying slice must make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
     /// Whether each row must contain the results of the job's expressions. If false, no row may

@@ -140,7 +140,7 @@ impl Plan {
     }
 }
 
-/// What a job does with the rows.
+/// Kind of change that a job makes to the rows.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {

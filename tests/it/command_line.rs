@@ -216,3 +216,22 @@ async fn a_daemon_opens_at_most_as_many_connections_as_doctor_says() {
     }
     assert!((2 * 4 + 1..=stated).contains(&most), "{most} sessions, doctor says {stated}");
 }
+
+#[tokio::test]
+async fn doctor_names_the_privileges_that_the_role_of_a_job_lacks() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table \"a, b\" (id int primary key, n int); create table t (id int primary key, n int)").await;
+    run(&owner, "select backfill.enqueue('update', '\"a, b\"', 'n = 1'); select backfill.enqueue_delete('delete', 't', 'n = 1')").await;
+    run(&owner, "revoke update on \"a, b\" from owner; revoke select, delete on t from owner").await;
+    let (code, text) = run_command(&cluster.owner_url(), &["doctor"]).await;
+    assert!(code != 0, "{text}");
+    for part in [
+        "job \"update\": role \"owner\" lacks update on public.\"a, b\"",
+        "As the owner: grant update on public.\"a, b\" to \"owner\";",
+        "job \"delete\": role \"owner\" lacks select on public.t, delete on public.t",
+        "As the owner: grant select on public.t to \"owner\"; grant delete on public.t to \"owner\";",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+}

@@ -197,12 +197,12 @@ fn remedy_for(role: &str, remedy: &str) -> String {
 }
 
 const JOBS: &str = "
-select j.name, j.kind, j.target, j.run_as::text as run_as, c.oid is not null as is_there,
+select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there,
        exists (select from pg_roles r where r.rolname = j.run_as) as has_role,
-       (select concat_ws(', ', case when not has_schema_privilege(r.oid, c.relnamespace, 'usage') then format('usage on schema %I', n.nspname) end,
+       (select array_remove(array[case when not has_schema_privilege(r.oid, c.relnamespace, 'usage') then format('usage on schema %I', n.nspname) end,
                                case when not has_any_column_privilege(r.oid, c.oid, 'select') then format('select on %s', j.target) end,
                                case when j.kind = 'delete' and not has_table_privilege(r.oid, c.oid, 'delete') then format('delete on %s', j.target)
-                                    when j.kind <> 'delete' and not has_any_column_privilege(r.oid, c.oid, 'update') then format('update on %s', j.target) end)
+                                    when j.kind <> 'delete' and not has_any_column_privilege(r.oid, c.oid, 'update') then format('update on %s', j.target) end], null)
           from pg_roles r, pg_namespace n where r.rolname = j.run_as and n.oid = c.relnamespace) as lacks,
        j.run_as = any ($1) or j.has_executor as has_executor,
        j.id, c.oid as relation
@@ -237,11 +237,11 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             );
             continue;
         }
-        let lacks: String = cell(row, "lacks")?;
+        let lacks: Vec<String> = cell(row, "lacks")?;
         if !lacks.is_empty() {
-            let statements: Vec<String> = lacks.split(", ").map(|privilege| grant(privilege, &role)).collect();
+            let statements: Vec<String> = lacks.iter().map(|privilege| grant(privilege, &role)).collect();
             let hint = format!("As the owner: {}", statements.join(" "));
-            found.fail("jobs", format!("job \"{name}\": role \"{role}\" lacks {lacks}"), hint);
+            found.fail("jobs", format!("job \"{name}\": role \"{role}\" lacks {}", lacks.join(", ")), hint);
         }
         if !cell::<bool>(row, "has_executor")? {
             found.fail(

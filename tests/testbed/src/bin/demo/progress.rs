@@ -30,7 +30,7 @@ pub struct Progress<'a> {
     terminal: bool,
 }
 
-/// What was observed until the job finished.
+/// The observations of a job until it finished.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub state: String,
