@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tests the deployment files in parts. Each part can be run separately, and installs the programs
 # that it needs (scripts/need.sh). A part that cannot install its programs is reported as not run.
-# The exit code is 1 if a part has failed. Otherwise it is 3 if a part was not run, except with
-# --where-possible.
+# Exits with 1 if a part has failed. Otherwise exits with 3 if a part was not run and
+# --where-possible is not set.
 #
 #   scripts/test-deploy.sh                                 runs all of scripts/deploy/*.sh
 #   scripts/test-deploy.sh prometheus systemd              runs these parts

@@ -4,9 +4,9 @@
 # server. The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
 #
 # Needs root on Linux, and the programs buildah, podman, runc, debootstrap, openssl and python3.
-# Needs no running container daemon, and pulls no image: the builder's base is a minimal Debian made
-# by debootstrap, into which the Rust toolchain of this machine is mounted. KEEP=1 keeps the image
-# in target/image/storage.
+# Needs no running container daemon, and pulls no image. The build stage uses a minimal Debian that
+# debootstrap makes, with the Rust toolchain of this machine mounted. KEEP=1 keeps the image in
+# target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,7 +1,7 @@
 """Prints deploy/prometheus/alerts.yaml with each time divided by FACTOR. With factor 60, half an
-hour becomes half a minute. Each time is at least 1 s. The script changes the pending times (`for`),
-the ranges (`[15m]`, `[16m:2m]`, `offset 15m`), and ages of 100 seconds or more. It fails if it
-finds fewer times of a kind than expected, or if a time in minutes or hours is left.
+hour becomes half a minute. A result of less than 1 s becomes 1 s. The script changes the pending
+times (`for`), the ranges (`[15m]`, `[16m:2m]`, `offset 15m`), and ages of 100 seconds or more. It
+fails if it finds fewer times of a kind than expected, or if a time in minutes or hours is left.
 
     hurried.py FACTOR
 """
