@@ -219,8 +219,8 @@ create table backfill.worker (
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,
-  -- The share of the time in which batches of each of the daemon's slices may run. It is null while
-  -- the daemon has no slice.
+  -- The share of the time in which batches of a slice may run. It is null while the daemon has no
+  -- slice.
   duty_cycle        double precision,
   -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and
   -- if there are no budgets. It is null until the daemon first publishes its signals.
