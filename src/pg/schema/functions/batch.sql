@@ -130,14 +130,16 @@ begin
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if fewer rows were changed than matched. For daemons.';
 
--- Moves the checkpoint in the transaction that changes the rows. The session user must be an
--- executor login for the role of the slice. The token must be current, the slice must not be done,
--- and the stored position must be the position at which the batch began (compare and set).
--- Otherwise the function raises BF006. The function moves a checkpoint only once in a transaction.
--- The daemon's call comes first. A second call would come from the job's own code, in a deferred
--- trigger that fires at the commit. Argument checkpoint_ctid is the last known ctid of the
--- checkpoint row. With it, the function finds the row without reading old versions of the row. An
--- outdated ctid only costs time.
+-- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless all of these
+-- conditions hold:
+-- - The session user is an executor login for the role of the slice.
+-- - The token is current.
+-- - The slice is not done.
+-- - The stored position is the position at which the batch began (compare and set).
+-- - The checkpoint has not been moved in this transaction. The daemon's call comes first. A second
+--   call would come from the job's own code, in a deferred trigger that fires at the commit.
+-- Argument checkpoint_ctid is the last known ctid of the checkpoint row. With this ctid, the function
+-- finds the row without reading old versions of the row. An outdated ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)

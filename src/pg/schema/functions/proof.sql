@@ -24,9 +24,9 @@ begin
 end $$;
 
 
--- Returns in spec the data with which the whole table of a job can be checked. If there is no such
--- data, returns the reason in refusal. Only the role that enqueued the job gets this data, so that
--- the expressions of the job are never evaluated with the privileges of another role.
+-- Returns in spec the data that a check of the job's whole table needs. If the check is not
+-- possible, returns the reason in refusal. Only the role that enqueued the job gets the data, so
+-- that the expressions of the job are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
