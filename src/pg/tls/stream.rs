@@ -27,7 +27,7 @@ impl Connector {
     /// Prepares a handshake. `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
         // No certificate can contain some host names, for example an unusual alias of a container.
-        // Such a name is an error only with `verify-full`. In other modes, the name is not compared,
+        // Such a name is an error only with `verify-full`. The other modes do not compare the name,
         // so any address can replace it here.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))

@@ -138,8 +138,8 @@ comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if few
 -- - The stored position is the position at which the batch began (compare and set).
 -- - The checkpoint has not been moved in this transaction. The daemon's call comes first. A second
 --   call would come from the job's own code, in a deferred trigger that fires at the commit.
--- Argument checkpoint_ctid is the last known ctid of the checkpoint row. With this ctid, the function
--- finds the row without reading old versions of the row. An outdated ctid only costs time.
+-- Argument checkpoint_ctid is the last known ctid of the checkpoint row. With this ctid, the
+-- function finds the row without reading old versions of the row. An outdated ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)

@@ -236,8 +236,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns a hint for correcting a spec whose statement the server rejects with this SQLSTATE and
--- message. The server reports no position, because the statement has other line breaks than the spec. name
--- is the target, and source is the table of the rejected statement with its alias.
+-- message. The server reports no position, because the statement has other line breaks than the
+-- spec. name is the target, and source is the table of the rejected statement with its alias.
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
