@@ -105,9 +105,12 @@ create table backfill.slice (
   lower          text[],
   upper          text[],
   -- held: the slice cannot be claimed now, for example because of run_at, a missing approval, a
-  -- pause or not_before. ready: a worker can claim the slice. leased: a worker has claimed the
-  -- slice. gone: the table of the slice is no longer part of the job's table, or it was attached
-  -- after planning and is skipped.
+  --   pause or not_before.
+  -- ready: a worker can claim the slice.
+  -- leased: a worker has claimed the slice.
+  -- done: the slice is finished.
+  -- gone: the table of the slice is no longer part of the job's table, or it was attached after
+  --   planning and is skipped.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
