@@ -8,8 +8,8 @@
 //! - If the types of the parameters change, both signatures can exist side by side. The drop is in
 //!   `retired`, which runs after the new text.
 //!
-//! No drop uses `cascade`, because a user's view may depend on the function. A view gets new columns
-//! only at its end.
+//! No drop uses `cascade`, because a user's view may depend on the function. A view gets new
+//! columns only at its end.
 
 use std::borrow::Cow;
 
