@@ -60,9 +60,10 @@ impl Session {
     /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
     /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
     /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
-    /// itself. It cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`, and terminates
-    /// the session if the statement is still running after another `CANCEL_TIMEOUT`, or if the
-    /// cancel request fails. The job's code cannot catch a termination.
+    /// itself:
+    /// - The daemon cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`.
+    /// - The daemon terminates the session if the cancel request fails, or if the statement is
+    ///   still running after another `CANCEL_TIMEOUT`. The job's code cannot catch a termination.
     ///
     /// # Errors
     /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of
@@ -124,7 +125,7 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
 }
 
 /// Converts the error of a statement to [`Kind::Overrun`] if the daemon's cancel request ended the
-/// statement, and not the `statement_timeout` of the session.
+/// statement. Leaves the error unchanged if the `statement_timeout` of the session ended it.
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
@@ -178,9 +179,12 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
-/// accepts the login or reports an error, for example a rejected login. It continues after a server
-/// that cannot be reached, fails the TLS handshake, does not fit `target_session_attrs`, or is
-/// starting or stopping. An invalid configuration also ends the search.
+/// accepts the login or reports an error, for example a rejected login. An invalid configuration
+/// also ends the search. The search continues after a server that:
+/// - cannot be reached
+/// - fails the TLS handshake
+/// - does not match `target_session_attrs`
+/// - is starting or stopping
 pub(super) async fn dial(info: &ConnInfo) -> Result<Dialled> {
     let mut places: Vec<&Place> = info.places.iter().collect();
     if info.shuffled {

@@ -94,11 +94,11 @@ pub fn ahead(key: &[KeyColumn], target: &str, from: Option<&str>, limit: &str) -
 }
 
 /// Returns the condition on a column of a prefix. The first column is compared with a list of one
-/// value. If the planner knew that the column has a single value, an index that begins with the
-/// next column would also provide the order, and the planner would underestimate the cost of a scan
-/// of that index. A list is used for the first column only, because before PostgreSQL 17 a list on
-/// any other column makes the scan lose the order of the index. A column of an array type is
-/// compared directly, because SQL has no list of arrays.
+/// value, so that the planner does not know that the column has a single value. Otherwise an index
+/// that begins with the next column would also provide the order, and the planner would
+/// underestimate the cost of a scan of that index. The other columns are compared directly, because
+/// before PostgreSQL 17 a list on such a column makes the scan lose the order of the index. A
+/// column of an array type is also compared directly, because SQL has no list of arrays.
 fn at(column: &KeyColumn, n: usize, value: &str) -> String {
     let left = ordered_column(column);
     if n == 0 && !column.sql_type.ends_with(']') {

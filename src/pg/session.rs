@@ -1,7 +1,9 @@
-//! Sets those settings of an executor's session that backfilld depends on, before the session does
-//! any work. Such a setting can affect results (the same instant is a different date in another
-//! time zone), the choice of the plan, or how long a statement waits for locks. The defaults of the
-//! role and of the database therefore do not apply to these settings.
+//! Opens executors' sessions, and sets the settings that backfilld depends on before a session does
+//! any work. So the defaults of the role and of the database do not apply to these settings. The
+//! settings affect:
+//! - the results of expressions (the same instant is a different date in another time zone)
+//! - the choice of the query plan
+//! - how long a statement waits for locks
 
 use std::time::Duration;
 

@@ -105,11 +105,14 @@ fn record_text(text: &Text) -> String {
 /// unchanged.
 ///
 /// # Errors
-/// [`Kind::Schema`] if a schema `backfill` exists that backfilld did not create, or if the schema
-/// is too old or too new. [`Kind::Schema`] also if a publication for all tables would publish the
-/// tables of the schema and `with_publication` is not set. [`Kind::LockTimeout`] or
-/// [`Kind::Deadlock`] if each of 20 tries failed because of a lock that another session held on a
-/// table of the schema. The 20 tries usually take at least a minute.
+/// [`Kind::Schema`] if one of these conditions holds:
+/// - A schema `backfill` exists that backfilld did not create.
+/// - The schema is too old or too new.
+/// - A publication for all tables would publish the tables of the schema, and `with_publication` is
+///   not set.
+///
+/// [`Kind::LockTimeout`] or [`Kind::Deadlock`] if each of 20 tries failed because another session
+/// held a lock on a table of the schema. The 20 tries usually take at least a minute.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }

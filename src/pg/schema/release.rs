@@ -2,12 +2,14 @@
 //! text of all other objects.
 //!
 //! Each change to a released text requires a new version. The file of that version may be empty. If
-//! the signature of a function changes, the new version drops the old signature. If only the result
-//! type or the names of the parameters change, `create or replace` would fail. So the drop is in
-//! `tables`, which runs before the new text. If the types of the parameters change, both signatures
-//! can exist side by side. The drop is then in `retired`, which runs after the new text. No drop
-//! uses `cascade`, because a user's view may depend on the function. A view gets new columns only
-//! at its end.
+//! the signature of a function changes, the new version drops the old signature:
+//! - If only the result type or the names of the parameters change, `create or replace` would fail.
+//!   So the drop is in `tables`, which runs before the new text.
+//! - If the types of the parameters change, both signatures can exist side by side. The drop is in
+//!   `retired`, which runs after the new text.
+//!
+//! No drop uses `cascade`, because a user's view may depend on the function. A view gets new
+//! columns only at its end.
 
 use std::borrow::Cow;
 

@@ -118,11 +118,14 @@ select j.state, pg_catalog.count(*) as jobs from backfill.job j where j.state in
 union all
 select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succeeded', 'failed', 'cancelled') group by j.state;
 
--- The jobs that have gauges: running, verifying and paused jobs, the first 50 queued jobs, jobs
--- that finished in the last two minutes, and jobs that failed in the last 15 minutes (for the alert
--- BackfilldJobFailed). The limit of 50 bounds the cost of a long queue, because each daemon reads
--- this view twice a second. The view returns at most 1,000 jobs: first running and verifying jobs,
--- then other unfinished jobs, then failed jobs, then other finished jobs, each by priority.
+-- The jobs that have gauges:
+-- - running, verifying and paused jobs
+-- - the first 50 queued jobs (each daemon reads this view twice a second, so the limit bounds the
+--   cost of a long queue)
+-- - jobs that finished in the last two minutes
+-- - jobs that failed in the last 15 minutes (for the alert BackfilldJobFailed)
+-- The view returns at most 1,000 jobs: running and verifying jobs first, then other unfinished
+-- jobs, then failed jobs, then other finished jobs. Each of these groups is ordered by priority.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta,

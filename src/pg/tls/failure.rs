@@ -40,10 +40,11 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
     }
 }
 
-/// Explains an error that arrives after the handshake and before the server's first response. The
-/// error is explained if it is an alert. The end of the connection is explained if the server asked
-/// for a client certificate (`asked`) and the client has one (`presented`). Returns `None` for any
-/// other error.
+/// Explains an error that arrives after the handshake and before the server's first response.
+/// Returns `None` unless one of these conditions holds:
+/// - The error is an alert.
+/// - The connection ended, the server had asked for a client certificate (`asked`), and the client
+///   had presented one (`presented`).
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,

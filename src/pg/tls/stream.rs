@@ -26,9 +26,9 @@ pub struct Handshake {
 impl Connector {
     /// Prepares a handshake. `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
-        // A host name that no certificate can contain, for example an unusual alias of a container,
-        // is an error only if `sslmode` requires that names are compared. Otherwise any address can
-        // take its place here.
+        // No certificate can contain some host names, for example an unusual alias of a container.
+        // Such a name is an error only with `verify-full`. The other modes do not compare the name,
+        // so any address can replace it here.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });

@@ -39,9 +39,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Returns whether the session user may see a job that role enqueued_by enqueued. It checks the
--- session user because its callers run with their owner's privileges, so that current_user is the
--- owner.
+-- Returns whether the session user may see a job that role enqueued_by enqueued. The callers of
+-- this function run with their owner's privileges, so current_user would be the owner.
 create or replace function backfill._may_see(enqueued_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))

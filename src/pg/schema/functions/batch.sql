@@ -1,5 +1,5 @@
--- Returns a text with the given columns of a table, and all properties of these columns that
--- determine their meaning. The function is in plpgsql, which caches the plan of its query. A
+-- Returns a text that lists the given columns of a table with all properties that determine their
+-- meaning. The function is in plpgsql, which caches the plan of its query. A
 -- function in SQL would be parsed and planned again in each batch.
 create or replace function backfill._fingerprint(relation oid, columns smallint[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -21,7 +21,8 @@ begin
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      -- The texts consist of number, name, type, modifier, collation and kind of generation.
+      -- A fingerprint contains the number, name, type, type modifier, collation and kind of
+      -- generation of each column.
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
@@ -38,8 +39,8 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- Makes the same checks of a leaf as the function above makes of a table. Also checks that the leaf
--- still belongs to the target (root), and that the target is still the planned table.
+-- Checks a leaf as the function above checks a table. Also checks that the leaf still belongs to
+-- the target (root), and that the target is still the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -97,9 +98,8 @@ comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the
 -- this value when it prepares the statement of its batches. Each batch checks that the value has
 -- not changed (same_triggers). Otherwise, if a trigger was added later, the statement would not
 -- detect the rows that this trigger leaves unchanged. Constraint triggers fire after a row was
--- changed, so they do not count. In PostgreSQL 14 and earlier, a partition's copy of a trigger is
--- marked as internal (tgisinternal). Such a copy must count, so the function does not check this
--- mark.
+-- changed, so they do not count. The function does not check tgisinternal, because in PostgreSQL 14
+-- and earlier it is also set for a partition's copy of a trigger. Such a copy must count.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -130,14 +130,16 @@ begin
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if fewer rows were changed than matched. For daemons.';
 
--- Moves the checkpoint in the transaction that changes the rows. The session user must be an
--- executor login for the role of the slice. The token must be current, the slice must not be done,
--- and the stored position must be the position at which the batch began (compare and set).
--- Otherwise the function raises BF006. The function moves a checkpoint only once in a transaction.
--- The daemon's call comes first. A second call would come from the job's own code, in a deferred
--- trigger that fires at the commit. Argument checkpoint_ctid is the last known ctid of the
--- checkpoint row. With it, the function finds the row without reading old versions of the row. An
--- outdated ctid only costs time.
+-- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless all of these
+-- conditions hold:
+-- - The session user is an executor login for the role of the slice.
+-- - The token is current.
+-- - The slice is not done.
+-- - The stored position is the position at which the batch began (compare and set).
+-- - The checkpoint has not been moved in this transaction. The daemon's call comes first. A second
+--   call would come from the job's own code, in a deferred trigger that fires at the commit.
+-- Argument checkpoint_ctid is the last known ctid of the checkpoint row. With this ctid, the
+-- function finds the row without reading old versions of the row. An outdated ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                  scanned bigint, changed bigint, unresolved bigint, done boolean)
 returns table (new_ctid text, desired text, revision integer)

@@ -1,3 +1,10 @@
+-- Daemons call the functions of this file. The control login, which owns the schema, calls the
+-- functions whose names begin with an underscore. Executors call the functions that _grant_executor
+-- lists.
+--
+-- Lock order: job, then slice or lease, then checkpoint. _claim cannot follow this order, so it
+-- skips locked rows.
+
 -- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
 -- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
 -- if no slice can be claimed. The claim commits synchronously, whatever the session's setting is.
@@ -86,13 +93,6 @@ begin
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
   return answer;
 end $$;
-
--- The functions of this file are for daemons. The control login, which owns the schema, calls the
--- functions whose names begin with an underscore. Executors call the functions that _grant_executor
--- lists, most of them inside the statement that changes the rows.
---
--- Lock order: job, then slice or lease, then checkpoint. _claim cannot follow this order, so it
--- skips locked rows.
 
 -- Raises BF006 unless the slice has a lease with this token. Locks the job and the lease. Returns
 -- the job.

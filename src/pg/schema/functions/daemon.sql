@@ -112,9 +112,9 @@ language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.worker w set closed_until = _set_worker_window.until where w.id = _set_worker_window.worker and w.closed_until is distinct from _set_worker_window.until
 $$;
 
--- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow. Returns the
--- mean of the latter over the other running daemons. A daemon without a slice or without budgets
--- does not count.
+-- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow
+-- (budget_duty_cycle). Returns the mean budget_duty_cycle of the other running daemons. A daemon
+-- without a slice or without budgets does not count.
 create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

@@ -67,10 +67,11 @@ begin
   perform backfill._notify_daemons();
 end $$;
 
--- Returns the kind of verification of a job. 'auto' and 'filter' mean filter if the filter can
--- verify the job, and coverage otherwise. For a delete, 'expression' means the same. For an update,
--- 'expression' is never replaced by another kind: if the expressions of the job cannot be compared,
--- the job is refused, or it fails.
+-- Returns the kind of verification of a job, which depends on its option verify:
+-- - none, coverage: this kind.
+-- - auto, filter: filter if the filter can verify the job, otherwise coverage.
+-- - expression: for a delete, the same kind as for auto. For an update, always expression. If the
+--   expressions of an update cannot be compared, the job is refused, or it fails.
 create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
@@ -215,8 +216,8 @@ end $$;
 
 -- Moves a job to its next state once its slices have finished: from the walk to the verification,
 -- and from the verification to a sweep or to the end. Completes a requested pause or cancel once no
--- slice of the job has a valid lease. Of the rows that a verification found, _settle distinguishes
--- rows that were written since planning from rows that the walk missed.
+-- slice of the job has a valid lease. The rows that a verification found are of two kinds: rows
+-- that were written since planning, and rows that the walk missed.
 create or replace function backfill._settle(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -315,8 +316,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- Right after their change, at least as many rows of the walk still matched the filter with
-      -- their new values (unresolved rows). They are not a failure.
+      -- The walk counted at least as many unresolved rows, which still match the filter with their
+      -- new values. Unresolved rows do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -340,8 +341,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
-      -- passed their keys. A sweep walks the range again to change them.
+      -- Either the walk missed these rows, or they were written after the walk had passed their
+      -- keys. A sweep walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),

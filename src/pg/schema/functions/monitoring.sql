@@ -2,9 +2,11 @@
 -- backfilld doctor.
 
 -- Returns the time at which the longest-waiting queued job began to wait for a worker, as a Unix
--- time. Returns null if no job is waiting. A job does not count before its run_at or its approval,
--- while its window is closed, while the windows of all daemons that serve its role are closed, or
--- while all work is paused.
+-- time. Returns null if no job is waiting. A queued job does not count as waiting:
+-- - before its run_at or its approval
+-- - while its window is closed
+-- - while the windows of all daemons that serve its role are closed
+-- - while all work is paused
 create or replace function backfill._oldest_queued() returns double precision
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select extract(epoch from min(greatest(j.queued_at, j.run_at, j.approved_at, j.closed_until, (select w.set_at from backfill.switch w))))::float8 from backfill.job j

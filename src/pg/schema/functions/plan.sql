@@ -72,11 +72,13 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Returns whether the holder of a slice should split the slice. The job must be running and have
--- fewer than `wanted` slices in progress. No slice of the job may wait for a worker, and no other
--- slice may have many more rows left. A slice with an expired lease counts as in progress, because
--- a worker is about to take it over. A slice with fewer than 5,000 remaining rows is not split,
--- because the split would cost more than it saves.
+-- Returns whether the holder of a slice should split the slice. The conditions are:
+-- - The job is running.
+-- - Fewer than `wanted` slices of the job are in progress. A slice with an expired lease counts as
+--   in progress, because a worker is about to take it over.
+-- - No slice of the job is waiting for a worker.
+-- - No other slice has many more remaining rows.
+-- - The slice has at least 5,000 remaining rows. Otherwise the split would cost more than it saves.
 create or replace function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

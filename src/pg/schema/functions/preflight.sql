@@ -1,6 +1,5 @@
 -- These functions check a job when it is enqueued. They run in the caller's own transaction with
--- the caller's own privileges. Only functions that read nothing but the catalog run with their
--- owner's privileges.
+-- the caller's own privileges. The security definer functions of this file read only the catalog.
 
 -- Raises BF001, the error of a refused job or call.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
@@ -18,9 +17,8 @@ begin
   end if;
 end $$;
 
--- Refuses targets that a job cannot change. The function reads only the catalog, so it may run with
--- its owner's privileges. Roles that enqueue jobs then need no privileges on the functions that it
--- calls.
+-- Refuses targets that a job cannot change. The function runs with its owner's privileges, so roles
+-- that enqueue jobs need no privileges on the functions that it calls.
 create or replace function backfill._check_target(relation oid) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -151,8 +149,8 @@ $$;
 
 -- Makes the server parse and plan a statement under the job's search_path, as the role run_as. The
 -- caller must be able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor
--- accepts only one statement. Between the two changes to search_path each function and operator is
--- written with its schema, because the job's search_path could find an object of the user first.
+-- accepts only one statement. Between the two changes to search_path, each function and operator is
+-- written with its schema. Otherwise the job's search_path could find an object of the user first.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -200,11 +198,11 @@ begin
   end if;
 end $$;
 
--- Returns the enforced foreign keys that refer to a table's rows, or to rows that a cascade deletes
--- with them, and whether an index supports each foreign key. The server searches for referring rows
--- for each deleted row, and without an index it reads the whole referring table (P10). index is
--- 'full' (an index begins with all columns of the foreign key), 'part' (an index begins with one of
--- these columns), or 'none'.
+-- Returns the enforced foreign keys that refer to a table, or to a table whose rows a cascade
+-- deletes. For each deleted row, the server searches the referring tables. Without an index on the
+-- foreign key, each search reads the whole referring table (P10). Column index is 'full' if an
+-- index begins with all columns of the foreign key, 'part' if an index begins with one of these
+-- columns, and otherwise 'none'.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -237,9 +235,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
 $$;
 
--- Returns how to correct a spec whose statement the server rejects with this SQLSTATE and message.
--- The server reports no position, because the statement has other line breaks than the spec. name
--- is the target, and source is the table of the rejected statement with its alias.
+-- Returns a hint for correcting a spec whose statement the server rejects with this SQLSTATE and
+-- message. The server reports no position, because the statement has other line breaks than the
+-- spec. name is the target, and source is the table of the rejected statement with its alias.
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case

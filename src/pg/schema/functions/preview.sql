@@ -219,10 +219,9 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- If the sample has only a part of the table, and the statistics roughly agree with it, the
-  -- statistics are used, because they are more precise. The planning of a job does the same. The
-  -- statistics are also used if the sample was cut short. Otherwise the sample is used, because it
-  -- is current.
+  -- Use the statistics if the sample was cut short. Also use them if the sample has only a part of
+  -- the table and roughly agrees with the statistics, because the statistics are more precise. The
+  -- planner of the daemon makes the same choice. Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -312,7 +311,7 @@ begin
     'triggers', p -> 'fires', 'warnings', to_jsonb(w), 'rows', s -> 'rows', 'trouble', s -> 'trouble', 'plan', s -> 'plan');
 end $$;
 
--- Returns a jsonb object of values as text, for example "a = 1, b = null". The text is cut after
+-- Converts a jsonb object of values to text, for example "a = 1, b = null". The text is cut after
 -- 400 characters.
 create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$

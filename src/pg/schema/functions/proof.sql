@@ -1,7 +1,7 @@
 -- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
--- 32 bits of a transaction ID, so the function assumes the latest transaction with these bits that
--- has begun. A frozen row keeps its xmin, so the function mistakes an old row for a later one if
--- the same 32 bits have occurred again since planning. A snapshot lists no subtransactions. So a
+-- 32 bits of a transaction ID. The function assumes that the latest transaction with these bits
+-- wrote the row. A frozen row keeps its xmin. So if a transaction since planning has the same 32
+-- bits, the function returns true for the frozen row. A snapshot lists no subtransactions. So a
 -- transaction counts as earlier than the snapshot only if it is older than all transactions that
 -- were active at planning.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
@@ -24,9 +24,9 @@ begin
 end $$;
 
 
--- Returns in spec the data with which the whole table of a job can be checked. If there is no such
--- data, returns the reason in refusal. Only the role that enqueued the job gets this data, so that
--- the expressions of the job are never evaluated with the privileges of another role.
+-- Returns in spec the data that a check of the job's whole table needs. If the check is not
+-- possible, returns the reason in refusal. Only the role that enqueued the job gets the data, so
+-- that the expressions of the job are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -61,7 +61,8 @@ create or replace function backfill._name_job(hint text, name text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select regexp_replace(replace(replace(hint, 'backfill.tune(name, ', format('select backfill.tune(%L, ', name)), 'backfill.wait', format('call backfill.wait(%L)', name)),
                         'backfill\.(pause|resume|cancel|approve|retry|rerun|forget)\M(?!\()',
-                        -- In a replacement, a backslash has a meaning of its own.
+                        -- The replacement text of regexp_replace is not literal: a backslash must
+                        -- be doubled.
                         format('select backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
 $$;
 
@@ -82,9 +83,9 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end, name)
 $$;
 
--- Serves as a gate for a migration or a deploy. The function returns only if the job succeeded and
--- was verified, and otherwise raises an error. With whole_table it also checks that no row of the
--- table needs work now, including rows above the upper bound of the plan.
+-- Raises an error unless the job succeeded and was verified. A migration or a deploy calls the
+-- function before a step that needs the job's result. With whole_table the function also checks
+-- that no row of the table needs work now, including rows above the upper bound of the plan.
 create or replace function backfill.assert_complete(name text, whole_table boolean default false) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -117,7 +118,7 @@ begin
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then each function and operator is written with its schema, because the
+  -- the settings. Until then, each function and operator is written with its schema. Otherwise the
   -- job's search_path could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)

@@ -1,10 +1,14 @@
--- Removes the slices, events and row errors of jobs that finished more than `keep` ago, the slices
--- of old runs, and old events without a job. Removes at most `batch` rows, of at most 100 finished
--- jobs, and returns the number of removed rows. The daemon repeats the call while the function
--- returns `batch`. Also removes signals and daemons that were not updated for an hour. These do not
--- count towards `batch`. If another session is running the function, or has locked the row of
--- backfill.switch, this call removes nothing and returns 0. A job is left for the next call if it
--- has a lease, or if another session has locked its row in backfill.job.
+-- Removes history that is older than `keep`:
+-- - slices, events and row errors of finished jobs, of at most 100 jobs in a call
+-- - slices of earlier runs of jobs that were rerun
+-- - events without a job
+-- Removes at most `batch` of these rows, and returns their number. The daemon repeats the call
+-- while the function returns `batch`. Also removes signals and daemons that were not updated for an
+-- hour. The signals and daemons do not count towards `batch`.
+--
+-- If another session is running the function, or has locked the row of backfill.switch, this call
+-- removes nothing and returns 0. A finished job is left for the next call if it has a lease, or if
+-- another session has locked its row in backfill.job.
 create or replace function backfill._prune_history(keep interval, batch integer) returns integer
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -41,7 +45,6 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Remove old slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run

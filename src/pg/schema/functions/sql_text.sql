@@ -218,9 +218,9 @@ begin
 end $$;
 
 -- Returns the reason why the expressions cannot be compared with the values that they assigned, or
--- null if their text shows no reason. The function reports only cases without doubt: a word may
--- have several meanings, so it counts as a column name only if no other meaning is possible at its
--- place. The planning of the job detects the other cases.
+-- null if their text shows no reason. The function reports only certain cases: a word counts as a
+-- column name only if it can have no other meaning at its place. The planner detects the other
+-- cases.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),

@@ -105,9 +105,12 @@ create table backfill.slice (
   lower          text[],
   upper          text[],
   -- held: the slice cannot be claimed now, for example because of run_at, a missing approval, a
-  -- pause or not_before. ready: a worker can claim the slice. leased: a worker has claimed the
-  -- slice. gone: the table of the slice is no longer part of the job's table, or it was attached
-  -- after planning and is skipped.
+  --   pause or not_before.
+  -- ready: a worker can claim the slice.
+  -- leased: a worker has claimed the slice.
+  -- done: the slice is finished.
+  -- gone: the table of the slice is no longer part of the job's table, or it was attached after
+  --   planning and is skipped.
   state          text     not null default 'held' check (state in ('held', 'ready', 'leased', 'done', 'gone')),
   run_as         name     not null,
   priority       integer  not null default 0,
@@ -219,8 +222,8 @@ create table backfill.worker (
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,
-  -- The share of the time in which batches of each of the daemon's slices may run. It is null while
-  -- the daemon has no slice.
+  -- The share of the time in which batches of a slice may run. It is null while the daemon has no
+  -- slice.
   duty_cycle        double precision,
   -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and
   -- if there are no budgets. It is null until the daemon first publishes its signals.
