@@ -60,8 +60,8 @@ impl Ledger {
 
     /// Measures what the session wrote. The result counts the row versions that updates of the
     /// session wrote to the table `relation` during about the last second. From PostgreSQL 18 on,
-    /// the result also contains the WAL that the session has written, and the number of rows that
-    /// it has changed, since the last measurement. `limit` is the time limit of each statement.
+    /// the result also contains two counts since the last measurement: the WAL that the session
+    /// wrote, and the rows that the session changed. `limit` is the time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
