@@ -1,6 +1,6 @@
 //! Measures how much a claim's session writes. A measurement takes place between batches, at
-//! intervals of at least 2 s. If rows have been changed since the last measurement, another one
-//! takes place at the end of the claim, unless the claim ends with an error.
+//! intervals of at least 2 s. If a claim ends without an error, the rows that were changed since
+//! the last measurement are measured at its end.
 
 use std::time::Duration;
 
