@@ -1,6 +1,6 @@
 //! Measures how much a claim's session writes. A measurement takes place between batches, at
-//! intervals of at least 2 s. If a claim ends without an error, the rows that were changed since
-//! the last measurement are measured at its end.
+//! intervals of at least 2 s. When a claim ends without an error, the session is measured again if
+//! rows have been changed since the last measurement.
 
 use std::time::Duration;
 
