@@ -3,11 +3,13 @@
 //! Failpoints exist in debug builds and with the feature `failpoint`. In other builds the functions
 //! of this module do nothing, and [`active`] returns false.
 //! `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets a failpoint. Several failpoints
-//! are separated by commas. The variable is read once. With `nth` (from 1) the action happens only
-//! the nth time that the place is reached. `abort` ends the process without running destructors, as
-//! SIGKILL does. `sleep` waits for the given number of milliseconds. `error` returns the error of a
-//! lost connection. `on` is a switch that code reads with [`active`], for example for a negative
-//! control.
+//! are separated by commas. The variable is read once. With `nth` (from 1), the action happens only
+//! the nth time that the place is reached. The actions are:
+//!
+//! - `abort` ends the process without running destructors, as SIGKILL does.
+//! - `sleep` waits for the given number of milliseconds.
+//! - `error` returns the error of a lost connection.
+//! - `on` is a switch that code reads with [`active`], for example for a negative control.
 
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 mod real {

@@ -1,10 +1,12 @@
 //! Builds the conditions for the final verification of a job. There are three kinds of
-//! verification. The database itself carries out the verification `coverage`
-//! (`backfill._coverage_gap`). It passes if the ranges of the slices follow one another without a
-//! gap up to the planned upper bound, and each slice was walked to its end. The verifications
-//! `filter` and `expression` walk the planned key range again. `filter` counts the rows that still
-//! need work. `expression` counts the rows in which an assigned column differs from the result of
-//! its expression.
+//! verification:
+//!
+//! - `coverage` passes if the ranges of the slices follow one another without a gap up to the
+//!   planned upper bound, and each slice was walked to its end. The database itself carries out
+//!   this verification (`backfill._coverage_gap`).
+//! - `filter` walks the planned key range again and counts the rows that still need work.
+//! - `expression` walks the planned key range again and counts the rows in which an assigned column
+//!   differs from the result of its expression.
 
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;
@@ -13,8 +15,8 @@ use crate::pg::assigned::differs;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Filter,
-    /// After the walk, the rows that matched the filter before the walk are no longer known, so
-    /// each row is compared.
+    /// Compares each row, because the daemon no longer knows which rows matched the filter before
+    /// the walk.
     Expression,
 }
 
@@ -28,8 +30,8 @@ pub fn counted(plan: &Plan, by: By) -> String {
 
 /// Returns the condition for a row that still needs work. Such a row matches the filter. For an
 /// update whose expressions can be compared, an assigned column of the row must also differ from
-/// the result of its expression. Without this comparison, a row that still matches the filter
-/// although it has its correct values would never be done (P11).
+/// the result of its expression. Without this comparison, a row with correct values that still
+/// matches the filter would never be done (P11).
 pub fn still_needs_work(plan: &Plan) -> String {
     let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
     if !plan.comparable || plan.kind == Kind::Delete {

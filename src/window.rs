@@ -1,12 +1,15 @@
-//! The windows in which jobs may run. A cron expression defines when a window opens, and `hours`
-//! for how long. The expression has the five fields of crontab(5) and applies in a time zone of the
-//! IANA database.
+//! The windows in which jobs may run. A cron expression defines when a window opens. `hours`
+//! defines how long the window stays open. The expression has the five fields of crontab(5) and
+//! applies in a time zone of the IANA database.
 //!
-//! If clocks are set forward, a window that opens in the skipped hour opens at the end of this
-//! hour. If clocks are set back, a window that opens in the repeated hour opens only the first
-//! time. Both rules apply if minute and hour are single numbers. If one of them is a list, a range,
-//! a step or `*`, the window does not open in the skipped hour, and opens both times in the
-//! repeated hour. `hours` are elapsed hours, independent of the local time.
+//! An hour is skipped when clocks are set forward, and repeated when they are set back:
+//!
+//! - If minute and hour are single numbers, a window that would open in the skipped hour opens at
+//!   the end of this hour. A window that opens in the repeated hour opens only the first time.
+//! - If minute or hour is a list, a range, a step or `*`, the window does not open in the skipped
+//!   hour, and opens both times in the repeated hour.
+//!
+//! `hours` are elapsed hours, independent of the local time.
 
 use std::time::SystemTime;
 

@@ -1,6 +1,6 @@
-//! Runs the batches of one claim in a session that is opened for the claim with the job's settings.
-//! The session is never used for another job. Otherwise settings, locks and temporary objects from
-//! one job's code could affect the next job.
+//! Runs the batches of one claim. Each claim has its own session, which has the job's settings and
+//! is never used for another job. Otherwise settings, locks and temporary objects from one job's
+//! code could affect the next job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -34,7 +34,7 @@ use crate::pg::session::{self, Plans, Recipe};
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
 /// Keeps the claim's fencing token out of error messages. If this setting is not 0, the server adds
-/// a statement's parameters to the context of its errors. The job's own code can change the setting
+/// a statement's parameters to the context of an error. The job's own code can change the setting
 /// and read this context. With the token, that code could advance the checkpoint of its slice. So
 /// the daemon sends this `set` before each statement that contains the token, in the same round
 /// trip. The server uses the value that is in effect when the parameters arrive.
@@ -243,8 +243,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
-    /// Passes the row with this key, which is the first row of the batch, without changing the row.
-    /// If `error` is given, the row is quarantined. Otherwise the row is deferred, because another
+    /// Passes the first row of the batch without changing it. `key` is the key of this row. If
+    /// `error` is given, the row is quarantined. Otherwise the row is deferred, because another
     /// session has locked it or waits for it. Returns none if the row no longer exists, or if
     /// another row now precedes it.
     pub async fn skip_row(

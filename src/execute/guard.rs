@@ -1,17 +1,20 @@
-//! Detects statements of the daemon that block another session for too long, so that they are
-//! cancelled.
+//! Detects statements of the daemon that block another session for too long. The code that runs
+//! such a statement then cancels it.
 //!
 //! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
 //! longer than that. If a batch runs for half of `max_victim_wait_ms`, the guard checks in a
 //! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
 //! if two sessions wait for the same row, the second session waits for the first one and not for
-//! the batch. When one of these victims has waited for `max_victim_wait_ms`, the batch is cancelled
-//! and retried with fewer rows. A batch of one row is retried a few times, and then the row is
-//! deferred. A check costs the server about 1 ms, so the guard makes no check while each batch
-//! finishes within half of `max_victim_wait_ms`.
+//! the batch. Each session in this tree is a victim. When a victim has waited for
+//! `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows. A batch of one row is
+//! retried a few times, and then the row is deferred. A check costs the server about 1 ms, so the
+//! guard makes no check while each batch finishes within half of `max_victim_wait_ms`.
 //!
-//! The guard also watches the statements that pass a single row or retry deferred rows, the
-//! planning of jobs and leaves, and the daemon's own vacuum.
+//! The guard also watches:
+//!
+//! - statements that pass a single row or retry deferred rows;
+//! - the planning of jobs and leaves;
+//! - the daemon's own vacuum.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,10 +38,10 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts the sessions that wait, directly or behind other sessions, for each of the given
-/// sessions, and finds the longest of these waits in seconds. `$1` holds the process IDs of the
-/// given sessions. A wait that has just begun has no `waitstart` yet and counts as 0 s. A session
-/// in `$1` that waits for another session in `$1` is not a victim.
+/// Returns the number of victims of each session in `$1` (process IDs), and the longest of their
+/// waits in seconds. A victim waits for the session directly or behind another victim. A wait that
+/// has just begun has no `waitstart` yet and counts as 0 s. A session in `$1` that waits for
+/// another session in `$1` is not a victim.
 const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
   select l.pid, pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) l.waitstart))::pg_catalog.float8 as seconds
@@ -92,8 +95,8 @@ pub struct Victims {
 }
 
 impl Victims {
-    /// Returns the error of the work that was cancelled for these sessions. `what` names the work,
-    /// for example "the batch".
+    /// Returns the error for work that was cancelled because these sessions waited for it. `what`
+    /// names the work, for example "the batch".
     pub fn error(self, what: &str) -> Error {
         let (sessions, waited) = (self.sessions, self.waited.as_millis());
         let who = if sessions == 1 { "a session".to_owned() } else { format!("{sessions} sessions") };
@@ -110,7 +113,7 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Returns once another session has waited too long for the statement. If none does, never
+    /// Returns the victims once one of them has waited too long for the statement. Otherwise never
     /// returns.
     pub async fn in_the_way(&mut self) -> Victims {
         match (&mut self.told).await {
@@ -202,9 +205,9 @@ impl Guard {
     /// sets the time of the next check of each statement.
     fn judge(&self, seen: &BTreeMap<i32, Victims>, now: Instant) {
         for flight in self.flights().in_flight.values_mut() {
-            // The victim may have waited for other sessions before it waited for ours, and our
-            // session may have started its next statement since then. So a wait counts only from
-            // the start of this statement.
+            // The wait may have begun before this statement. The victim may have waited for other
+            // sessions first, or for an earlier statement of our session. So a wait counts only
+            // from the start of this statement.
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {

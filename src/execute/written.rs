@@ -1,6 +1,6 @@
 //! Measures how much a claim's session writes. A measurement takes place between batches, at
-//! intervals of at least 2 s. If rows have been changed since the last measurement, another one
-//! takes place at the end of the claim, unless the claim ends with an error.
+//! intervals of at least 2 s. When a claim ends without an error, the session is measured again if
+//! rows have been changed since the last measurement.
 
 use std::time::Duration;
 
@@ -60,8 +60,8 @@ impl Ledger {
 
     /// Measures what the session wrote. The result counts the row versions that updates of the
     /// session wrote to the table `relation` during about the last second. From PostgreSQL 18 on,
-    /// the result also contains the WAL that the session has written, and the number of rows that
-    /// it has changed, since the last measurement. `limit` is the time limit of each statement.
+    /// the result also contains two counts since the last measurement: the WAL that the session
+    /// wrote, and the rows that the session changed. `limit` is the time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";

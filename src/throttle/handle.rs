@@ -54,12 +54,15 @@ impl Throttle {
     }
 
     /// Polls the signals, sets the pace, and publishes readings and pace, until `stop` is
-    /// cancelled. Call this function only once. `worker` identifies this daemon among the daemons
-    /// on the database. `working` is true while this daemon holds a slice. While it is true, the
-    /// signals are polled more often. `reloads` is marked as changed after each reload of the
-    /// configuration. After a reload, lost replicas are forgotten. The task uses up to three
-    /// connections of the pool. While it gets no connection, it cannot poll, and batches are held
-    /// as soon as the readings are stale.
+    /// cancelled. Call this function only once.
+    ///
+    /// - `worker` identifies this daemon among the daemons on the database.
+    /// - `working` is true while this daemon holds a slice. The signals are then polled more often.
+    /// - `reloads` is marked as changed after each reload of the configuration. After a reload,
+    ///   lost replicas are forgotten.
+    ///
+    /// The task uses up to three connections of the pool. Without a connection, the task cannot
+    /// poll, and batches are held as soon as the readings are stale.
     pub fn run(
         &self,
         pool: Pool,

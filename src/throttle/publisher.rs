@@ -59,9 +59,9 @@ impl Publisher {
         self.other_daemons
     }
 
-    /// Publishes the snapshot if the interval has passed, or if jobs have begun or ceased to be
-    /// held (`changed`). Does nothing if there is no reading to store or to remove. `over` lists
-    /// the load gauges that are shown as over their limit.
+    /// Publishes the snapshot if the interval has passed, or if a hold has begun or ended
+    /// (`changed`). Does nothing if there is no reading to store or to remove. `over` lists the
+    /// load gauges that are shown as over their limit.
     pub async fn publish_if_due(
         &mut self,
         snapshot: &Snapshot,

@@ -16,8 +16,8 @@ pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
     mode: BatchMode,
-    /// Number of suspects. Set while the walk searches for a row that makes batches fail. This row
-    /// is one of the next rows after the position, and these rows are the suspects.
+    /// Number of suspects, while the walk searches for a row that makes batches fail. The suspects
+    /// are the next rows after the position, and one of them is this row.
     suspects: Option<u32>,
 }
 
@@ -32,8 +32,8 @@ impl Walk {
         self.checkpoint.done
     }
 
-    /// Returns the next batch. The batch has half of the suspects if there are any, but never more
-    /// rows than the permit allows, and at least one row.
+    /// Returns the next batch. If there are suspects, the batch has half of them. A batch has at
+    /// least one row, and never more rows than the permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
         let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
         Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
@@ -73,8 +73,9 @@ impl Walk {
         self.suspects == Some(1)
     }
 
-    /// Makes batches work row by row and defer locked rows, until a batch skips no row and no
-    /// suspects are left, or until a single row is skipped ([`Self::row_skipped`]).
+    /// Makes batches work row by row and defer locked rows. This mode ends after a batch that skips
+    /// no row, if no suspects are left. The mode also ends when a single row is skipped
+    /// ([`Self::row_skipped`]).
     pub fn per_row(&mut self) {
         self.mode = BatchMode::PerRow;
     }

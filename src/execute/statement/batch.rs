@@ -31,7 +31,8 @@ pub(super) struct Fragments {
     pub queries: String,
     /// Subquery that returns one row with the batch's last key and its counts.
     pub counts: String,
-    /// Call that advances the checkpoint by the counts of `s`.
+    /// Call that advances the checkpoint. It takes its values from `counts`, which has the alias
+    /// `s`.
     advance: String,
     /// Result columns with the numbers of deferred and quarantined rows.
     skipped: &'static str,

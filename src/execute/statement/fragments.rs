@@ -82,9 +82,12 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 /// the row had before. Such a row is done. So the expression is true only if the row also still
 /// matches the filter. The filter is not checked if the source of a trigger contains `return old`.
 ///
-/// Returns none if no trigger of the table can keep old values, or if the assigned values cannot be
-/// evaluated separately. Also returns none for a delete, and for a job without a filter if no
-/// trigger's source contains `return old`.
+/// Returns none in these cases:
+///
+/// - No trigger of the table can keep old values.
+/// - The assigned values cannot be evaluated separately.
+/// - The job is a delete.
+/// - The job has no filter, and no trigger's source contains `return old`.
 fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     if !table.suppressible || plan.kind == Kind::Delete {
         return None;

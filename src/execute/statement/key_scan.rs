@@ -9,8 +9,8 @@ pub(super) struct KeyScan {
     /// Queries of a `with` clause. The last query, `_bf_end`, returns the key at which the batch
     /// ends.
     pub(super) end: String,
-    /// Name of the query that returns the list of keys, with which the table is joined. None if the
-    /// rows are selected by a range.
+    /// Name of the query that returns the list of keys. The table is joined with this list. None if
+    /// the rows are selected by a range.
     pub(super) list: Option<&'static str>,
     /// Condition that each row of the batch satisfies.
     pub(super) range: String,

@@ -87,9 +87,9 @@ impl BatchSize {
     }
 
     /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
-    /// `scanned` rows in `took`. A batch may be short, for example at the end of a slice or because
-    /// of a rate limit. A short batch does not show that more rows would fit. But if it took too
-    /// long, the size shrinks.
+    /// `scanned` rows in `took`. A batch may scan fewer rows than the current size, for example at
+    /// the end of a slice or because of a rate limit. Such a batch does not show that more rows
+    /// would fit. But if such a batch took too long, the size shrinks.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);

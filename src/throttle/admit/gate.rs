@@ -180,9 +180,12 @@ impl Gate {
         }
     }
 
-    /// Returns whether nothing but the job's own rate limit slows the job down. This is so if the
-    /// server is otherwise idle, no signal and no autovacuum holds the job, and no signal lowers
-    /// the duty cycle. The same is true if the job ignores signals (`throttle_on` is false).
+    /// Returns whether only the job's own rate limit, if any, can slow the job down. This is the
+    /// case if the job ignores signals (`throttle_on` is false), or if all of these are true:
+    ///
+    /// - The server is otherwise idle.
+    /// - Neither a signal nor autovacuum holds the job.
+    /// - No signal lowers the duty cycle.
     pub fn at_full_speed(&self, limits: Limits) -> bool {
         matches!(self.decision(limits, Instant::now()), Decision::Go(pace) if pace.duty_cycle >= 1.0 && !pace.other_load)
     }

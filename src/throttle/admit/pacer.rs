@@ -80,9 +80,9 @@ impl Pacer {
         self.owed.took += took;
     }
 
-    /// Stores the terms of the last call of [`Pacer::pay`] with the amount that is owed, for the
-    /// slice that will pay this amount. If the amount had already been carried over, each limit is
-    /// the less strict one of the old and the new terms.
+    /// Stores the terms of the last call of [`Pacer::pay`] with the owed amount, which a later
+    /// slice will pay. If the amount was already carried over before, each stored limit is the less
+    /// strict one of the old and the new limit.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {

@@ -22,10 +22,9 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Pressure at which the tightest budget is kept in steady conditions.
 const TARGET: f64 = 0.6;
-/// If the utilization of the tightest budget reaches `TOO_NEAR`, this budget needs a larger safety
-/// margin. While the utilization is that high, the target shrinks at the rate `CAUTION` (per
-/// second), down to `LEAST_TARGET`. Afterwards the target returns to [`TARGET`] with a time
-/// constant of `FORGET` seconds.
+/// While the utilization of the tightest budget is `TOO_NEAR` or higher, the safety margin grows:
+/// the target shrinks at the rate `CAUTION` (per second), down to `LEAST_TARGET`. Afterwards the
+/// target returns to [`TARGET`] with a time constant of `FORGET` seconds.
 const TOO_NEAR: f64 = 0.85;
 const CAUTION: f64 = 1.0;
 const LEAST_TARGET: f64 = 0.35;
@@ -99,9 +98,8 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // Lag in seconds grows by at most 1 s per second. So replica lag with a higher limit in
-            // seconds reaches the limit more slowly, and gets a slower response. For other budgets,
-            // the time scale is 1 s.
+            // Lag in seconds grows by at most 1 s per second. So replica lag reaches a higher limit
+            // more slowly, and gets a slower response. For other budgets, the time scale is 1 s.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);

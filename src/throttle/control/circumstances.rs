@@ -1,4 +1,5 @@
-//! The controller's inputs other than the readings, and the items that both control laws use.
+//! The controller's inputs other than the readings, and the constants and functions that both
+//! control laws use.
 
 use std::time::Duration;
 

@@ -30,9 +30,13 @@ use crate::throttle::measure::signal::{Signal, SignalKind};
 /// `BUSY` and above.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
-/// Factors by which the duty cycle changes in one second: below `EASY`, between `BUSY` and the
-/// limit, at the limit and above, and between `EASY` and `BUSY` while the duty cycle is below
-/// [`FIRST_BESIDE_OTHERS`].
+/// Factors by which the duty cycle changes in one second, depending on the utilization:
+///
+/// - `LOAD_GROWTH` below `EASY`;
+/// - `LOAD_SHRINKAGE` between `BUSY` and the limit;
+/// - `LOAD_HALVING` at the limit and above;
+/// - `LOAD_RECOVERY` between `EASY` and `BUSY`, while the duty cycle is below
+///   [`FIRST_BESIDE_OTHERS`].
 const LOAD_GROWTH: f64 = 2.0;
 const LOAD_SHRINKAGE: f64 = 0.5;
 const LOAD_HALVING: f64 = 0.25;

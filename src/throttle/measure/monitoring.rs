@@ -5,10 +5,12 @@
 //! another. A signal can delay the others on its connection by at most its timeout. Replica lag is
 //! not part of the monitoring, because the poller reads lag more often.
 //!
-//! A sample is stale after three of its intervals, and a stale signal does not count as healthy. A
-//! stale budget holds jobs, and so does a stale signal that the user defined. A stale built-in load
-//! gauge is ignored, and if no gauge can be read, the duty cycle stays the same. While
-//! `active_sessions` is stale, other sessions count as active.
+//! A sample is stale after three of its intervals. A stale signal does not count as healthy:
+//!
+//! - A stale budget holds jobs, and so does a stale signal that the user defined.
+//! - A stale built-in load gauge is ignored. If no gauge can be read, the duty cycle stays the
+//!   same.
+//! - While `active_sessions` is stale, other sessions count as active.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,8 +60,9 @@ struct Answer {
 }
 
 impl Monitoring {
-    /// Creates the built-in signals with the limits of the rules that have the same names, and one
-    /// signal for each of the other rules. `in_flight` counts the batches that run on the database.
+    /// Creates the built-in signals, and one user-defined signal for each rule that does not name a
+    /// built-in signal. A rule that names a built-in signal changes the settings of this signal.
+    /// `in_flight` counts the batches that run on the database.
     pub fn of_rules(rules: &[SignalRule], in_flight: &InFlight) -> Self {
         let signals = registered(rules, in_flight);
         let last = Arc::new(Mutex::new(vec![LastSample::default(); signals.len()]));
@@ -75,9 +78,9 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// Returns the reason to hold the first batch. There is a reason while a signal that this batch
-    /// needs has returned neither a value nor a failure. A signal that is polled only while a job
-    /// runs has no result when the first job begins.
+    /// Returns the reason to hold the first batch, if a signal that this batch needs has not yet
+    /// returned a value or a failure. A signal that is polled only while a job runs has no result
+    /// when the first job begins.
     pub fn unread(&self) -> Option<Waiting> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let mut pairs = self.signals.iter().zip(last.iter());

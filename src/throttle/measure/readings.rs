@@ -24,9 +24,13 @@ pub type ReadingId = (Signal, String);
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reading {
     pub signal: Signal,
-    /// Name of the sampled object: a replica, the pattern of a required rule that no replica
-    /// matches, a replication slot, a signal that the user defined, `server`, or `other_load`. `*`
-    /// stands for all replicas whose state the daemon may not see.
+    /// Name of the sampled object:
+    ///
+    /// - a replica, or `*` for all replicas whose state the daemon may not see;
+    /// - the pattern of a required rule that no replica matches;
+    /// - a replication slot;
+    /// - a signal that the user defined;
+    /// - `server` or `other_load`.
     pub source: String,
     pub kind: SignalKind,
     /// The value in the signal's base unit. None if the value could not be read.
@@ -181,9 +185,10 @@ pub struct Readings {
     pub lost_replicas: Vec<String>,
 }
 
-/// The source of the reading that tells whether other sessions are active on the server. The value
-/// of this reading is above 0 while they are. Its signal is [`Signal::ActiveSessions`]. The name of
-/// this source is public, because the view `backfill.signals` shows it.
+/// The source of the reading that tells whether other sessions are active on the server. While
+/// other sessions are active, the value of this reading is above 0. Its signal is
+/// [`Signal::ActiveSessions`]. The view `backfill.signals` shows this source, so its name is
+/// public.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {

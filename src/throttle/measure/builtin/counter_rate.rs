@@ -1,5 +1,5 @@
-//! Computes the growth rate of a server counter, and by how much this rate exceeds the rate while
-//! no job runs.
+//! Computes the growth rate of a server counter, and the amount by which this rate exceeds the rate
+//! while no job runs.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -44,8 +44,8 @@ impl CounterRate {
     }
 
     /// Records the count and returns the amount by which the growth per minute exceeds the
-    /// baseline, at least 0. Returns none when [`CounterRate::observe`] does. `usual` is the mean
-    /// growth per minute before the first poll, and becomes the first value of the baseline.
+    /// baseline, at least 0. Returns none if [`CounterRate::observe`] returns none. `usual` is the
+    /// mean growth per minute before the first poll, and becomes the first value of the baseline.
     pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);
         let baseline = self.baseline.get_or_insert(usual);

@@ -4,11 +4,11 @@
 //! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). A probe
 //! runs beside a batch if it runs at the same time as the batch. The value is the product of two
 //! factors. The first factor is the share by which a probe beside a batch takes longer than usual.
-//! The second factor is the share of probes that run beside a batch. The two factors are measured
-//! separately, because the first factor needs many probes and changes slowly. The throttle changes
-//! the second factor. The usual time of a probe is measured while no job runs and in the pauses
-//! between batches. So a server that becomes slow for other reasons is not mistaken for a server
-//! that the batches slow down.
+//! The second factor is the share of probes that run beside a batch. The first factor is averaged
+//! over a longer time, because this factor needs many probes and changes slowly. The second factor
+//! is counted over a shorter time, because the throttle changes this factor. The usual time of a
+//! probe is measured while no job runs and in the pauses between batches. So a server that becomes
+//! slow for other reasons is not mistaken for a server that the batches slow down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -68,11 +68,12 @@ struct Probe {
 
 impl Latency {
     /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
-    /// when the probe started, and the next batch began no earlier than a probe usually ends.
-    /// `begun` is the time from the start of the probe to the start of that next batch, or none if
-    /// no batch began. The actual duration of this probe must not count. The longer a probe takes,
-    /// for any reason, the more batches begin during it. With the actual duration, the noise of a
-    /// busy machine would be attributed to batches.
+    /// when the probe started, and no batch began within the usual time of a probe. `begun` is the
+    /// time from the start of the probe to the start of the next batch, or none if no batch began.
+    ///
+    /// The actual duration of the probe is not used. The longer a probe takes, for any reason, the
+    /// more batches begin during it. With the actual duration, the noise of a busy machine would be
+    /// attributed to batches.
     fn is_quiet(&self, running: bool, begun: Option<Duration>) -> bool {
         !running && begun.is_none_or(|begun| begun.as_secs_f64() >= self.usual)
     }

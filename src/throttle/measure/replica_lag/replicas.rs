@@ -151,9 +151,9 @@ impl ReplicaLag {
         readings
     }
 
-    /// Returns the known replicas and the required rules that no replica matches, each with a flag
-    /// that tells whether it is connected. They are as of the last state of the primary that showed
-    /// its replicas.
+    /// Returns the known replicas and the required rules that no replica matches, as of the last
+    /// poll in which the primary showed its replicas. The flag tells whether a replica is
+    /// connected.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
