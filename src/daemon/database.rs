@@ -118,8 +118,7 @@ impl Service {
     }
 
     /// Runs the tasks until `shutdown` or, with `until_idle`, until no job can run. `started` is
-    /// given after a reload, which has already started the service to check the configuration.
-    pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
+    /// set if a reload has already started the service to check the configuration.
         let started = match started {
             Some(started) => started,
             None => match self.start(&shutdown).await? {
@@ -234,9 +233,8 @@ impl Service {
         }
     }
 
-    /// Connects, migrates the schema if this is enabled, checks the schema, the server and the
-    /// default options, and registers the executors. Makes one attempt and does not report the
-    /// result to the health check.
+    /// Makes one attempt to start: connects, migrates the schema if this is enabled, runs all
+    /// checks, and registers the executors. Does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {

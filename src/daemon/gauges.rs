@@ -129,8 +129,8 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// Returns why all running jobs are held: the waiting reason of the first job, if each job has one.
-/// A job's own rate limit does not count as a reason.
+/// Returns the waiting reason of the first job if all jobs are held, and otherwise none. A wait for
+/// the job's own rate limit does not count.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())

@@ -182,9 +182,8 @@ pub struct KeyColumn {
     pub collation: Option<String>,
     /// The schema of the operators of the index's operator class, quoted.
     pub operators: String,
-    /// Whether the walk descends in this column, as the index does, while it ascends in other
-    /// columns. False for all columns of an index that descends in every column, because the walk
-    /// scans such an index backwards.
+    /// Whether the walk descends in this column and ascends in another. False for all columns of an
+    /// index that descends in every column, because the walk scans such an index backwards.
     #[serde(default)]
     pub descending: bool,
 }

@@ -200,9 +200,9 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Returns the safe value of each property, because the parse tree cannot be read without the
-/// TEMPORARY privilege. `reads` and `rows_as_text` have no safe value, so no table and no text of a
-/// row is assumed.
+/// Returns the needs of a job whose role lacks the TEMPORARY privilege. The parse tree cannot be
+/// read without this privilege, so each property gets its safe value. `reads` and `rows_as_text`
+/// have no safe value. They are assumed to be empty and false.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
@@ -220,8 +220,8 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     })
 }
 
-/// Returns whether the value of the filter varies. The caller only knows that the value of the
-/// whole statement varies. The assigned values alone may be the cause.
+/// Returns whether the value of the filter varies. The caller knows only that the value of the
+/// whole statement varies, which the assigned values alone may cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
