@@ -119,6 +119,7 @@ impl Service {
 
     /// Runs the tasks until `shutdown` or, with `until_idle`, until no job can run. `started` is
     /// set if a reload has already started the service to check the configuration.
+    pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
         let started = match started {
             Some(started) => started,
             None => match self.start(&shutdown).await? {

@@ -317,7 +317,7 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
     // If the value of the filter varies, a row can begin to match without being written. Such a row
-    // was not missed by the walk, although it has not been written since planning.
+    // looks as if the walk had missed it, because it has not been written since planning.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }
