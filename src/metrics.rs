@@ -109,7 +109,7 @@ pub struct Written {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// The number of rows that the session changed in the same time.
+    /// The number of rows that the session changed in the same period.
     pub rows: u64,
 }
 

@@ -206,9 +206,8 @@ impl Service {
         ended
     }
 
-    /// Repeats [`Self::try_start`] until it succeeds, or fails with an error that a retry does not
-    /// solve. With `until_idle`, the fourth failure is final. Returns none if the shutdown begins
-    /// first.
+    /// Repeats [`Self::try_start`] until it succeeds or its error is permanent. With `until_idle`,
+    /// the fourth failure is final. Returns none if the shutdown begins first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -327,8 +326,8 @@ impl Service {
         }
     }
 
-    /// Runs one turn. [`Ended::Drained`] means that the database is not idle, or that the daemon
-    /// runs without `until_idle`.
+    /// Runs one turn. With `until_idle`, returns [`Ended::Idle`] if no job can run. Otherwise
+    /// returns [`Ended::Drained`].
     async fn turn(
         &self,
         started: &Started,

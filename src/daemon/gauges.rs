@@ -25,8 +25,7 @@ const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
 /// The progress of each job at the last observation, and the time of its last progress. `work`
-/// includes not only the rows that the walk passed, but also retried rows, sweeps and the
-/// verification.
+/// counts the rows that the walk passed, retried rows, sweeps and the verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,

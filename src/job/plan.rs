@@ -26,10 +26,13 @@ pub struct Plan {
     #[serde(default)]
     pub reads: Vec<u32>,
     pub fingerprint: String,
-    /// Whether the verification can compare the rows with the expressions. This requires that the
-    /// expressions return the same value each time and do not read the columns that they assign.
-    /// The server must also be able to compare values of their types. For a delete, this field
-    /// tells whether the filter always has the same value for the same row.
+    /// Whether the verification can compare the rows with the expressions. This requires that:
+    ///
+    /// - the expressions return the same value each time,
+    /// - the expressions do not read the columns that they assign,
+    /// - the server can compare values of their types.
+    ///
+    /// For a delete, whether the filter always has the same value for the same row.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
     /// cannot be ruled out, and for a delete whose filter varies.

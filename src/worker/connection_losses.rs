@@ -20,7 +20,7 @@ use crate::worker::error_policy::{deadly, deadly_to_all};
 /// loss, the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
 /// Number of connections lost while a batch changed a single row, after which this row counts as
-/// the cause. The first limit is for losses that the server announced. The second limit is for
+/// the cause. The first limit is for losses that the server reported. The second limit is for
 /// losses without a message from the server, as when the network fails.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
@@ -136,8 +136,8 @@ impl Loss {
         self.counts_since = counts_since;
     }
 
-    /// Returns the size of the last lost batch if the connection was lost more than
-    /// [`USUAL_LOSSES`] times. One of its rows is then the suspected cause. Otherwise returns none.
+    /// Returns the size of the last lost batch if the connection was lost more than `USUAL_LOSSES`
+    /// times. One of its rows is then the suspected cause. Otherwise returns none.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }

@@ -109,7 +109,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Limit of cancelled batches (of any size) since the last success. If a batch of one row exceeds
+/// Limit on cancelled batches (of any size) since the last success. If a batch of one row exceeds
 /// the limit, this row counts as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
@@ -121,15 +121,15 @@ pub const PREPARE_ATTEMPTS: u32 = 5;
 /// such failures prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// Limit of rows quarantined, since the last commit of a whole batch, for errors that the statement
-/// may have caused. If one more row fails, the statement counts as the cause, and not the rows.
+/// Limit on quarantined rows whose errors the statement may have caused, since the last commit of a
+/// whole batch. If one more row fails, the statement counts as the cause, and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Limit of serialization failures since the last success. The next failure defers the rows that
+/// Limit on serialization failures since the last success. The next failure defers the rows that
 /// other sessions have locked. At REPEATABLE READ, a batch fails in this way if another session
 /// changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Limit of batches (of any size) cancelled for waiting sessions since the last success. If a batch
-/// of one row exceeds the limit, this row is deferred.
+/// Limit on batches (of any size) that were cancelled for waiting sessions since the last success.
+/// If a batch of one row exceeds the limit, this row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.

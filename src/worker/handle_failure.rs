@@ -17,8 +17,8 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
 
-/// Maximum time between two attempts of a batch. With a longer time, a pause or a cancel of the job
-/// would take effect late while another session has a row locked.
+/// Maximum time between two attempts of a batch. The worker checks for a pause or a cancel of the
+/// job only after this time, so a longer time would delay both.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Returns the outcome that the metric counts for a batch that failed.
