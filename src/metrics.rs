@@ -109,7 +109,7 @@ pub struct Written {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// The number of rows that the session changed in the same time.
+    /// The number of rows that the session changed in the same period.
     pub rows: u64,
 }
 
@@ -136,8 +136,8 @@ pub fn held(database: &str, reason: &str, seconds: u64) {
     counter!(HOLD, &labels).absolute(seconds);
 }
 
-/// Records how long a session had waited for a lock when the work that held this lock (a batch,
-/// planning or a vacuum) was cancelled for it.
+/// Records how long a session waited for a lock before the work that held the lock (a batch,
+/// planning or a vacuum) was cancelled.
 pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }

@@ -77,7 +77,7 @@ fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
     if small == 0 { format!("{large}{unit}") } else { format!("{large}{unit} {small}{small_unit}") }
 }
 
-/// Rounds a value to three significant digits, but not more coarsely than to a whole number. So
+/// Rounds a value below 1,000 to three significant digits, and a larger value to a whole number. So
 /// 0.003 is not shown as 0, and 1/3 is not shown with sixteen digits.
 pub fn figure(value: f64) -> String {
     let magnitude = if value == 0.0 || !value.is_finite() { 0.0 } else { value.abs().log10().floor() };

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Kind, Result};
 
 /// Parses one YAML document. `origin` is the name of the document in error messages, for example
-/// the path of the file. If the position of an error is known, its message begins with
+/// the path of the file. If the position of an error is known, the message begins with
 /// `origin:line:column`, or with `origin:line` for brackets that are nested too deeply. Editors
 /// accept both as a position. An empty document counts as an empty mapping.
 pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {

@@ -166,7 +166,7 @@ impl Job {
     }
 
     /// Returns what an operator must do so that the job can continue. None if the job needs no
-    /// operator, or if it has failed, because the hint of its error then names the fix.
+    /// operator. Also none if the job has failed, because the hint of its error names the fix.
     pub fn needs(&self, commands: &Commands) -> Option<String> {
         let name = show::word(&self.name);
         match Next::of(&self.state, self.waiting_reason.as_deref())? {

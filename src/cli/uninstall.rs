@@ -23,8 +23,8 @@ pub struct UninstallArgs {
     force: bool,
 }
 
-/// Reads what the removal deletes and what prevents it. The dependents are views and functions
-/// outside the schema that use the schema's objects.
+/// Reads what the removal deletes and what prevents it. The dependents are the views and functions
+/// outside the schema that use objects of the schema.
 const CENSUS: &str = "
 select current_database()::text,
        (select count(*) from backfill.jobs),

@@ -31,8 +31,8 @@ pub struct WaitArgs {
 
 /// Maximum time between two checks. A notification triggers a check earlier.
 const POLL: Duration = Duration::from_millis(500);
-/// Time that a server may take to restart or fail over. A connection that is lost for a shorter
-/// time does not end the wait.
+/// Time that a server may take to restart or fail over. A lost connection ends the wait only after
+/// this time.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {

@@ -51,8 +51,8 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             Some(name) => vec![jobs::read_one(&session, name).await?],
             None => jobs::read(&session, None, true).await?,
         };
-        // A job that was shown and is no longer listed has finished or was deleted. A finished job
-        // is read once more, to show its last state.
+        // A job that was shown before but is no longer listed has finished or was deleted. A
+        // finished job is read once more, to show its last state.
         let gone: Vec<String> = last
             .values()
             .filter(|seen| !seen.has_ended() && live.iter().all(|job| job.name != seen.name))

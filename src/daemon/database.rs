@@ -118,7 +118,7 @@ impl Service {
     }
 
     /// Runs the tasks until `shutdown` or, with `until_idle`, until no job can run. `started` is
-    /// given after a reload, which has already started the service to check the configuration.
+    /// set if a reload has already started the service to check the configuration.
     pub async fn run(self, started: Option<Started>, shutdown: Shutdown) -> Result<Ended> {
         let started = match started {
             Some(started) => started,
@@ -206,9 +206,8 @@ impl Service {
         ended
     }
 
-    /// Repeats [`Self::try_start`] until it succeeds, or fails with an error that a retry does not
-    /// solve. With `until_idle`, the fourth failure is final. Returns none if the shutdown begins
-    /// first.
+    /// Repeats [`Self::try_start`] until it succeeds or its error is permanent. With `until_idle`,
+    /// the fourth failure is final. Returns none if the shutdown begins first.
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
@@ -234,9 +233,8 @@ impl Service {
         }
     }
 
-    /// Connects, migrates the schema if this is enabled, checks the schema, the server and the
-    /// default options, and registers the executors. Makes one attempt and does not report the
-    /// result to the health check.
+    /// Makes one attempt to start: connects, migrates the schema if this is enabled, runs all
+    /// checks, and registers the executors. Does not report the result to the health check.
     pub async fn try_start(&self) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {
@@ -328,8 +326,8 @@ impl Service {
         }
     }
 
-    /// Runs one turn. [`Ended::Drained`] means that the database is not idle, or that the daemon
-    /// runs without `until_idle`.
+    /// Runs one turn. With `until_idle`, returns [`Ended::Idle`] if no job can run. Otherwise
+    /// returns [`Ended::Drained`].
     async fn turn(
         &self,
         started: &Started,

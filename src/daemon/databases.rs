@@ -64,9 +64,9 @@ impl Databases {
         Ok(databases)
     }
 
-    /// Waits until a service ends and returns its result, or none if no service is running. If
-    /// another service is waiting for the same database, starts that service first, unless the
-    /// ended service failed or the daemon is draining.
+    /// Waits until a service ends, and returns its result. Returns none if no service is running.
+    /// If the ended service succeeded and the daemon is not draining, starts the next service for
+    /// the same database before returning.
     pub async fn next_end(&mut self) -> Option<Result<Ended>> {
         let (name, ended) = match self.tasks.join_next().await? {
             Ok(ended) => ended,

@@ -25,8 +25,7 @@ const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
 /// The progress of each job at the last observation, and the time of its last progress. `work`
-/// includes not only the rows that the walk passed, but also retried rows, sweeps and the
-/// verification.
+/// counts the rows that the walk passed, retried rows, sweeps and the verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,
@@ -129,8 +128,8 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// Returns why all running jobs are held: the waiting reason of the first job, if each job has one.
-/// A job's own rate limit does not count as a reason.
+/// Returns the waiting reason of the first job if all jobs are held, and otherwise none. A wait for
+/// the job's own rate limit does not count.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())

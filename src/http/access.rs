@@ -40,7 +40,7 @@ impl Access {
         }
     }
 
-    /// Returns the response to a request that may not see the page. None if the request is allowed.
+    /// Returns the response that refuses the request, or none if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         let given = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
         match self.guard(address) {

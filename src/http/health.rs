@@ -8,9 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time after which a loop counts as stuck if it has made no turn. A healthy loop turns at least
-/// once per second. If the database does not respond, the time limits of the statements end the
-/// turn.
+/// Time without a turn after which a loop counts as stuck. A healthy loop turns at least once per
+/// second. If the database does not respond, the time limits of the statements end the turn.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.
@@ -22,8 +21,8 @@ pub struct Health {
     draining: AtomicBool,
 }
 
-/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn, and drops the pulse at its
-/// end, so that a loop that ended normally does not count as stuck.
+/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn. The loop drops the pulse at
+/// its end, so that a loop that ended normally does not count as stuck.
 pub struct Pulse {
     health: Arc<Health>,
     beat: Arc<Beat>,

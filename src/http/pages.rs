@@ -37,7 +37,7 @@ impl Pages {
         self.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
     }
 
-    /// Returns the response to a request that may not see the page. None if the request is allowed.
+    /// Returns the response that refuses the request, or none if the request is allowed.
     pub(super) fn refusal(&self, address: SocketAddr, request: &Request) -> Option<Response> {
         self.access.read().unwrap_or_else(PoisonError::into_inner).refusal(address, request)
     }

@@ -114,7 +114,7 @@ pub struct Proof {
     pub planned: Option<String>,
 }
 
-/// A row that the walk passed without changing it, and that the worker retries later.
+/// A row that the walk passed without a change. The worker retries this row later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeferredRow {
     pub id: i64,

@@ -26,8 +26,8 @@ pub struct Options {
     pub window: Option<Value>,
 }
 
-/// The verification that the user requests. `backfill._verify_kind` derives from it the
-/// verification that is carried out.
+/// The verification that the user requested. From this option, `backfill._verify_kind` determines
+/// which verification runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Proof {
@@ -73,10 +73,10 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Merges the job's own options into the daemon's defaults. A value of the wrong type is
-    /// ignored, so that the default of the option applies. `backfill.enqueue` refuses such a value,
-    /// so the value was written directly into the table. For the same reason, some numbers are
-    /// limited to the range that `backfill.enqueue` accepts.
+    /// Merges the job's own options into the daemon's defaults. Options that were written directly
+    /// into the table have not been checked by `backfill.enqueue`. A value of the wrong type is
+    /// therefore ignored, and some numbers are limited to the range that `backfill.enqueue`
+    /// accepts.
     pub fn read(defaults: &Value, own: &Value) -> Self {
         let mut merged = serde_json::Map::new();
         for layer in [defaults, own] {

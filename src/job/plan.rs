@@ -26,10 +26,13 @@ pub struct Plan {
     #[serde(default)]
     pub reads: Vec<u32>,
     pub fingerprint: String,
-    /// Whether the verification can compare the rows with the expressions. This requires that the
-    /// expressions return the same value each time and do not read the columns that they assign.
-    /// The server must also be able to compare values of their types. For a delete, this field
-    /// tells whether the filter always has the same value for the same row.
+    /// Whether the verification can compare the rows with the expressions. This requires that:
+    ///
+    /// - the expressions return the same value each time,
+    /// - the expressions do not read the columns that they assign,
+    /// - the server can compare values of their types.
+    ///
+    /// For a delete, whether the filter always has the same value for the same row.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
     /// cannot be ruled out, and for a delete whose filter varies.
@@ -182,9 +185,8 @@ pub struct KeyColumn {
     pub collation: Option<String>,
     /// The schema of the operators of the index's operator class, quoted.
     pub operators: String,
-    /// Whether the walk descends in this column, as the index does, while it ascends in other
-    /// columns. False for all columns of an index that descends in every column, because the walk
-    /// scans such an index backwards.
+    /// Whether the walk descends in this column and ascends in another. False for all columns of an
+    /// index that descends in every column, because the walk scans such an index backwards.
     #[serde(default)]
     pub descending: bool,
 }

@@ -20,8 +20,8 @@ use super::names::{
 pub(super) static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// Age from which a snapshot is not exported. The state of the jobs is unknown if the database
-/// cannot be reached, so the previous state must not be exported.
+/// Age from which a snapshot is not exported. If the database cannot be reached, the state of the
+/// jobs is unknown, so the previous state must not be exported.
 const STALE: Duration = Duration::from_secs(60);
 
 /// The gauges of one job. Times are Unix times in seconds. The series of a value that is none is

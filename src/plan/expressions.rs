@@ -172,11 +172,11 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
     format!("update only {target} set {} where {filter}", set.join(", "))
 }
 
-/// Determines what a delete depends on. A delete assigns no column, so no expression reads an
-/// assigned column. A row that still matches the filter after the walk must be deleted. But the
-/// filter may depend on the clock or on other rows (`created_at < now() - interval '90 days'`).
-/// Further rows then continually begin to match, and the job would fail after its last sweep. So
-/// the verification of such a delete only checks that each row was passed.
+/// Determines what a delete depends on. A delete assigns no column. Its verification usually checks
+/// that no row matches the filter after the walk. But the filter may depend on the clock or on
+/// other rows (`created_at < now() - interval '90 days'`). Further rows then continually begin to
+/// match, and the job would fail after its last sweep. For such a filter, the verification only
+/// checks that each row was passed.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -200,9 +200,9 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
     })
 }
 
-/// Returns the safe value of each property, because the parse tree cannot be read without the
-/// TEMPORARY privilege. `reads` and `rows_as_text` have no safe value, so no table and no text of a
-/// row is assumed.
+/// Returns the needs of a job whose role lacks the TEMPORARY privilege. The parse tree cannot be
+/// read without this privilege, so each property gets its safe value. Only `reads` and
+/// `rows_as_text` have no safe value, and are assumed to be empty and false.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
@@ -220,8 +220,8 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     })
 }
 
-/// Returns whether the value of the filter varies. The caller only knows that the value of the
-/// whole statement varies. The assigned values alone may be the cause.
+/// Returns whether the value of the filter varies. The caller knows only that the value of the
+/// whole statement varies, which the assigned values alone may cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
@@ -255,9 +255,11 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
 }
 
 /// Returns the reason why the columns cannot be compared with the assigned values, or none if they
-/// can be compared. One reason is that a column's type, or a type that this type consists of, has
-/// no equality operator. The other is that the server rejects the comparison, for example because
-/// the types in a row constructor differ from the types of the columns.
+/// can be compared. There are two possible reasons:
+///
+/// - A column's type, or a type that this type consists of, has no equality operator.
+/// - The server rejects the comparison, for example because the types in a row constructor differ
+///   from the types of the columns.
 async fn incomparable(
     executor: &Session,
     claim: &Claim,

@@ -101,8 +101,8 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 }
 
 /// Refuses a leaf if the names or the order of its columns differ from those of the target. The
-/// text of a row contains the columns in the leaf's order. So this text would differ from the text
-/// of the same row in the target.
+/// text of a row contains the columns in the leaf's order, so an expression that reads this text
+/// would not return the same value as for the target.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
@@ -122,9 +122,9 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
-/// Runs EXPLAIN for the change. The server then reports errors now, and not in the first batch.
-/// Possible causes are a privilege that the role lacks only on this leaf, or a column that is
-/// generated in this leaf.
+/// Runs EXPLAIN for the change, so that the server reports errors now and not in the first batch.
+/// For example, the role may lack a privilege only on this leaf, or a column may be generated only
+/// in this leaf.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());
@@ -135,8 +135,8 @@ async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf:
         .map_err(|error| error.context(format!("{}, a partition or child of {}", leaf.target, claim.target)))
 }
 
-/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one slice, even if the
-/// total then exceeds `wanted`.
+/// Divides `wanted` slices among the leaves by size. Each leaf gets at least one slice, so the
+/// total may exceed `wanted`.
 #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 fn shares(pages: &[i64], wanted: u32) -> Vec<u32> {
     let all: f64 = pages.iter().map(|&pages| pages as f64).sum();

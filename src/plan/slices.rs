@@ -123,8 +123,8 @@ async fn sample(
     Ok(Sample { bounds, rows: rows.first().map_or(0, |row| row.get(0)), percent, known_rows })
 }
 
-/// Estimates the number of rows. The table's statistics may be old or missing, but the sample is
-/// current. So the statistics count only if the sample did not read the whole table, and if the two
+/// Estimates the number of rows from the sample and the table's statistics, which may be old or
+/// missing. The statistics are used only if the sample did not read the whole table, and if the two
 /// estimates differ by less than a factor of 2.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)]
 fn estimate(sampled: i64, percent: f64, known_rows: f64) -> i64 {

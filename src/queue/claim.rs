@@ -35,8 +35,8 @@ pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
     row.map_or(Ok(None), |row| row.try_get(0).map_err(Error::from))
 }
 
-/// Claims the next slice for this worker. Returns none if the worker can claim no slice of its
-/// roles. Also returns none if the definition of the claimed job is not valid. The job then fails.
+/// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
+/// claimed. If the definition of the claimed job is invalid, fails the job and returns none.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
@@ -175,10 +175,12 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
     })
 }
 
-/// Returns whether the worker should split its slice. The job must be running and have fewer than
-/// `wanted` active slices. No slice of the job may wait to be claimed, and this slice must be large
-/// enough. A slice is large enough if it has at least 5,000 rows left, and at least 80 % of the
-/// remaining rows of the job's largest active slice.
+/// Returns whether the worker should split its slice. All of these conditions must be true:
+///
+/// - The job is running and has fewer than `wanted` active slices.
+/// - No slice of the job waits to be claimed.
+/// - The slice has at least 5,000 rows left, and at least 80 % of the remaining rows of the job's
+///   largest active slice.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -194,9 +196,12 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
     Ok(state)
 }
 
-/// Ends a claim if its leaf was detached or dropped. Returns none and leaves the claim unchanged if
-/// the slice has no leaf or its leaf is still part of the target. Does the same if the target
-/// itself was dropped or replaced.
+/// Ends a claim if its leaf was detached or dropped. Leaves the claim unchanged and returns none in
+/// these cases:
+///
+/// - The slice has no leaf.
+/// - The leaf is still part of the target.
+/// - The target itself was dropped or replaced.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)

@@ -208,10 +208,11 @@ impl Lease {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.state))
     }
 
-    /// Returns the number of slices that share the job's rate. This is the number from the last
-    /// heartbeat, or the number of the job's slices that this daemon holds now, whichever is
-    /// larger. Before the first heartbeat, `meant` (the job's option `slices`) takes the place of
-    /// the number from the heartbeat.
+    /// Returns the number of slices that share the job's rate. This is the larger of two numbers:
+    ///
+    /// - the number of active slices from the last heartbeat, or `meant` (the job's option
+    ///   `slices`) before the first heartbeat,
+    /// - the number of the job's slices that this daemon holds now.
     pub fn sharers(&self, meant: u32) -> u32 {
         self.leases.with(|held| {
             let Some(own) = held.get(&self.slice_id) else { return meant.max(1) };

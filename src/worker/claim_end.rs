@@ -9,11 +9,15 @@ use crate::job::state::State;
 pub enum ClaimEnd {
     /// All rows of the slice have been passed. Some of them may still be deferred.
     Passed,
-    /// A plan, the slices of a new leaf, or the two halves of a slice were stored, which ended the
-    /// claim. The value is the state of the job, because planning an empty table ends the job too.
+    /// The worker stored a plan, the slices of a new leaf, or the two halves of a slice. This ended
+    /// the claim. The value is the state of the job, because planning an empty table also ends the
+    /// job.
     Planned(Option<State>),
-    /// The worker must release the slice. Either the job should no longer run (pause, cancel, or a
-    /// pause of all jobs), or the daemon is shutting down, or the daemon's own window is closed.
+    /// The worker must release the slice, for one of these reasons:
+    ///
+    /// - The job should no longer run (pause, cancel, or a pause of all jobs).
+    /// - The daemon is shutting down.
+    /// - The daemon's own window is closed.
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),

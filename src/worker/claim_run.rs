@@ -316,8 +316,8 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
-    // If the value of the filter varies, a row can begin to match without being written. A matching
-    // row that has not been written since planning is then no sign that the walk missed the row.
+    // If the value of the filter varies, a row can begin to match without being written. Such a row
+    // looks as if the walk had missed it, because it has not been written since planning.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }

@@ -16,12 +16,12 @@ use crate::key::Key;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
-/// Number of lost connections of one slice up to which the losses are not attributed to a row.
-/// After one more loss, the worker searches for the row that causes the losses.
+/// Maximum number of lost connections of one slice that are not attributed to a row. After one more
+/// loss, the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
-/// Number of lost connections after which a row that was changed alone counts as the cause. The
-/// first limit applies if the server reported that it ended the session. The second limit applies
-/// if the server reported nothing, as is the case when the network fails.
+/// Number of connections lost while a batch changed a single row, after which this row counts as
+/// the cause. The first limit is for losses that the server reported. The second limit is for
+/// losses without a message from the server, as when the network fails.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// Number of server crashes during the same batch after which the batch counts as the cause.
@@ -39,7 +39,7 @@ pub struct Loss {
     /// The batch that was in flight.
     batch: LostBatch,
     message: String,
-    /// Time since which the server's statistics count. This time changes with each crash.
+    /// The last reset of the server's statistics, which changes with each crash.
     counts_since: Option<String>,
     /// Whether the last loss has not been counted yet as a crash or as a lost connection.
     open: bool,
@@ -136,8 +136,8 @@ impl Loss {
         self.counts_since = counts_since;
     }
 
-    /// Returns the size of the last lost batch, if one of its rows counts as the cause of the
-    /// losses. Returns none while the losses are not attributed to a row.
+    /// Returns the size of the last lost batch if the connection was lost more than `USUAL_LOSSES`
+    /// times. One of its rows is then the suspected cause. Otherwise returns none.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }

@@ -109,8 +109,8 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Maximum number of cancelled batches (of any size, counted since the last success) after which a
-/// batch is run again. If a later batch of one row is cancelled, this row counts as too slow.
+/// Limit on cancelled batches (of any size) since the last success. If a batch of one row exceeds
+/// the limit, this row counts as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
@@ -121,18 +121,15 @@ pub const PREPARE_ATTEMPTS: u32 = 5;
 /// such failures prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// Maximum number of rows that may be quarantined between two commits of whole batches although the
-/// statement may be at fault instead. If one more row fails, the statement counts as the cause and
-/// not the rows.
+/// Limit on quarantined rows whose errors the statement may have caused, since the last commit of a
+/// whole batch. If one more row fails, the statement counts as the cause, and not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Maximum number of serialization failures (counted since the last success) after which a batch is
-/// run again. The next such failure defers the rows that other sessions have locked. At REPEATABLE
-/// READ, a batch fails in this way if another session changes one of its rows, or rewrites a table
-/// that the batch reads.
+/// Limit on serialization failures since the last success. The next failure defers the rows that
+/// other sessions have locked. At REPEATABLE READ, a batch fails in this way if another session
+/// changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Maximum number of batches cancelled for waiting sessions (of any size, counted since the last
-/// success) after which a batch is run again. If a later batch of one row is cancelled in this way,
-/// this row is deferred.
+/// Limit on batches (of any size) that were cancelled for waiting sessions since the last success.
+/// If a batch of one row exceeds the limit, this row is deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -392,10 +389,10 @@ mod tests {
         assert_eq!(respond(conflict), Response::Defer);
     }
 
-    /// After 1,000 failures of one kind, the policy neither prepares the statement again, nor
-    /// continues in another session, nor narrows the batch. Only for the kinds in `others` may it
-    /// still wait, defer rows or work row by row. These failures depend on other sessions, on the
-    /// server's resources or on triggers.
+    /// After 1,000 failures of one kind, the policy does not prepare the statement again, continue
+    /// in another session, or narrow the batch. It may wait, defer rows or work row by row only for
+    /// the kinds in `others`, because these failures depend on other sessions, on the server's
+    /// resources or on triggers.
     #[test]
     fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {
         for kind in Kind::ALL {

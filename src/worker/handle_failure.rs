@@ -17,8 +17,8 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
 
-/// Maximum time between two attempts of a batch. With a longer time, a pause or a cancel of the job
-/// would take effect late while another session has a row locked.
+/// Maximum time between two attempts of a batch. The worker checks for a pause or a cancel of the
+/// job only after this time, so a longer time would delay both.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Returns the outcome that the metric counts for a batch that failed.
@@ -92,9 +92,12 @@ impl ClaimRun<'_> {
     }
 
     /// Defers locked rows by switching to batches that work row by row. If such a batch fails too,
-    /// the batch is halved until the locked row is isolated. This row is then deferred alone. The
-    /// worker waits instead in a verification, if the slice may not defer more rows, or if another
-    /// session has locked the whole table.
+    /// the batch is halved until the locked row is isolated, and only this row is deferred. The
+    /// worker waits instead in these cases:
+    ///
+    /// - The slice is a verification.
+    /// - The slice may not defer more rows.
+    /// - Another session has locked the whole table.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {

@@ -38,9 +38,8 @@ use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
 
-/// Minimum time between an attempt to claim that found no slice and the next attempt because of a
-/// notification. Any session can send notifications at any rate, and each notification would
-/// otherwise cost a query.
+/// Minimum time from a claim attempt that found no slice to an attempt that a notification
+/// triggers. Any session can send notifications at any rate, and each attempt costs a query.
 const CALM: Duration = Duration::from_millis(25);
 /// From this attempt on, planning that exceeds its time limit fails the job.
 const PLAN_ATTEMPTS: i32 = 10;

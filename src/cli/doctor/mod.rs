@@ -69,7 +69,8 @@ fn counted(number: usize, what: &str) -> String {
 /// The connection or the check for a pooler failed. Every other error becomes a finding.
 async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
     let session = session::open_to(database).await?;
-    // This check comes first: behind a pooler in transaction mode no other check is reliable.
+    // This check comes first, because no other check is reliable behind a pooler in transaction
+    // mode.
     if server::is_pooled(database).await? {
         found.fail(
             "pooler",

@@ -85,9 +85,10 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     Ok(())
 }
 
-/// Lists the reasons why an executor login is not safe: usually a privilege that a job gains if its
-/// code leaves the role with RESET ROLE. Each reason has a remedy, usually the statement that
-/// revokes the privilege. In this query `current_user` is the role and `session_user` is the login.
+/// Lists the reasons why an executor login is not safe. Usually, the reason is a privilege that a
+/// job gains if its code leaves the role with RESET ROLE. Each reason has a remedy, usually the
+/// statement that revokes the privilege. In this query `current_user` is the role and
+/// `session_user` is the login.
 const EXECUTOR: &str = "
 with login as (select r.*, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = session_user),
 asked as (select r.oid, quote_ident(r.rolname) as quoted from pg_roles r where r.rolname = current_user),
@@ -184,9 +185,9 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
     }
 }
 
-/// Returns the hint for a login that is not safe as an executor. If `remedy` takes privileges from
-/// the login, it could break another application that uses the login. The hint then also names the
-/// alternative, a separate login for the executor.
+/// Returns the hint for a login that is not safe as an executor. A `remedy` that takes privileges
+/// from the login could break another application that uses the login. In this case, the hint also
+/// names the alternative, a separate login for the executor.
 fn remedy_for(role: &str, remedy: &str) -> String {
     if remedy.starts_with("create ") || remedy.starts_with("grant ") || remedy.ends_with("reset all;") {
         return format!("As an administrator: {remedy}");

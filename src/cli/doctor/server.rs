@@ -154,9 +154,9 @@ fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>
 }
 
 /// Returns whether the program connects through a pooler in transaction mode. Opens two connections
-/// and uses them alternately. A pooler in transaction mode gives the second connection the server
-/// session that the first connection has just released, and then gives the first connection another
-/// session. Uses simple queries, because prepared statements fail behind some poolers.
+/// and uses them alternately. Such a pooler gives the second connection the server session that the
+/// first connection has just released, and then gives the first connection another session. Uses
+/// simple queries, because prepared statements fail behind some poolers.
 pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
     let first = session::open_to(database).await?;
     let second = session::open_to(database).await?;

@@ -1,4 +1,4 @@
-//! Formats the table of the signals, which `status` shows below the jobs if one of them is
+//! Formats the table of the signals. `status` shows the table below the jobs if a job is
 //! unfinished.
 
 use tokio_postgres::Row;

@@ -16,7 +16,7 @@ use super::history::{Charts, History, Observation};
 
 /// Age below which a snapshot is not read again.
 const FRESH: Duration = Duration::from_secs(1);
-/// Maximum time that a page waits for a database. Then it shows the last snapshot.
+/// Maximum time that a page waits for a new snapshot before it shows the last one.
 const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// The snapshots of all databases. Cheap to clone.
@@ -123,7 +123,7 @@ impl Board {
     }
 }
 
-/// While this value exists, a task that reads the database is counted. Without this count, a page
+/// Counts one task that reads the database, until the value is dropped. Without this count, a page
 /// would wait for a database that no task reads any more.
 struct Keeper<'a> {
     board: &'a Board,

@@ -65,9 +65,11 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
     offers
 }
 
-/// Returns half of the current rate of the job, or half of its limit if the limit is lower, rounded
-/// to two significant digits, but at least 1. A rate below 2 rows per second counts as not known.
-/// If neither the rate nor the limit is known, returns 1000.
+/// Returns half of the job's current rate, rounded to two significant digits, and at least 1:
+///
+/// - If the job's limit is lower than its rate, returns half of the limit.
+/// - A rate below 2 rows per second counts as unknown. Then also returns half of the limit.
+/// - If there is no limit either, returns 1000.
 fn slower(job: &Job) -> i64 {
     let now = job.rows_per_second.filter(|rate| *rate >= 2.0).or(job.max_rows_per_second).unwrap_or(2000.0);
     let half = (now.min(job.max_rows_per_second.unwrap_or(now)) / 2.0).clamp(1.0, 1e9);
