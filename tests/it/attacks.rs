@@ -1,7 +1,6 @@
 //! Attackers try to gain privileges that they do not have, or to disturb the jobs of other roles.
 //! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
-//! credentials. The server and the daemon also serve other roles. SECURITY.md states what backfilld
-//! promises.
+//! credentials. SECURITY.md states what backfilld promises.
 
 mod crowding;
 mod escape;

@@ -191,8 +191,8 @@ async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The second waiter on a row waits for the first waiter. A session that needs a lock of a waiter
-/// waits for that waiter. The guard must count all of them.
+/// The second waiter on a row waits for the first waiter. A third session waits for a lock that the
+/// first waiter holds. The guard must count all three sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_tree_of_waiting_sessions_is_seen() {
     let cluster = Cluster::with_owner(Options::default()).await;

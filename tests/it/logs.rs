@@ -46,7 +46,7 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
         (&"main".into(), &"j".into(), &0.into(), &"replica_lag".into())
     );
     assert!(one("resumed")["seconds"].as_i64() >= Some(5));
-    // The lag of the replica holds all jobs, so the hold is logged without a job.
+    // The lag of the replica holds all jobs, so the log line about the hold names no job.
     let held = said(&lines, "work held: standby is ");
     assert!(
         (1..=2).contains(&held.len()),

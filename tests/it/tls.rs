@@ -166,7 +166,7 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     // Without a root file, `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
-    // The certificate has the name only as its common name, as in the examples of PostgreSQL's
+    // The certificate names the server only in its common name, as in the examples of PostgreSQL's
     // manual.
     install(authority.issue(&Order::server(&[]))).await;
     open_url(&full).await.unwrap();

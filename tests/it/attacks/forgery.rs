@@ -255,7 +255,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
-    // A role that knows the name of a job can find out the job's state only if it may read the job.
+    // A role can look up a job's state by the job's name only if the role may read the job.
     let state = "select backfill._state_of('of_f')";
     for (who, visible) in [(&alice, true), (&eve, true), (&mallory, false)] {
         assert_eq!(value::<Option<String>>(who, state).await.is_some(), visible);
