@@ -107,8 +107,8 @@ const STAYING: &[(&str, Kind)] = &[
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // A trigger that loses its connection to another server raises this code, although the batch's
-    // own session continues.
+    // A trigger raises this code if it loses a connection to another server. The batch's own
+    // session continues.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),

@@ -303,8 +303,8 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // For 100,000 jobs, the triggers would take minutes. The test therefore disables them, and
-        // itself inserts the plan slices that the triggers would create.
+        // For 100,000 jobs, the triggers would take minutes. The test disables them, and inserts
+        // the plan slices that they would create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
             insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};

@@ -28,8 +28,7 @@ is_ours() { ours | grep -qx "$1"; }
 # A stopped process handles only SIGKILL until it continues.
 for pid in $(ours); do kill -CONT "$pid" 2>/dev/null; done
 
-# The postmaster releases its shared memory only if it shuts down, so send it a request to stop
-# first.
+# Request a shutdown first, because a killed postmaster does not release its shared memory.
 pidfile=$dir/data/postmaster.pid
 if [ -f "$pidfile" ]; then
     pid=$(sed -n 1p "$pidfile")
