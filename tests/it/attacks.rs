@@ -65,8 +65,8 @@ impl Scene {
         daemon
     }
 
-    /// Returns a string for each finding of doctor's executor check, with its mark, message and
-    /// remedy.
+    /// Returns the findings of doctor's executor check. Each string contains the mark, message and
+    /// remedy of one finding.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();

@@ -252,8 +252,8 @@ fn each_backfilld_command_of_the_pages_is_accepted() {
         for (lines, is_block) in [(in_blocks, true), (inline_code(&text), false)] {
             for arguments in invocations(&lines) {
                 let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
-                // Text that names a command without its required arguments only refers to it. The
-                // command must exist.
+                // Text may refer to a command without its required arguments. The command only has
+                // to exist.
                 let error = error.filter(|text| {
                     let incomplete = !is_block && text.contains("required arguments were not provided");
                     let help = Cli::read(line(&[arguments[0].clone(), "--help".to_owned()]));

@@ -78,8 +78,10 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Each entry has a mode, and says which of these connections succeed in this mode: of a role
-    // that must use TLS, of a role that must not use TLS, and to a server without TLS.
+    // Each entry has a mode, and whether each of these connections succeeds:
+    // - a role that may connect only with TLS,
+    // - a role that may connect only without TLS,
+    // - any role, to a server without TLS.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
