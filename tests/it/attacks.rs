@@ -1,7 +1,6 @@
 //! Attackers try to gain privileges that they do not have, or to disturb the jobs of other roles.
 //! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
-//! credentials. The server and the daemon also serve other roles. SECURITY.md states what backfilld
-//! promises.
+//! credentials. SECURITY.md states what backfilld promises.
 
 mod crowding;
 mod escape;
@@ -66,8 +65,8 @@ impl Scene {
         daemon
     }
 
-    /// Returns a string for each finding of doctor's executor check, with its mark, message and
-    /// remedy.
+    /// Returns the findings of doctor's executor check. Each string contains the mark, message and
+    /// remedy of one finding.
     pub async fn doctor(&self) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();

@@ -143,8 +143,8 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
 }
 
 /// A deferred trigger of the job's table runs after the batch's own call of `advance`, in the same
-/// transaction. Even with the token, it could not advance the checkpoint again. The test makes both
-/// calls itself.
+/// transaction. Even with the token, the trigger cannot advance the checkpoint again. The test
+/// makes both calls itself.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;

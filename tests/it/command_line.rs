@@ -155,8 +155,8 @@ async fn small_and_large_values_of_signals_are_readable() {
     }
 }
 
-/// The context of the error is one line for the public function. A command has a second line, for
-/// the function that all commands share.
+/// The context of an error has one line, which names the public function. After a command such as
+/// `pause`, a second line names the function that all commands share.
 #[tokio::test]
 async fn a_refused_call_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

@@ -223,7 +223,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
         from pg_stat_activity where pid = {pid} and backend_xmin is not null or pid = {pid}"
     );
     until_true(&owner, SOON, &format!("select state = 'active' from pg_stat_activity where pid = {pid}")).await;
-    // The waiter's transaction is always recent, and its xmin advances with the other transactions.
+    // `wait` must not hold back vacuum: its transaction is always recent, and its xmin advances.
     let mut xmins = std::collections::BTreeSet::new();
     wait::until(SOON, "the waiter's xmin has had ten values", async || {
         assert!(value::<bool>(&owner, &seen).await, "the waiter keeps a snapshot");

@@ -130,9 +130,9 @@ async fn the_files_that_the_systemd_commands_install_exist() {
     assert!(std::fs::read_to_string(etc.join("backfilld/database-url")).unwrap().starts_with("postgres://"));
 }
 
-/// Returns the SQL statements of a page, in blocks and in the text. In the text, `create index` is
-/// the name of a command; only queries and calls without `...` are whole statements. The block that
-/// creates the roles is left out, because another test runs it.
+/// Returns the SQL statements of a page, from blocks and from inline code. Inline code counts only
+/// if it is a query or a call without `...`, because `create index` in a text only names a command.
+/// The block that creates the roles is left out, because another test runs it.
 fn statements(page: &str) -> Vec<String> {
     let starts_with = |text: &str, verbs: &[&str]| verbs.iter().any(|verb| text.starts_with(verb));
     let text = read(page);
@@ -252,8 +252,8 @@ fn each_backfilld_command_of_the_pages_is_accepted() {
         for (lines, is_block) in [(in_blocks, true), (inline_code(&text), false)] {
             for arguments in invocations(&lines) {
                 let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
-                // Text that names a command without its required arguments only refers to it. The
-                // command must exist.
+                // Text may refer to a command without its required arguments. The command only has
+                // to exist.
                 let error = error.filter(|text| {
                     let incomplete = !is_block && text.contains("required arguments were not provided");
                     let help = Cli::read(line(&[arguments[0].clone(), "--help".to_owned()]));

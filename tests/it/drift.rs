@@ -1,6 +1,6 @@
-//! A table changes while a job walks it or reads from it. The job stops with the reason if the
-//! table, a column that it uses, or the unique index on its key is no longer as planned. Otherwise,
-//! for example after a rewrite of the table, the job continues and misses no row.
+//! A table changes while a job walks it or reads from it. The job fails with the reason if the plan
+//! no longer matches the table, a column that the job uses, or the unique index on its key.
+//! Otherwise, for example after a rewrite of the table, the job continues and misses no row.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
@@ -159,7 +159,7 @@ async fn no_row_is_missed_when_a_batch_waits_for_an_alter_table_that_rewrites() 
 }
 
 /// In this test, the job's expression reads the table that is rewritten. If this table appeared to
-/// be empty, the sum would be null, and the job would store it without an error.
+/// be empty, the job would store null instead of the sum and report no error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_reads() {
     let cluster = installed(Options::default()).await;

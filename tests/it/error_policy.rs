@@ -107,8 +107,8 @@ const STAYING: &[(&str, Kind)] = &[
     ("42703", Kind::Statement),
     ("55000", Kind::Statement),
     ("XX000", Kind::Statement),
-    // A trigger that loses its connection to another server raises this code, although the batch's
-    // own session continues.
+    // A trigger raises this code if it loses a connection to another server. The batch's own
+    // session continues.
     ("08006", Kind::Statement),
     ("0A000", Kind::StalePlan),
     ("BF001", Kind::Refused),
@@ -149,7 +149,8 @@ async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
 }
 
 /// The TLS connection fails before the server sends an SQLSTATE, so a trigger cannot raise this
-/// error. The test `tls::a_job_waits_while_the_servers_certificate_is_expired` uses a server.
+/// error. The test `tls::a_job_waits_while_the_servers_certificate_is_expired` raises it on a real
+/// server.
 #[test]
 fn an_untrusted_connection_is_retried() {
     let error = Error::new(Kind::Tls, "the certificate has expired");
@@ -278,8 +279,8 @@ async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
 }
 
 /// In a deadlock between a batch and the application, the batch reaches its statement_timeout
-/// before the server looks for deadlocks (P16). The application loses no deadlock, and the walk
-/// finishes.
+/// before the server looks for deadlocks (P16). Therefore no statement of the application fails,
+/// and the walk finishes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_that_locks_rows_in_reverse_order_never_loses_a_deadlock() {
     const WALKED: i64 = 2_000;
@@ -387,8 +388,8 @@ async fn a_row_that_stays_locked_is_deferred_logged_once_and_changed_when_it_is_
     assert_eq!(times_logged(&daemon, Kind::LockTimeout), 1, "{}", daemon.output());
 }
 
-/// Rows that raise an error take several attempts to isolate. They are quarantined, and so are rows
-/// that a trigger leaves unchanged.
+/// Rows that raise an error are isolated in several attempts and then quarantined. Rows that a
+/// trigger leaves unchanged are quarantined too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_bad_rows_are_quarantined_and_logged_once() {
     let cluster = installed(Options::default()).await;

@@ -126,8 +126,8 @@ async fn ddl_gets_its_lock_at_once() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// PostgreSQL's planner locks the table too, and may need a long time to evaluate a constant
-/// filter.
+/// PostgreSQL's planner locks the table too. If it evaluates a constant filter, it may hold the
+/// lock for a long time.
 #[tokio::test]
 async fn ddl_does_not_wait_for_planning() {
     let cluster = installed(Options::default()).await;
@@ -191,8 +191,8 @@ async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The second waiter on a row waits for the first waiter. A session that needs a lock of a waiter
-/// waits for that waiter. The guard must count all of them.
+/// The second waiter on a row waits for the first waiter. A third session waits for a lock that the
+/// first waiter holds. The guard must count all three sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_whole_tree_of_waiting_sessions_is_seen() {
     let cluster = Cluster::with_owner(Options::default()).await;
@@ -206,7 +206,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
 
     let pid: i32 = value(&owner, "select pg_backend_pid()").await;
     run(&owner, "begin; update t set n = 1 where id = 1").await;
-    // The guard also watches a second session that blocks no other session.
+    // The guard also watches session `other`, which blocks no other session.
     let other = cluster.owner().await;
     let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
     let mut watched = guard.watch(pid, Duration::from_millis(400));

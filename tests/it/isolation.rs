@@ -145,8 +145,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     })
     .await;
 
-    // The session of a frozen daemon does not block other sessions either. The server finishes the
-    // statements that the daemon has sent, and no transaction stays open.
+    // A frozen daemon's session must not block other sessions. The server finishes the statements
+    // that the daemon has sent, and no transaction stays open.
     table(&cluster, "open_frozen", 2_000).await;
     enqueue(
         &cluster,
@@ -194,8 +194,8 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
 }
 
 /// A late cancel may hit the `commit`. The transaction then stays open, so the daemon must roll it
-/// back and run the batch again. A late cancel may also hit the `begin`. The batch then commits as
-/// a transaction of its own, so the daemon must read the checkpoint before the next batch.
+/// back and run the batch again. A late cancel may also hit the `begin`. The batch then commits
+/// without a transaction block, so the daemon must read the checkpoint before the next batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;

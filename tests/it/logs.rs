@@ -46,7 +46,7 @@ async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
         (&"main".into(), &"j".into(), &0.into(), &"replica_lag".into())
     );
     assert!(one("resumed")["seconds"].as_i64() >= Some(5));
-    // The lag of the replica holds all jobs, so the hold is logged without a job.
+    // The lag of the replica holds all jobs, so the log line about the hold names no job.
     let held = said(&lines, "work held: standby is ");
     assert!(
         (1..=2).contains(&held.len()),
@@ -72,8 +72,8 @@ async fn the_log_level_follows_the_configuration_of_a_running_daemon() {
     daemon.reload("log: {format: json, level: debug}\n");
     wait::until(SOON, "a line is logged at level debug", at_debug).await;
     daemon.reload("log: {format: json, level: warn}\n");
-    // The previous level, debug, applies until the reload is finished. The log therefore contains
-    // this line of level info.
+    // Level debug applies until the reload is finished, so the log contains the line about SIGHUP
+    // at level info.
     wait::until(SOON, "the configuration is reloaded", async || said(&lines(&daemon), "received SIGHUP").len() == 2)
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;

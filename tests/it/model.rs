@@ -51,7 +51,7 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
                 return;
             }
             let case = Arc::new(Case::roll(seed, &server.collations, Kinds::asked()));
-            // Catches a panic so that the other cases still run: a second failure can help to find
+            // After a panic the other cases still run, because a second failure can help to find
             // the cause.
             let tried = AssertUnwindSafe(server.try_case(Arc::clone(&case), "")).catch_unwind().await;
             let wrong = tried.unwrap_or_else(|panic| {

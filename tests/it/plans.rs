@@ -19,9 +19,9 @@ const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set
 /// The additional settings for a walk along a key of mixed directions.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// In the SQL of a batch, the end of the check that the table's triggers have not changed. `true`
-/// means that they may suppress changes. The tables of these tests have no triggers, so the tests
-/// replace `true` with `false`. Otherwise the check would fail.
+/// The end of a check in the SQL of a batch. The check fails if the table's triggers have changed.
+/// `true` means that triggers may suppress changes. The tables of these tests have no triggers, so
+/// the tests replace `true` with `false`. Otherwise the check would fail.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {
@@ -303,8 +303,8 @@ async fn claiming_costs_the_same_among_a_hundred_thousand_jobs() {
     run(&owner, "create table t (id int primary key, a int)").await;
     let mut costs = Vec::new();
     for (from, to) in [(1, 10), (11, 100_000)] {
-        // For 100,000 jobs, the triggers would take minutes. The test therefore disables them, and
-        // itself inserts the plan slices that the triggers would create.
+        // For 100,000 jobs, the triggers would take minutes. The test disables them, and inserts
+        // the plan slices that they would create.
         run(&owner, &format!("alter table backfill.job disable trigger user; alter table backfill.slice disable trigger user;
             insert into backfill.job (name, relation, target, set_sql, run_as) select 'j' || i, 't'::regclass, 'public.t', 'a = 1', 'owner' from generate_series({from}, {to}) i;
             insert into backfill.slice (job_id, kind, run_as, state) select id, 'plan', 'owner', 'ready' from backfill.job where id >= {from};

@@ -68,8 +68,7 @@ async fn retention_removes_old_details_and_keeps_the_result() {
             .map(|part| part.split_once(',').map_or(part, |(_, rest)| rest).to_owned())
             .collect::<String>()
     };
-    // The view computes the progress of a failed job from the slices, so this progress is the only
-    // value that may change.
+    // Only the progress of a failed job may change, because the view computes it from the slices.
     assert_eq!(percent(&value::<String>(&owner, JOBS).await), percent(&before));
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;

@@ -494,14 +494,14 @@ async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let _daemon = daemon(&cluster).await;
-    // The job runs until the view shows the signal, because without a job the daemon publishes its
+    // The job must run until the view shows the signal. Without a job, the daemon publishes its
     // readings only once a minute.
     run(&owner, "select backfill.enqueue('j', 't', 'a = 1', options => '{\"max_rows_per_second\": 100}')").await;
     let reported = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
     until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner;'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
-    // The extension is not installed, so the signal does not exist and is not reported as
-    // unreadable.
+    // The extension is not installed, so the view has no row for the signal, not even an unreadable
+    // one.
     assert_eq!(shown(&owner, "statement_time").await, "");
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;

@@ -157,8 +157,8 @@ async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_chang
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
     )
     .await;
-    // The rows of t_1, which the job has changed, are copied to table moved, which takes the place
-    // of t_1. Partition t_2 is detached, and attached again below.
+    // The job has changed the rows of t_1. They are copied to table moved, and this table replaces
+    // partition t_1. Partition t_2 is detached, and attached again below.
     run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
         alter table t attach partition moved for values from (0) to (400); commit").await;
     until_true(

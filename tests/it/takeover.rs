@@ -259,9 +259,9 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
-    // A worker reaches this failpoint at the end of each claim. The first claim to end is that of
-    // the planning, and the second is that of the slice that fails. The third is that of the slice
-    // whose worker waits for the application's rows. This claim ends 3 s late.
+    // A worker reaches this failpoint at the end of each claim. The claim of the plan slice ends
+    // first, and the claim of the slice that fails ends second. The third claim belongs to the
+    // worker that waits for the application's rows, and ends 3 s late.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

@@ -19,7 +19,7 @@ async fn a_standby_that_does_not_replay_holds_jobs_until_it_does() {
     let standby = Standby::of(&cluster).await;
     standby.wait_caught_up(SOON).await;
     let _daemon = daemon(&cluster).await;
-    // An idle primary holds no job, however old the standby's last transaction is.
+    // While the primary is idle, no job is held, however old the standby's last transaction is.
     until_true(&owner, SOON, "select count(*) > 0 from backfill.signals where source = 'standby'").await;
     assert!(!value::<bool>(&owner, "select bool_or(holding) from backfill.signals").await);
     run(&owner, "select backfill.enqueue('quick', 't', 'a = 0', 'id <= 10 and a is null')").await;

@@ -78,9 +78,10 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Each entry has a mode and three answers. Can a role that may connect only with TLS connect?
-    // Can a role that may connect only without TLS connect? Is a connection to a server without TLS
-    // possible?
+    // Each entry has a mode, and whether each of these connections succeeds:
+    // - a role that may connect only with TLS,
+    // - a role that may connect only without TLS,
+    // - any role, to a server without TLS.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -166,7 +167,7 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     // Without a root file, `require` does not check the certificate.
     open_url(&url(&cluster, "owner", "localhost", "sslmode=require")).await.unwrap();
 
-    // The certificate has the name only as its common name, as in the examples of PostgreSQL's
+    // The certificate names the server only in its common name, as in the examples of PostgreSQL's
     // manual.
     install(authority.issue(&Order::server(&[]))).await;
     open_url(&full).await.unwrap();
@@ -202,8 +203,8 @@ async fn client_certificates_are_accepted_or_refused_with_the_reason() {
         (Kind::Authentication, "connection requires a valid client certificate")
     );
 
-    // With TLS 1.3, the handshake is complete for the client before the server has checked the
-    // client certificate. With TLS 1.2, it is complete only afterwards.
+    // With TLS 1.3, the client completes the handshake before the server has checked the client
+    // certificate. With TLS 1.2, the server checks the certificate first.
     for more in ["", "&ssl_max_protocol_version=TLSv1.2"] {
         let (foreign, foreign_key) = other.client_files("foreign", &other.issue(&Order::client("certified")));
         let error = refusal(&with(&foreign, &foreign_key, more)).await;

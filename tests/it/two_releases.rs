@@ -25,7 +25,7 @@ fn earlier() -> PathBuf {
 }
 
 /// Returns the environment that makes this binary act as the later release. The environment is
-/// empty if this release is the later one.
+/// empty if `BACKFILLD_PREVIOUS` is set, because this binary already is the later release then.
 fn later_environment() -> Vec<(&'static str, &'static str)> {
     if previous().is_some() { Vec::new() } else { vec![(PLAY_NEXT, "1")] }
 }

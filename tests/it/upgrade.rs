@@ -183,7 +183,7 @@ async fn every_public_object_has_a_comment() {
         union all select format('%s.%s', c.relname, a.attname) from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0
           where c.relnamespace = 'backfill'::regnamespace and (c.relkind = 'v' or c.relname = 'quota') and c.relname !~ '^_' and col_description(c.oid, a.attnum) is null) x";
     assert_eq!(value::<String>(&owner, silent).await, "");
-    // The assertion above is valid only if the query finds an object without a comment.
+    // Shows that the assertion above can fail: the query finds an object without a comment.
     run(&owner, "comment on column backfill.jobs.name is null").await;
     assert_eq!(value::<String>(&owner, silent).await, "jobs.name");
 }

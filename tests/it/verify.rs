@@ -150,9 +150,9 @@ async fn a_proof_by_expression_is_refused_if_nothing_can_be_compared() {
         let refusal = refused(&owner, &call).await;
         assert_eq!(refusal.message, "verify = expression is not possible for these expressions");
     }
-    // `enqueue` cannot classify these expressions, so it accepts the jobs. When the daemon plans
-    // the jobs, it can classify the expressions. It then fails the jobs, and does not choose
-    // another way to verify them.
+    // `enqueue` cannot classify these expressions, so it accepts the jobs. The daemon classifies
+    // the expressions when it plans the jobs. It then fails the jobs instead of verifying them in
+    // another way.
     let _daemon = daemon(&cluster).await;
     run(
         &owner,

@@ -398,7 +398,7 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     transaction.execute("delete from orders where id = $1", &[&order]).await?;
                     return Ok((order, 0, 0));
                 }
-                // The application changes the order first, or its items first.
+                // Some transactions change the order first, and others change its items first.
                 2..=4 => {
                     let add = "update orders set total = total + $2, writes = writes + 1 where id = $1";
                     if transaction.execute(add, &[&order, &amount]).await? == 0 {
@@ -437,8 +437,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     book.made.insert(id);
                 }
             }
-            // A writer may conflict with another writer or with the job. It then gets a
-            // serialization failure or a deadlock, or its order has been deleted.
+            // A writer may conflict with another writer or with the job. The writer then gets a
+            // serialization failure or a deadlock, or finds that its order has been deleted.
             Err(error) => {
                 let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
                 assert!(["40001", "40P01", "23503"].contains(&code.as_str()), "{error:?}");
@@ -506,7 +506,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
         enqueue(
             &cluster,
             "orders",
-            // Orders without items are filled too. Otherwise the application would add to null.
+            // `coalesce` fills orders without items, because the application could not add to a
+            // null total.
             "total = (select coalesce(sum(i.amt), 0) from items i where i.order_id = orders.id), fills = fills + 1",
             r#"{"slices": 3, "max_rows_per_second": 600, "max_batch_rows": 60}"#,
         )

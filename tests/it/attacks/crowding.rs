@@ -5,7 +5,7 @@ use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
 /// A direct insert cannot create a job that the daemon cannot parse. If such a job exists
-/// nevertheless, it must not be claimed again and again before other jobs.
+/// nevertheless, the daemon must not claim it repeatedly instead of other jobs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unreadable_job_does_not_delay_other_jobs() {
     let scene = Scene::set().await;

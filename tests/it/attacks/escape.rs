@@ -4,8 +4,8 @@
 //!
 //! Function `steal` is such code. It tries many ways to leave its role. Each time, it then tries to
 //! access objects of the control login and of other roles. It also tries to do what only a
-//! superuser may do. It reports to the server's log, because a batch that fails rolls back its
-//! writes.
+//! superuser may do. `steal` reports to the server's log, because a failed batch would roll back a
+//! report in a table.
 
 use std::collections::BTreeSet;
 
@@ -120,8 +120,8 @@ const WAYS: &[(&str, &str, &str, &str)] = &[
     ("default_value", "alter table default_value alter a set default steal('default_value')", "a = default", ""),
 ];
 
-/// Reads from the log in which ways the executor's login ran `steal`. Also returns a line for each
-/// statement of `steal` that should have been refused but was not.
+/// Returns the ways in which the executor's login ran `steal`, according to the log. Also returns a
+/// line for each statement of `steal` that the server should have refused but executed.
 fn tried_and_taken(log: &str) -> (BTreeSet<String>, Vec<String>) {
     let after = |mark: &str| {
         let mark = format!("{mark} ");
@@ -145,8 +145,9 @@ async fn enqueue_all(scene: &Scene) {
             run(&e, setup).await;
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
-        // PostgreSQL evaluates constant expressions during enqueue. `steal` then leaves the session
-        // in role `e`, of which mallory is a member anyway. Each way gets a new session of mallory.
+        // During enqueue, PostgreSQL evaluates constant expressions in mallory's session. `steal`
+        // then leaves this session in role `e`, of which mallory is a member anyway. Each way
+        // therefore gets a new session.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;
@@ -214,10 +215,9 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// Doctor reports what an executor's login has in addition to its one role. It also reports a login
-/// that is not a direct member of this role. The list below contains these cases. If a case has a
-/// remedy, doctor prints it. The test undoes most cases with their remedies. At the end doctor
-/// finds no fault.
+/// An executor's login should be a direct member of its one role and have nothing else. Doctor
+/// reports each deviation, and prints a remedy if there is one. The test undoes most deviations
+/// with these remedies. At the end doctor finds no fault.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

@@ -228,8 +228,8 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     }
     // Function `leak` is cheaper than the visibility condition of the views. If a view were not a
     // security barrier, the server would evaluate `leak` first, and its error would reveal the
-    // rows. View `jobs` is a UNION ALL, which the planner flattens even if the view is a security
-    // barrier. Both parts select from view `_visible`, which must therefore be a barrier too.
+    // rows. The planner flattens view `jobs`, a UNION ALL, even if the view is a security barrier.
+    // Both parts select from view `_visible`, so `_visible` must be a barrier too.
     run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
     for view in [
         "row_errors where leak(message)",
@@ -255,7 +255,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
             assert_eq!(refused(who, &format!("select backfill.{verb}")).await.sqlstate, "42501", "{verb}");
         }
     }
-    // A role that knows the name of a job can find out the job's state only if it may read the job.
+    // A role can look up a job's state by the job's name only if the role may read the job.
     let state = "select backfill._state_of('of_f')";
     for (who, visible) in [(&alice, true), (&eve, true), (&mallory, false)] {
         assert_eq!(value::<Option<String>>(who, state).await.is_some(), visible);

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{refused, run, value};
 
-/// Pieces of fragments. The server and `backfill._lex` could read some of them differently. Without
-/// the plain pieces, hardly any generated fragment could be parsed.
+/// Pieces of fragments. The server and `backfill._lex` might parse some of them differently. The
+/// others are plain, because otherwise hardly any generated fragment would be valid.
 const PIECES: &[&str] = &[
     "'",
     "''",
@@ -87,7 +87,7 @@ const PIECES: &[&str] = &[
 ];
 
 /// Returns a description if a fragment reaches beyond its parentheses. This is the case if the
-/// server finds other columns than those that the test wrote, a parameter, or a second command.
+/// server finds a parameter, a second command, or columns other than the two that the test names.
 async fn reaches_beyond(client: &Client, fragment: &str) -> Option<String> {
     match client.prepare(&format!("select (\n{fragment}\n) as backfill_one, 4711 as backfill_two")).await {
         Ok(statement) => {
@@ -125,8 +125,8 @@ async fn an_accepted_fragment_never_reaches_beyond_its_parentheses() {
         }
     }
     assert_eq!(beyond, [] as [String; 0]);
-    // Without this check, the test would also pass if `_lex` refused every fragment, or if no
-    // fragment reached beyond its parentheses.
+    // The test proves nothing if `_lex` refuses every fragment, or if no generated fragment reaches
+    // beyond its parentheses.
     assert!(
         passed > cases / 50 && open > 0,
         "{passed} passed, {open} would reach beyond their parentheses, of {cases}"
@@ -138,8 +138,7 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
     let scene = Scene::set().await;
     let client = scene.client("ctl").await;
     for (fragment, why) in [
-        // A string with escapes continues in the quotes on the next line, and escapes apply there
-        // too.
+        // If an escape string continues in quotes on the next line, escapes apply there too.
         ("e'x'\n'\\' || $1 || '", "continues in a second quote"),
         ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quote"),
         // Each character that is not ASCII, even an emoji or a no-break space, can be part of a

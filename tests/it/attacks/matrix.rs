@@ -1,6 +1,6 @@
 //! Tests the privileges in schema backfill. The table in SECURITY.md has a row for each object that
 //! is not internal, and a column for each role. If a cell is empty, the role has no privilege on
-//! the object. Otherwise it has at least one. PUBLIC has no privileges.
+//! the object. Otherwise the role has at least one. PUBLIC has no privileges.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,8 +78,9 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_pa
     assert_eq!(count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')").await, 0);
     assert_eq!(count("select count(*) from pg_class where relnamespace = 'backfill'::regnamespace and relkind in ('r', 'v') and has_table_privilege('nobody_here', oid, 'select, insert, update, delete')").await, 0);
     let loose = "select string_agg(proname, ' ' order by proname) from pg_proc where pronamespace = 'backfill'::regnamespace and not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false)";
-    // The first four functions read the caller's settings and pass them on. A procedure that
-    // commits (`wait`) cannot have settings.
+    // The first four functions read the caller's `search_path`, so they must not set it themselves.
+    // Procedure `wait` commits, and PostgreSQL does not allow a procedure with a SET clause to
+    // commit.
     assert_eq!(
         scene.cluster.value::<String>("postgres", "app", loose).await,
         "_caller_settings enqueue enqueue_delete preview wait"

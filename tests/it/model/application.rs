@@ -25,8 +25,8 @@ pub struct Report {
     pub deleted: bool,
     /// The application assigned `c` its value, or updated `c` together with `src`.
     pub filled: bool,
-    /// The last time at which the application made the row need work: it inserted the row, changed
-    /// its key or cleared its value.
+    /// The last time at which the application inserted the row, changed its key or cleared its
+    /// value. After such a write, the job may have to change the row.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }

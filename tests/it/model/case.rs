@@ -420,7 +420,7 @@ fn audit(target: &str) -> String {
     )
 }
 
-/// Creates a trigger that does not allow daemons to change these rows: it raises an error or
+/// Creates a trigger that prevents daemons from changing these rows: it raises an error or
 /// suppresses the change.
 fn bad_rows(dice: &mut Dice, target: &str, tags: &[i64]) -> String {
     let rows: Vec<String> = tags

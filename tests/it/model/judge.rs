@@ -20,7 +20,7 @@ struct Found {
     s: i64,
     /// The row's key is above the upper bound that planning fixed.
     beyond: bool,
-    /// Those of the columns `pad`, `toasted` and `doubled` that exist have the expected values.
+    /// The columns `pad`, `toasted` and `doubled` have the expected values, if they exist.
     whole: bool,
 }
 
@@ -71,10 +71,10 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     wrong
 }
 
-/// Returns everything that is wrong when the job has failed because of `bad` rows. The job's row
-/// errors must name those of the bad rows that need a change, and no other rows. The bad rows must
-/// be unchanged. Rows that the application inserted after the job was enqueued, or whose key it
-/// changed, are not checked. The application must not be writing.
+/// Returns everything that is wrong after the job has failed because of `bad` rows. The job's row
+/// errors must name exactly the bad rows that need a change. The bad rows must be unchanged. A row
+/// is not checked if the application inserted it after the job was enqueued or changed its key. The
+/// caller must stop the application's writes first.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();

@@ -186,8 +186,8 @@ impl Key {
 
 impl Column {
     /// Returns whether a table with a unique index on the column can be hash-partitioned by it.
-    /// This needs a type with a hash function, and the column and the index must have the same
-    /// collation. For simplicity, columns with an explicit collation are left out.
+    /// Hash partitioning needs a type with a hash function, and the column and the index must have
+    /// the same collation. For simplicity, columns with an explicit collation are left out.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }

@@ -99,7 +99,7 @@ impl Proxy {
         self.shared.faults.send_modify(|faults| faults.swallow = true);
     }
 
-    /// Returns the number of the server's bytes that have been dropped so far.
+    /// Returns how many bytes of the server's responses have been dropped so far.
     pub fn swallowed(&self) -> u64 {
         self.shared.swallowed.load(Ordering::SeqCst)
     }

@@ -1,5 +1,5 @@
-# When the process that created a directory of the testbed ends, or closes its end of the pipe,
-# kills every process in the directory and removes the directory.
+# Removes a directory of the testbed and kills every process in it. Starts when the creator of the
+# directory ends, or closes its end of the pipe.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
 # pipe closes whenever the creator ends, even by SIGKILL. The word "keep" on the pipe means that the
@@ -28,8 +28,7 @@ is_ours() { ours | grep -qx "$1"; }
 # A stopped process handles only SIGKILL until it continues.
 for pid in $(ours); do kill -CONT "$pid" 2>/dev/null; done
 
-# The postmaster releases its shared memory only if it shuts down, so send it a request to stop
-# first.
+# Request a shutdown first, because a killed postmaster does not release its shared memory.
 pidfile=$dir/data/postmaster.pid
 if [ -f "$pidfile" ]; then
     pid=$(sed -n 1p "$pidfile")

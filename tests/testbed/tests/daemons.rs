@@ -1,4 +1,4 @@
-//! Tests of child processes: a test can start, freeze, terminate and kill one, and can read its
+//! Tests that the testbed can start, freeze, terminate and kill a child process, and read its
 //! output. A shell script takes the place of the daemon.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

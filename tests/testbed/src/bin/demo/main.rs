@@ -169,7 +169,7 @@ async fn story(binary: &Path) -> Result<(), SetupError> {
 async fn make_orders(owner: &Client, rows: i64) -> Result<(), SetupError> {
     owner.batch_execute(TABLE).await?;
     owner.execute(ROWS, &[&rows]).await?;
-    // A table that has been in use has statistics and a visibility map.
+    // Like a table that has been in use, the table needs statistics and a visibility map.
     owner.batch_execute("vacuum (analyze) public.orders").await?;
     Ok(())
 }
