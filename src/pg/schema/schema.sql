@@ -1914,7 +1914,8 @@ CREATE FUNCTION backfill._name_job(hint text, name text) RETURNS text
     AS $$
   select regexp_replace(replace(replace(hint, 'backfill.tune(name, ', format('select backfill.tune(%L, ', name)), 'backfill.wait', format('call backfill.wait(%L)', name)),
                         'backfill\.(pause|resume|cancel|approve|retry|rerun|forget)\M(?!\()',
-                        -- In a replacement, a backslash has a meaning of its own.
+                        -- The replacement text of regexp_replace is not literal: a backslash must
+                        -- be doubled.
                         format('select backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
 $$;
 
@@ -2144,10 +2145,9 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- If the sample has only a part of the table, and the statistics roughly agree with it, the
-  -- statistics are used, because they are more precise. The planning of a job does the same. The
-  -- statistics are also used if the sample was cut short. Otherwise the sample is used, because it
-  -- is current.
+  -- Use the statistics if the sample was cut short. Also use them if the sample has only a part of
+  -- the table and roughly agrees with the statistics, because the statistics are more precise. The
+  -- planner of the daemon makes the same choice. Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -2359,7 +2359,6 @@ begin
       update backfill.job j set pruned_at = clock_timestamp() where j.id = c.id;
     end if;
   end loop;
-  -- Remove old slices of earlier runs of jobs that were rerun.
   if gone < batch then
     delete from backfill.slice s where s.id in (
       select x.id from backfill.job j join backfill.slice x on x.job_id = j.id and x.run < j.run
@@ -3074,8 +3073,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- Right after their change, at least as many rows of the walk still matched the filter with
-      -- their new values (unresolved rows). They are not a failure.
+      -- The walk counted at least as many unresolved rows, which still match the filter with their
+      -- new values. Unresolved rows do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -3099,8 +3098,8 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Unless the walk missed them, these rows were inserted, or written again, after the walk had
-      -- passed their keys. A sweep walks the range again to change them.
+      -- Either the walk missed these rows, or they were written after the walk had passed their
+      -- keys. A sweep walks the range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -3605,7 +3604,7 @@ begin
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then each function and operator is written with its schema, because the
+  -- the settings. Until then, each function and operator is written with its schema. Otherwise the
   -- job's search_path could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)
@@ -3932,7 +3931,8 @@ begin
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      -- The texts consist of number, name, type, modifier, collation and kind of generation.
+      -- A fingerprint contains the number, name, type, type modifier, collation and kind of
+      -- generation of each column.
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
