@@ -5,8 +5,7 @@
 #   docker build -t backfilld .                                        # also buildah bud, podman build
 #   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base image that has cargo, and the musl target or rustup
 #
-# Only the image format of Docker supports a health check. Build with `--format docker` in buildah
-# and podman. Otherwise they drop the health check.
+# buildah and podman need `--format docker`. Their default format (OCI) drops the health check.
 
 # Pin the base image by digest if builds must be reproducible to the byte. The base image must
 # contain the toolchain of rust-toolchain.toml.

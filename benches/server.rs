@@ -18,8 +18,8 @@ pub fn wanted(part: &str) -> bool {
 }
 
 /// Starts a server with the settings of a small production machine. Timed checkpoints are 30
-/// minutes apart, and most measurements start after a forced checkpoint, so that hardly any timed
-/// checkpoint falls into a measurement.
+/// minutes apart, and most measurements start after a forced checkpoint. A timed checkpoint
+/// therefore rarely falls into a measurement.
 pub async fn cluster() -> Cluster {
     let options = Options::default()
         .fsync()

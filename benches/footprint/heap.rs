@@ -34,7 +34,7 @@ struct Seen {
 pub async fn measure(cluster: &Cluster) {
     let (rows, turns) = (number("ROWS", 1_000_000), number("TURNS", 3));
     let owner = cluster.owner().await;
-    // The way without a `vacuum` option is the single UPDATE.
+    // `None` stands for the single UPDATE.
     let mut ways = [("one UPDATE", None), ("`vacuum: off`", Some("off")), ("`vacuum: run`", Some("run"))];
     let mut seen = [Seen::default(), Seen::default(), Seen::default()];
     let names = ways.map(|(name, _)| name);

@@ -91,8 +91,8 @@ impl Application {
 async fn session(client: Client, number: u64, rows: i64, start: Instant, pace: Duration, shared: Arc<Shared>) {
     let (read, update) = (client.prepare(READ).await.unwrap(), client.prepare(UPDATE).await.unwrap());
     let mut ticks = tokio::time::interval_at(start, pace);
-    // A late statement starts at once, and its waiting time counts as latency. Real users do not
-    // slow down either when the database does.
+    // A late statement starts at once, and its waiting time counts as latency. Real users also keep
+    // sending requests when the database is slow.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut free_since = start;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);

@@ -1,4 +1,4 @@
-//! The settings: the ways of filling the column. The bench compares them.
+//! The settings that the bench compares. Each setting fills the column in another way.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Measures by how much a walk slows down because of rows that are locked or cannot be changed.
+//! Measures how much rows that are locked or cannot be changed slow a walk down.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;
@@ -116,8 +116,8 @@ async fn refused_are_the_bad(owner: &Client, name: &str, bad: i64) {
     );
 }
 
-/// Waits until at least this many rows have been changed, and polls 20 times per second for this.
-/// Returns the number of seconds since the planner's claim.
+/// Waits until at least this many rows have been changed. Returns the number of seconds since the
+/// planner's claim.
 async fn others_done(owner: &Client, name: &str, rows: i64) -> f64 {
     wait::until_ok(LONG, "all other rows are changed", async || {
         tokio::time::sleep(Duration::from_millis(50)).await;

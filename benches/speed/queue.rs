@@ -1,5 +1,5 @@
-//! Measures what a job costs besides the changes of its rows: the time to its first batch, a claim
-//! and a checkpoint.
+//! Measures the costs of a job other than the changes of its rows: the time to its first batch, a
+//! claim and a checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;
@@ -32,8 +32,8 @@ fn millis(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e3
 }
 
-/// Measures the time from before the call of `enqueue` until the first batch is committed. For a
-/// slice with a single batch, this commit is the end of the slice.
+/// Measures the time from the call of `enqueue` to the commit of the first batch. Each job has a
+/// single batch, so this commit also ends the slice.
 pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     const FIRST: &str = "select extract(epoch from s.finished_at - $2::text::timestamptz)::float8 * 1000
         from backfill.slice s join backfill.job j on j.id = s.job_id where j.name = $1 and s.kind = 'walk' and s.finished_at is not null";

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_postgres::Client;
 
-/// Autovacuum is off, because it would run during some runs and not during others.
+/// Autovacuum is off, because it would otherwise work during some runs only.
 const TABLE: &str = "
 drop table if exists public.orders;
 create table public.orders (
@@ -35,8 +35,8 @@ const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8,
 /// Long enough for a large table on a slow disk.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// The speed in each turn relative to the single UPDATE. 1.0 means the same speed, and a larger
-/// ratio means that the job is faster.
+/// The speed in each turn relative to the single UPDATE. If the ratio is above 1.0, the job is
+/// faster.
 pub struct Ratios {
     one: Sample,
     two: Sample,

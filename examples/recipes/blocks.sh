@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Checks that the code blocks in docs/recipes are the text of the files that check.sh runs. If a code
-# block follows a line
+# Checks that the code blocks in docs/recipes are equal to the files that check.sh runs. If a code
+# block follows a line like
 #     <!-- same as examples/recipes/psql/expand.sql -->
-# it must be the text of that whole file. `blocks.sh --write` copies the text of the files into the
-# docs.
+# the code block must be the text of the whole file. `blocks.sh --write` copies the text of the
+# files into the docs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 

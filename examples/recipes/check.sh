@@ -5,9 +5,12 @@
 #   examples/recipes/check.sh            runs each recipe whose tool is installed, and prints why others are skipped
 #   examples/recipes/check.sh psql ci    runs only these recipes; a recipe whose tool is missing fails
 #
-# PYTHON names the interpreter that has Django and Alembic (default: python3), BACKFILLD the daemon
-# (default: target/debug/backfilld), and PG_BINDIR the directory of the server's binaries. VERBOSE=1
-# prints the output of the commands. The script needs psql. It removes its server and its files.
+# The script needs psql. It removes its server and its files. It reads these variables:
+#
+# - PYTHON: the Python interpreter that has Django and Alembic (default: python3)
+# - BACKFILLD: the daemon (default: target/debug/backfilld)
+# - PG_BINDIR: the directory of the server's binaries
+# - VERBOSE=1: print the output of the commands
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
