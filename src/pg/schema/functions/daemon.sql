@@ -26,8 +26,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Queued jobs that were enqueued without run_as, and whose role no executor serves, will now
-    -- run as the role of the only url. Their submitters must be allowed to run jobs as that role.
+    -- A queued job moves to the role of the only url if it was enqueued without run_as and no
+    -- executor serves its role. Its submitter must be allowed to run jobs as the new role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as

@@ -149,8 +149,8 @@ $$;
 
 -- Makes the server parse and plan a statement under the job's search_path, as the role run_as. The
 -- caller must be able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor
--- accepts only one statement. Between the two changes to search_path, each function and operator is
--- written with its schema. Otherwise the job's search_path could find an object of the user first.
+-- accepts only one statement. While the job's search_path is set, the function names each function
+-- and operator with its schema. Otherwise the server could find an object of the user first.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

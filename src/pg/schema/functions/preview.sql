@@ -154,8 +154,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
              -- Triggers that implement a constraint, such as a foreign key, are left out.
-             -- tgisinternal cannot distinguish these triggers from others, because up to PostgreSQL
-             -- 14 a partition's copy of a trigger counts as internal, too.
+             -- tgisinternal does not identify these triggers, because in PostgreSQL 14 and earlier
+             -- it is also set for a partition's copy of a trigger.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -219,9 +219,12 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- Use the statistics if the sample was cut short. Also use them if the sample has only a part of
-  -- the table and roughly agrees with the statistics, because the statistics are more precise. The
-  -- planner of the daemon makes the same choice. Otherwise use the sample, because it is current.
+  -- Use the statistics in these cases. The planner of the daemon makes the same choice.
+  -- - The sample was cut short.
+  -- - The sample has only a part of the table and roughly agrees with the statistics, which are
+  --   more precise.
+  --
+  -- Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);

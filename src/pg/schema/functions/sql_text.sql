@@ -219,7 +219,7 @@ end $$;
 
 -- Returns the reason why the expressions cannot be compared with the values that they assigned, or
 -- null if their text shows no reason. The function reports only certain cases: a word counts as a
--- column name only if it can have no other meaning at its place. The planner detects the other
+-- column name only if it can have no other meaning in its position. The planner detects the other
 -- cases.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
