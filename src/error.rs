@@ -272,8 +272,8 @@ fn own(error: &tokio_postgres::Error) -> Option<&Error> {
         if let Some(own) = cause.downcast_ref() {
             return Some(own);
         }
-        // The wrapped error is checked first, because `source` of an I/O error skips it and returns
-        // its cause.
+        // The wrapped error is checked first. `source` of an I/O error skips the wrapped error and
+        // returns the cause of the wrapped error.
         if let Some(own) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref()) {
             return Some(own);
         }

@@ -40,7 +40,8 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// Formats a number of seconds. A negative number, which clocks that differ can cause, counts as 0.
+/// Formats a number of seconds. A negative number counts as 0. Clocks that differ can cause
+/// negative numbers.
 pub fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }

@@ -25,7 +25,7 @@ const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
 /// The progress of each job at the last observation, and the time of its last progress. `work`
-/// counts the rows that the walk passed, retried rows, sweeps and the verification.
+/// counts the rows that the walk, the retries, the sweeps and the verification have passed.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,

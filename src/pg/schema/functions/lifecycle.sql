@@ -318,8 +318,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many unresolved rows. These rows still match the filter with
-      -- their new values. Unresolved rows do not make the job fail.
+      -- The walk counted at least as many unresolved rows as the verification found. Unresolved
+      -- rows still match the filter with their new values. They do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;

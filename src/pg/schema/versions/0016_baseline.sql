@@ -28,9 +28,9 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- The run_as argument of the caller. If it is null, enqueue derived run_as. When a daemon with a
-  -- single URL registers, it changes run_as of a queued job if run_as was derived and has no
-  -- executor.
+  -- The run_as argument of the caller. If it is null, run_as was derived. When a daemon with a
+  -- single URL registers, it changes the run_as of each queued job whose run_as was derived and has
+  -- no executor.
   run_as_asked      name,
   -- A submitter may not insert into this column, so the value cannot be forged.
   enqueued_by       name        not null default current_user,
