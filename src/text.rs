@@ -63,7 +63,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Escapes untrusted text as [`printable`] does, but keeps line breaks and tabs.
+/// Escapes untrusted text in the same way as [`printable`], but keeps line breaks and tabs.
 pub fn printable_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for part in text.split_inclusive(['\n', '\t']) {

@@ -1,6 +1,6 @@
-//! Accepts connections, and limits their number, their duration and the size of a request. Without
-//! these limits, any client that reaches the port could block Prometheus and the probes, or exhaust
-//! the memory, even without a token.
+//! Accepts connections, and limits their number, their duration and the size of a request. A client
+//! needs no token to open a connection. Without these limits, any client that reaches the port
+//! could block Prometheus and the probes, or exhaust the memory.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

@@ -8,10 +8,10 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
--- Checks that the table, its columns and its key are as planned. Each batch calls the function
--- inside its statement, which already holds the lock on the table. A prepared statement resolves
--- names again after a change to the table. Without this check the statement could then change
--- another column, or another table, without an error (P5).
+-- Checks that the table, its columns and its key are as planned. The statement of each batch calls
+-- the function while it already holds the lock on the table. If a table has changed, the server
+-- resolves the names in a prepared statement again. Without this check, the statement could then
+-- change another column, or another table, without an error (P5).
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -182,9 +182,9 @@ begin
 end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
--- Does what advance does, and also defers or quarantines rows in the same transaction. locked is
--- the list of rows to defer: [[value of each key column, as text]]. Each element of quarantined has
--- the same format as the failure argument of _quarantine_row.
+-- Moves the checkpoint in the same way as advance, and defers or quarantines rows in the same
+-- transaction. locked is the list of rows to defer: [[value of each key column, as text]]. Each
+-- element of quarantined has the same format as the failure argument of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

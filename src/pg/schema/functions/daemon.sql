@@ -60,8 +60,8 @@ begin
 end $$;
 
 -- Renews the registration of a daemon and the leases that it still holds, in one round trip. held
--- is [{"slice", "token", "rate", "reason", "text"}]. If a slice is not in the result, the daemon
--- has lost the slice.
+-- is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice of held that is
+-- not in the result.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

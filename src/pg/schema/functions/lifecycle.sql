@@ -1,9 +1,10 @@
 -- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
 -- decides which slices can be claimed. The caller of _schedule_slices must have locked the job.
 
--- Sets the state of each unclaimed slice of a job's current run. A slice that can be claimed now is
--- ready. A slice that can be claimed later without a command is held, with due_at. A slice that can
--- be claimed only after a command is held, without due_at.
+-- Sets the state of each unclaimed slice of a job's current run:
+-- - ready, if the slice can be claimed now
+-- - held, with due_at, if the slice can be claimed later without a command
+-- - held, without due_at, if the slice can be claimed only after a command
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -3,16 +3,16 @@
 
 -- Returns the average rate of at most 20 of the latest jobs of this database, in rows per second,
 -- and the number of these jobs. Only jobs that ended in the last 30 days and scanned at least 1,000
--- rows count. If any of the latest jobs were on the given table, only those count. The function
--- runs with the privileges of the schema's owner, so that its callers need no access to the jobs of
--- others.
+-- rows count. If any of these jobs were on the given table, only the jobs on this table count. The
+-- function runs with the privileges of the schema's owner, so that its callers need no access to
+-- the jobs of others.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job is left out if it was paused or retried, or if all work was paused while it
-             -- ran, because its working time is not known.
+             -- Leave out jobs whose working time is not known: jobs that were paused or retried,
+             -- and jobs that ran while all work was paused.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
