@@ -1,4 +1,4 @@
--- Returns whether a row with this xmin was written after the snapshot. The result has two limits:
+-- Returns whether a row with this xmin was written after the snapshot. The result is not exact:
 -- - An xmin has only the lower 32 bits of a transaction ID. The function assumes that the latest
 --   transaction with these bits wrote the row. A frozen row keeps its xmin. If a transaction since
 --   planning has the same 32 bits, the function returns true for the frozen row.
