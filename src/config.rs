@@ -41,8 +41,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     #[serde(deserialize_with = "units::or_default")]
     pub retention: Retention,
-    /// Options that apply to each job that does not set them. The server checks these options as it
-    /// checks the options of a job. Default: none.
+    /// Options that apply to each job that does not set them. The server checks these options in
+    /// the same way as the options of a job. Default: none.
     #[serde(deserialize_with = "units::or_default")]
     pub defaults: Map<String, Value>,
     #[serde(deserialize_with = "units::or_default")]

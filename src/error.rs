@@ -272,8 +272,8 @@ fn own(error: &tokio_postgres::Error) -> Option<&Error> {
         if let Some(own) = cause.downcast_ref() {
             return Some(own);
         }
-        // The wrapped error is checked first, because `source` of an I/O error skips it and returns
-        // its cause.
+        // The wrapped error is checked first. `source` of an I/O error skips the wrapped error and
+        // returns the cause of the wrapped error.
         if let Some(own) = cause.downcast_ref::<std::io::Error>().and_then(|io| io.get_ref()?.downcast_ref()) {
             return Some(own);
         }
@@ -311,10 +311,10 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
 
 /// Returns the class of a server error, after appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
-    // These SQLSTATE classes apply only to errors that did not end the session. According to the
-    // manual, some of these classes stand for errors that end the session, for example a lost
-    // connection (08). If the session stays open after an error of such a class, a function or a
-    // trigger of the user raised the error.
+    // These SQLSTATE classes apply to errors that did not end the session. The manual also uses
+    // some of these classes for errors that end the session, for example a lost connection (08). If
+    // the session stays open after an error of such a class, a function or a trigger of the user
+    // raised the error.
     const OF_A_ROW: &[&str] = &["09", "0F", "20", "21", "22", "23", "2F", "34", "38", "39", "44", "54", "HV", "P0"];
     const OF_A_STATEMENT: &[&str] = &[
         "00", "01", "02", "03", "08", "0A", "0B", "0L", "0P", "0Z", "24", "25", "26", "27", "28", "2B", "2D", "3B",

@@ -109,7 +109,7 @@ pub struct Written {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Wal {
     pub bytes: u64,
-    /// The number of rows that the session changed in the same period.
+    /// The number of rows that the session has changed since its last measurement.
     pub rows: u64,
 }
 

@@ -26,8 +26,9 @@ type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error>
 /// The function that replaces the filter of the global subscriber. [`init`] sets it.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Starts logging. May be called only once per process. A filter in `BACKFILLD_LOG`, or otherwise
-/// in `RUST_LOG`, takes precedence over the level in the configuration. An example of a filter is
+/// Starts logging. May be called only once per process. A filter in an environment variable takes
+/// precedence over the level in the configuration. The filter is read from `BACKFILLD_LOG`, or from
+/// `RUST_LOG` if `BACKFILLD_LOG` is not set. An example of a filter is
 /// `info,backfilld::worker=debug`.
 pub fn init(log: Log) -> Result<()> {
     let environment = |name: &str| std::env::var(name).ok();

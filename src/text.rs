@@ -40,7 +40,8 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// Formats a number of seconds. A negative number, which clocks that differ can cause, counts as 0.
+/// Formats a number of seconds. A negative number counts as 0. Clocks that differ can cause
+/// negative numbers.
 pub fn seconds(seconds: f64) -> String {
     duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX))
 }
@@ -62,7 +63,7 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }))
 }
 
-/// Escapes untrusted text as [`printable`] does, but keeps line breaks and tabs.
+/// Escapes untrusted text in the same way as [`printable`], but keeps line breaks and tabs.
 pub fn printable_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for part in text.split_inclusive(['\n', '\t']) {

@@ -68,8 +68,8 @@ pub(super) async fn print(
     Ok(0)
 }
 
-/// Formats the preview as `status` formats one job. The second and later lines of a text are
-/// indented below its first line.
+/// Formats the preview in the same way as `status` formats one job. The second and later lines of a
+/// text are indented below its first line.
 fn labelled(items: &[&str], texts: &[&str]) -> String {
     let mut page = String::new();
     for (item, text) in items.iter().zip(texts) {

@@ -28,7 +28,8 @@ pub(super) async fn open_to(database: &Database) -> Result<Session> {
     open_listening(database, print_notice).await
 }
 
-/// Opens a session as [`open_to`] does. `on_message` receives the notices and notifications.
+/// Opens a session in the same way as [`open_to`]. `on_message` receives the notices and
+/// notifications.
 pub(super) async fn open_listening(
     database: &Database,
     on_message: impl Fn(AsyncMessage) + Send + 'static,

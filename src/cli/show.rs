@@ -14,7 +14,7 @@ pub(super) fn print(text: &str) -> Result<()> {
         .map_err(|error| Error::new(Kind::Internal, format!("could not write to standard output: {error}")))
 }
 
-/// Prints one line, as [`print`] does.
+/// Prints one line in the same way as [`print`].
 pub(super) fn line(text: &str) -> Result<()> {
     print(&format!("{text}\n"))
 }

@@ -32,8 +32,8 @@ pub struct ReplicaRule {
     /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
-    /// Whether jobs are also held while no replica matches this rule, and while a replica that
-    /// matched it is disconnected. Default: false.
+    /// Whether jobs are also held while no replica matches this rule, and while a replica that has
+    /// matched the rule is disconnected. Default: false.
     pub required: bool,
     /// The environment variable that contains the connection string of the replica. If `url_env` or
     /// `url_file` is set, the lag is read from the replica itself, and otherwise from the primary.
@@ -76,8 +76,8 @@ impl ReplicaRule {
         address_fits && glob(&self.pattern, application_name)
     }
 
-    /// Returns whether the lag is read from the replica itself, and not from the primary. Such a
-    /// rule is for one replica.
+    /// Returns whether the lag is read from the replica itself, and not from the primary. A rule
+    /// with this property applies to a single replica.
     pub fn asks_itself(&self) -> bool {
         self.url_env.is_some() || self.url_file.is_some()
     }

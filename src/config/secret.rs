@@ -37,8 +37,9 @@ impl SecretUrl {
         }
     }
 
-    /// Returns whether the string can be parsed with certainty. If not, an error message must not
-    /// contain the name of a parameter, because the name may be a part of a password.
+    /// Returns whether the string can be parsed with certainty. If the result is false, an error
+    /// message must not contain the name of a parameter, because the name may be a part of a
+    /// password.
     pub fn is_plain(&self) -> bool {
         parts(&self.0).is_some()
     }

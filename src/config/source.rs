@@ -43,15 +43,15 @@ pub(super) fn check(sources: Sources) -> Result<()> {
     url.map_or(Ok(()), |url| check_one_password(url, sources))
 }
 
-/// Returns the name of an environment variable for a message. A text that is not an upper-case name
-/// is not shown, because it may be the secret itself, set under the wrong key.
+/// Returns the name of an environment variable for a message. Hides any text that is not an
+/// upper-case name, because the text may be the secret itself, set under the wrong key.
 fn shown(name: &str) -> &str {
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
     if is_name { name } else { "(not shown: not an upper-case name)" }
 }
 
-/// Returns a path for a message. A text without a `/`, or a URL, is not shown, because it may be
+/// Returns a path for a message. Hides a URL and any text without a `/`, because the text may be
 /// the secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();

@@ -258,8 +258,8 @@ impl Service {
         }
         within(
             CONTROL_LIMIT,
-            // The defaults apply to jobs with and without a filter. Rules for only one of these two
-            // kinds are checked when a job is enqueued.
+            // The defaults apply to jobs with and without a filter. A rule that concerns only one
+            // of these two kinds of jobs is checked when a job is enqueued.
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await

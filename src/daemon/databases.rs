@@ -86,8 +86,9 @@ impl Databases {
         Some(ended)
     }
 
-    /// Starts a service for each database that is new or changed in this configuration, to check it
-    /// against its server. The current services continue to run.
+    /// Starts a service for each database that is new or changed in this configuration. The start
+    /// checks the settings of the database against its server. The current services continue to
+    /// run.
     ///
     /// # Errors
     /// Any problem that prevents the daemon from serving one of the databases. The current services

@@ -24,8 +24,9 @@ select name, state, waiting_reason, progress, remaining_rows, eta, deadline, row
 const QUEUE: &str = "select state, jobs from backfill._queue";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
-/// The progress of each job at the last observation, and the time of its last progress. `work`
-/// counts the rows that the walk passed, retried rows, sweeps and the verification.
+/// The progress of each job at the last observation, and the time of its last progress. `work` is
+/// the number of scanned rows plus the number of changed rows, including sweeps and the
+/// verification.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     seen: BTreeMap<String, Far>,

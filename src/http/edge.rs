@@ -1,6 +1,6 @@
-//! Accepts connections, and limits their number, their duration and the size of a request. Without
-//! these limits, any client that reaches the port could block Prometheus and the probes, or exhaust
-//! the memory, even without a token.
+//! Accepts connections, and limits their number, their duration and the size of a request. A client
+//! needs no token to open a connection. Without these limits, any client that reaches the port
+//! could block Prometheus and the probes, or exhaust the memory.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -134,8 +134,8 @@ impl Guests {
             let at = inside.iter().position(|guest| silent(guest) && same(guest))?;
             inside.remove(at).leave.cancel();
         }
-        // A number is never reused. Otherwise the place of a disconnected client, which is dropped
-        // later, would free the place of a new client with the same number.
+        // A number is never reused, because the place of a disconnected client is dropped late.
+        // With a reused number, this drop would free the place of a new client.
         *count += 1;
         let number = *count;
         let leave = CancellationToken::new();

@@ -195,8 +195,8 @@ async fn a_page_that_others_could_reach_is_closed_without_a_token() {
     served.task.abort();
 }
 
-/// Covers DNS rebinding: a web page of another site, open in a browser on this machine, sends
-/// requests to its own host name, which resolves to this machine.
+/// Covers DNS rebinding. A web page of another site is open in a browser on this machine. The page
+/// sends requests to the host name of its own site, which resolves to this machine.
 #[tokio::test]
 async fn the_page_on_loopback_is_shown_only_under_a_local_host_name() {
     for local in ["localhost", "LOCALHOST:8432", "127.0.0.1", "127.0.0.1:8432", "[::1]:8432", "[::1]"] {
@@ -255,8 +255,8 @@ async fn slow_or_oversized_requests_are_cut_off_and_others_are_answered() {
     assert_eq!(served.ask("GET /livez", "Content-Length: 1000000000\r\n").await.0, 200);
 }
 
-/// For any bytes from a client, the server sends an HTTP response or closes the connection, and
-/// serves the next request.
+/// For any bytes from a client, the server either sends an HTTP response or closes the connection.
+/// Afterwards, the server still serves the next request.
 #[tokio::test]
 async fn any_input_leaves_the_server_responsive() {
     use proptest::strategy::{Strategy, ValueTree};

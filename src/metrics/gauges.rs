@@ -24,8 +24,7 @@ pub(super) static STARTED: LazyLock<f64> =
 /// jobs is unknown, so the previous state must not be exported.
 const STALE: Duration = Duration::from_secs(60);
 
-/// The gauges of one job. Times are Unix times in seconds. The series of a value that is none is
-/// absent.
+/// The gauges of one job. Times are Unix times in seconds. A value that is none has no series.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobGauges {
     pub name: String,

@@ -17,8 +17,8 @@ use super::job_label::{JobLabels, OTHERS};
 const JOB_NAME: &str = "job_name";
 
 /// The global recorder. It sends the series of jobs to a recorder that drops idle series, and all
-/// other series to a recorder that never drops a series. The counters that [`Part`] reads are an
-/// exception and go to `footprints`.
+/// other series to a recorder that never drops a series. As an exception, the counters of each
+/// [`Part`] go to `footprints`.
 pub(super) struct Split {
     pub of_jobs: PrometheusRecorder,
     pub lasting: PrometheusRecorder,

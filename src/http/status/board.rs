@@ -28,7 +28,7 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the finished reads of databases (including failed reads) plus the readers that have
+    /// Counts the finished reads of databases, including failed reads, and the readers that have
     /// stopped.
     answered: watch::Sender<u64>,
 }

@@ -22,7 +22,7 @@ pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
 /// Time between two refreshes in seconds, in a browser that does not run the script.
 const REFRESH_SECONDS: u32 = 5;
-/// Maximum number of queued jobs that are shown as a card, as running jobs are.
+/// Maximum number of queued jobs that are shown as cards, like the running jobs.
 const QUEUED_CARDS: usize = 5;
 /// Minimum age of a snapshot, in seconds, at which the page shows the age.
 const OLD_SECONDS: f64 = 5.0;

@@ -65,11 +65,11 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
     offers
 }
 
-/// Returns half of the job's current rate, rounded to two significant digits, and at least 1:
-///
-/// - If the job's limit is lower than its rate, returns half of the limit.
-/// - A rate below 2 rows per second counts as unknown. Then also returns half of the limit.
-/// - If there is no limit either, returns 1000.
+/// Returns a lower rate limit for the job: half of one of the following rates, rounded to two
+/// significant digits, and at least 1.
+/// - The current rate of the job, or the job's limit if the limit is lower.
+/// - The job's limit, if the current rate is not known or is below 2 rows per second.
+/// - 2000 rows per second, if the job has no limit either.
 fn slower(job: &Job) -> i64 {
     let now = job.rows_per_second.filter(|rate| *rate >= 2.0).or(job.max_rows_per_second).unwrap_or(2000.0);
     let half = (now.min(job.max_rows_per_second.unwrap_or(now)) / 2.0).clamp(1.0, 1e9);

@@ -1,6 +1,7 @@
 -- Returns the settings of the caller's session, for a job or a preview. The function does not pin
--- its search_path, because it must see the search_path of the caller. The search_path is returned
--- as its effective schemas, because "$user" would be another role in the session that runs the job.
+-- its search_path, because it must see the search_path of the caller. It returns the effective
+-- schemas of the search_path, because "$user" would stand for another role in the session that runs
+-- the job.
 create or replace function backfill._caller_settings() returns jsonb
 language sql stable as $$
   select pg_catalog.jsonb_build_object(
@@ -29,10 +30,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns whether the current role sees all jobs in the public views. The views run with their
--- owner's privileges, so they filter by role. Members of backfill_reader, backfill_operator,
--- pg_monitor and the owner of the schema see all jobs. Any other role sees the jobs that were
--- enqueued by a role of which it is a member. Only operators and members of the job's run_as see
--- the data of rows (row_errors).
+-- owner's privileges, so they filter by role:
+-- - The owner of the schema sees all jobs. So do members of backfill_reader, backfill_operator and
+--   pg_monitor.
+-- - Any other role sees the jobs that were enqueued by a role of which it is a member.
+-- - Only operators and members of the job's run_as see the data of rows (row_errors).
 create or replace function backfill._sees_all() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
@@ -58,9 +60,9 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- The row that a daemon with a single url wrote to backfill.executor remains after its
-  -- configuration has changed to executors. So while any daemon is running, such a row counts only
-  -- if a running daemon serves its role.
+  -- A daemon with a single url writes a row to backfill.executor. The row remains after the
+  -- configuration of the daemon has changed to executors. So while any daemon is running, such a
+  -- row counts only if a running daemon serves its role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -105,8 +107,8 @@ begin
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
--- Checks that the submitter of a job may still run jobs as its run_as, because this membership may
--- have been revoked while the job waited.
+-- Checks that the submitter of a job may still run jobs as its run_as. While the job waited, the
+-- submitter's membership in this role may have been revoked.
 create or replace function backfill._check_submitter_rights(job bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -122,9 +124,9 @@ begin
   end if;
 end $$;
 
--- Returns the warning of enqueue if no daemon would run the job now, or if the job would run as a
--- superuser who does not own the table. The function runs with its owner's privileges, because
--- submitters cannot read the tables of daemons and executors.
+-- Returns the warning that enqueue raises if no daemon would run the job now, or if the job would
+-- run as a superuser who does not own the table. The function runs with its owner's privileges,
+-- because submitters cannot read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case

@@ -1,6 +1,6 @@
 -- Returns a text that lists the given columns of a table with all properties that determine their
--- meaning. The function is in plpgsql, which caches the plan of its query. A
--- function in SQL would be parsed and planned again in each batch.
+-- meaning. The function is in plpgsql, which caches the plan of its query. A function in SQL would
+-- be parsed and planned again in each batch.
 create or replace function backfill._fingerprint(relation oid, columns smallint[]) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -8,10 +8,10 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
--- Checks that the table, its columns and its key are as planned. Each batch calls the function
--- inside its statement, which already holds the lock on the table. A prepared statement resolves
--- names again after a change to the table. Without this check the statement could then change
--- another column, or another table, without an error (P5).
+-- Checks that the table, its columns and its key are as planned. The statement of each batch calls
+-- the function while it already holds the lock on the table. If a table has changed, the server
+-- resolves the names in a prepared statement again. Without this check, the statement could then
+-- change another column, or another table, without an error (P5).
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -39,8 +39,8 @@ begin
 end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text) is 'Raises BF001 unless the table, its columns and its key are as planned. For daemons.';
 
--- Checks a leaf as the function above checks a table. Also checks that the leaf still belongs to
--- the target (root), and that the target is still the planned table.
+-- Checks a leaf in the same way as the function above checks a table. Also checks that the leaf
+-- still belongs to the target (root), and that the target is still the planned table.
 create or replace function backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -136,8 +136,8 @@ comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if few
 -- - The token is current.
 -- - The slice is not done.
 -- - The stored position is the position at which the batch began (compare and set).
--- - The checkpoint has not been moved in this transaction. The daemon's call comes first. A second
---   call would come from the job's own code, in a deferred trigger that fires at the commit.
+-- - The checkpoint has not been moved in this transaction. The daemon makes the first call. A
+--   second call would come from the job's own code, in a deferred trigger that fires at the commit.
 -- Argument checkpoint_ctid is the last known ctid of the checkpoint row. With this ctid, the
 -- function finds the row without reading old versions of the row. An outdated ctid only costs time.
 create or replace function backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
@@ -182,9 +182,9 @@ begin
 end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
 
--- Does what advance does, and also defers or quarantines rows in the same transaction. locked is
--- the list of rows to defer: [[value of each key column, as text]]. Each element of quarantined has
--- the same format as the failure argument of _quarantine_row.
+-- Moves the checkpoint in the same way as advance, and defers or quarantines rows in the same
+-- transaction. locked is the list of rows to defer: [[value of each key column, as text]]. Each
+-- element of quarantined has the same format as the failure argument of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

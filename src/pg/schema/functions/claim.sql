@@ -8,8 +8,8 @@
 -- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
 -- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
 -- if no slice can be claimed. The claim commits synchronously, whatever the session's setting is.
--- If a crash of the server lost the claim, another worker could claim the slice while its first
--- holder continues.
+-- Otherwise a crash of the server could lose the claim, and another worker could claim the slice
+-- while its first holder continues.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -169,7 +169,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.job j, backfill.switch w where j.id = _desired_state.job
 $$;
 
--- Returns what _desired_state returns, for the job of a claimed slice. Returns no row if the slice
+-- Returns the result of _desired_state for the job of a claimed slice. Returns no row if the slice
 -- has no lease with this token.
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$

@@ -1,6 +1,7 @@
--- Checks a command before trigger command_carry_out executes it. Checks the limits, and whether the
--- caller may still run jobs as run_as. A role that is no longer a member of run_as must not start
--- or resume the job, because the role may still be able to change functions that the job calls.
+-- Checks a command before trigger command_carry_out executes it. Checks the limits for its values
+-- and for the number of active jobs, and whether the caller may still run jobs as run_as. A role
+-- that is no longer a member of run_as must not start or resume the job, because the role may still
+-- be able to change functions that the job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare

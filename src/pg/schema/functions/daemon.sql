@@ -26,8 +26,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Queued jobs that were enqueued without run_as, and whose role no executor serves, will now
-    -- run as the role of the only url. Their submitters must be allowed to run jobs as that role.
+    -- A queued job moves to the role of the only url if it was enqueued without run_as and no
+    -- executor serves its role. Its submitter must be allowed to run jobs as the new role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -60,8 +60,8 @@ begin
 end $$;
 
 -- Renews the registration of a daemon and the leases that it still holds, in one round trip. held
--- is [{"slice", "token", "rate", "reason", "text"}]. If a slice is not in the result, the daemon
--- has lost the slice.
+-- is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice of held that is
+-- not in the result.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

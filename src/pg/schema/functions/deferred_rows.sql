@@ -6,10 +6,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
--- Records the outcome of a retry of deferred rows. Argument tried lists the rows that were tried.
--- Argument locked lists those of them that stay deferred. Argument quarantined lists those that
--- still cannot be changed: [{"id", and the members that _quarantine_row needs}]. The checkpoint of
--- the slice must be done. Only deferred rows are left then.
+-- Records the outcome of a retry of deferred rows:
+-- - tried lists the rows that were tried.
+-- - locked lists the tried rows that stay deferred.
+-- - quarantined lists the tried rows that still cannot be changed: [{"id", and the members that
+--   _quarantine_row needs}].
+--
+-- The checkpoint of the slice must be done, so that the slice has only deferred rows left.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -64,7 +67,7 @@ begin
 end $$;
 comment on function backfill.retry_deferred(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb) is 'Records the outcome of retrying deferred rows. For daemons.';
 
--- Defers the quarantined rows of a job, so that they are retried, each in the slice in which it was
+-- Defers the quarantined rows of a job. Each row is then retried in the slice in which it was
 -- quarantined. Returns the number of rows.
 create or replace function backfill._defer_quarantined_rows(job_id bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$

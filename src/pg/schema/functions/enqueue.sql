@@ -34,8 +34,8 @@ begin
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
   end if;
-  -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
-  -- forever for a job that is not active.
+  -- This message is a warning and not a notice, because many clients hide notices. Without the
+  -- warning, a deploy could wait forever for a job that is not active.
   if state in ('failed', 'cancelled') then
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);

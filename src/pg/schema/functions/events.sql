@@ -25,7 +25,7 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- The number of events that are kept of each kind. It is higher for events without a job (for
+  -- The number of events of each kind that are kept. It is higher for events without a job (for
   -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin

@@ -1,9 +1,10 @@
 -- The state machine of a job. _settle locks a job and moves it to its next state. _schedule_slices
 -- decides which slices can be claimed. The caller of _schedule_slices must have locked the job.
 
--- Sets the state of each unclaimed slice of a job's current run. A slice that can be claimed now is
--- ready. A slice that can be claimed later without a command is held, with due_at. A slice that can
--- be claimed only after a command is held, without due_at.
+-- Sets the state of each unclaimed slice of a job's current run:
+-- - ready, if the slice can be claimed now
+-- - held, with due_at, if the slice can be claimed later without a command
+-- - held, without due_at, if the slice can be claimed only after a command
 create or replace function backfill._schedule_slices(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -88,7 +89,7 @@ $$;
 -- Verifies the coverage of the current generation (the walk or its last sweep). In each table, the
 -- ranges of the slices must follow each other without a gap, from the start of the table to its
 -- planned upper bound. Each range must have been walked to its end. Leaves that are no longer part
--- of the target are left out. Returns null if the verification succeeds, otherwise a description of
+-- of the target do not count. Returns null if the verification succeeds, otherwise a description of
 -- the gap.
 create or replace function backfill._coverage_gap(job_id bigint) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -172,11 +173,13 @@ end $$;
 -- Adds slices for leaves that were attached since planning, once all slices of the walk have
 -- finished. The job does not guarantee to change the rows of these leaves, because they were not
 -- part of the target at planning. It walks them nevertheless, because a user who attaches a table
--- to the target of a backfill expects the rows of this table to be filled. It skips foreign tables.
--- If the expressions read columns that they assign, it skips every new leaf. Such a leaf may hold
--- rows that were changed in another leaf and then moved to this one. The walk would change these
--- rows twice. If a leaf was detached and is attached again, its slices continue at their
--- checkpoints.
+-- to the target of a backfill expects the rows of this table to be filled. The job skips these
+-- leaves:
+-- - foreign tables
+-- - every new leaf, if the expressions read columns that they assign. A new leaf may hold rows that
+--   the job changed in another leaf before they moved. The walk would change these rows twice.
+--
+-- If a leaf was detached and is attached again, its slices continue at their checkpoints.
 create or replace function backfill._add_new_leaves(job_id bigint) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -234,8 +237,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- If one slice makes the job fail, another slice may be released after the job has ended. The
-    -- last batches of that slice count, too.
+    -- If one slice makes the job fail, a worker may release another slice after the job has ended.
+    -- The totals must include the last batches of that slice.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -316,8 +319,8 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many unresolved rows, which still match the filter with their
-      -- new values. Unresolved rows do not make the job fail.
+      -- The walk counted at least as many unresolved rows as the verification found. Unresolved
+      -- rows still match the filter with their new values. They do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -364,7 +367,7 @@ begin
 end $$;
 
 -- Refuses a retry of a failed or cancelled job if retention has removed the slices of the job. A
--- retry continues from the checkpoints, which no longer exist then. Starting again from the
+-- retry continues from the checkpoints, which are removed with the slices. A new start from the
 -- beginning could change rows twice.
 create or replace function backfill._job_needs_slices() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$

@@ -46,9 +46,11 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Ends a claim whose leaf is no longer part of the target. Returns null and leaves the claim
--- unchanged if the slice has no leaf, if the leaf is still part of the target, or if the target
--- itself no longer exists or was replaced.
+-- Ends a claim whose leaf is no longer part of the target. In these cases, returns null and leaves
+-- the claim unchanged:
+-- - The slice has no leaf.
+-- - The leaf is still part of the target.
+-- - The target itself no longer exists or was replaced.
 create or replace function backfill._end_gone_leaf(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -88,10 +90,9 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- A slice may be split if it has at least 80 % of the largest number of remaining rows. Suppose
-    -- that only the largest slice may be split, and that two slices progress at the same rate. Each
-    -- holder may then see the other slice as the larger one whenever it checks, and neither slice
-    -- is split.
+    -- A slice may be split if it has at least 80 % of the largest number of remaining rows of any
+    -- slice. If only the largest slice could be split, two slices that progress at the same rate
+    -- might never be split: at each check, each holder could see the other slice as the larger one.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -132,8 +133,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Returns the task of a verifying slice: whether it compares rows with the expressions (otherwise
--- with the filter), and the snapshot at planning.
+-- Returns the task of a verifying slice: whether the slice compares rows with the expressions or
+-- with the filter, and the snapshot at planning.
 create or replace function backfill._proof(slice bigint) returns table (by_expression boolean, planned text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.proof is not distinct from 'expression', j.planned_snapshot::text

@@ -149,8 +149,8 @@ $$;
 
 -- Makes the server parse and plan a statement under the job's search_path, as the role run_as. The
 -- caller must be able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor
--- accepts only one statement. Between the two changes to search_path, each function and operator is
--- written with its schema. Otherwise the job's search_path could find an object of the user first.
+-- accepts only one statement. While the job's search_path is set, the function names each function
+-- and operator with its schema. Otherwise the server could find an object of the user first.
 create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -236,8 +236,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns a hint for correcting a spec whose statement the server rejects with this SQLSTATE and
--- message. The server reports no position, because the statement has other line breaks than the
--- spec. name is the target, and source is the table of the rejected statement with its alias.
+-- message. The refusal of the spec contains no error position, because the line breaks of the
+-- statement differ from those of the spec. name is the target, and source is the table of the
+-- rejected statement with its alias.
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
@@ -251,8 +252,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
--- Checks a spec against the table and the server. Returns the key, as _key_of does, and the
--- assigned columns.
+-- Checks a spec against the table and the server. Returns the key in the same form as _key_of, and
+-- the assigned columns.
 create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

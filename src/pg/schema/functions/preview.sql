@@ -3,16 +3,16 @@
 
 -- Returns the average rate of at most 20 of the latest jobs of this database, in rows per second,
 -- and the number of these jobs. Only jobs that ended in the last 30 days and scanned at least 1,000
--- rows count. If any of the latest jobs were on the given table, only those count. The function
--- runs with the privileges of the schema's owner, so that its callers need no access to the jobs of
--- others.
+-- rows count. If any of these jobs were on the given table, only the jobs on this table count. The
+-- function runs with the privileges of the schema's owner, so that its callers need no access to
+-- the jobs of others.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job is left out if it was paused or retried, or if all work was paused while it
-             -- ran, because its working time is not known.
+             -- Leave out jobs whose working time is not known: jobs that were paused or retried,
+             -- and jobs that ran while all work was paused.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -154,8 +154,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
              -- Triggers that implement a constraint, such as a foreign key, are left out.
-             -- tgisinternal cannot distinguish these triggers from others, because up to PostgreSQL
-             -- 14 a partition's copy of a trigger counts as internal, too.
+             -- tgisinternal does not identify these triggers, because in PostgreSQL 14 and earlier
+             -- it is also set for a partition's copy of a trigger.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -219,9 +219,12 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- Use the statistics if the sample was cut short. Also use them if the sample has only a part of
-  -- the table and roughly agrees with the statistics, because the statistics are more precise. The
-  -- planner of the daemon makes the same choice. Otherwise use the sample, because it is current.
+  -- Use the statistics in these cases. The planner of the daemon makes the same choice.
+  -- - The sample was cut short.
+  -- - The sample has only a part of the table and roughly agrees with the statistics, which are
+  --   more precise.
+  --
+  -- Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);

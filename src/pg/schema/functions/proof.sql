@@ -1,9 +1,9 @@
--- Returns whether a row with this xmin was written after the snapshot. An xmin has only the lower
--- 32 bits of a transaction ID. The function assumes that the latest transaction with these bits
--- wrote the row. A frozen row keeps its xmin. So if a transaction since planning has the same 32
--- bits, the function returns true for the frozen row. A snapshot lists no subtransactions. So a
--- transaction counts as earlier than the snapshot only if it is older than all transactions that
--- were active at planning.
+-- Returns whether a row with this xmin was written after the snapshot. The result is not exact:
+-- - An xmin has only the lower 32 bits of a transaction ID. The function assumes that the latest
+--   transaction with these bits wrote the row. A frozen row keeps its xmin. If a transaction since
+--   planning has the same 32 bits, the function returns true for the frozen row.
+-- - A snapshot does not list subtransactions. So a transaction counts as earlier than the snapshot
+--   only if it is older than all transactions that were active at planning.
 create or replace function backfill._written_since(written xid, planned pg_snapshot) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -118,8 +118,8 @@ begin
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then, each function and operator is written with its schema. Otherwise the
-  -- job's search_path could find an object of the user first.
+  -- the settings. Until then, the function names each function and operator with its schema.
+  -- Otherwise the server could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),

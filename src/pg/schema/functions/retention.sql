@@ -4,7 +4,7 @@
 -- - events without a job
 -- Removes at most `batch` of these rows, and returns their number. The daemon repeats the call
 -- while the function returns `batch`. Also removes signals and daemons that were not updated for an
--- hour. The signals and daemons do not count towards `batch`.
+-- hour. These do not count towards `batch`.
 --
 -- If another session is running the function, or has locked the row of backfill.switch, this call
 -- removes nothing and returns 0. A finished job is left for the next call if it has a lease, or if

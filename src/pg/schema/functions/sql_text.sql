@@ -1,8 +1,9 @@
--- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses unbalanced
--- brackets, unterminated quotes and comments, and semicolons, because they could affect the
--- statement outside the fragment. Also refuses parameters, escape strings that continue in a second
--- quote, and fragments of more than 64 kB. The function and the server must agree where each quote
--- ends. Otherwise the server could execute text that this function takes for a string.
+-- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses fragments
+-- that could affect the statement outside the fragment, because they contain unbalanced brackets,
+-- unterminated quotes or comments, or semicolons. Also refuses parameters, escape strings that
+-- continue in a second quote, and fragments of more than 64 kB. The function and the server must
+-- agree where each quote ends. Otherwise the server could execute text that this function takes for
+-- a string.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -219,7 +220,7 @@ end $$;
 
 -- Returns the reason why the expressions cannot be compared with the values that they assigned, or
 -- null if their text shows no reason. The function reports only certain cases: a word counts as a
--- column name only if it can have no other meaning at its place. The planner detects the other
+-- column name only if it can have no other meaning in its position. The planner detects the other
 -- cases.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$

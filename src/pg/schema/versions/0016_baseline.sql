@@ -8,7 +8,7 @@ create table backfill.schema_version (
   applied_at             timestamptz not null default now()
 );
 
--- For each file of functions, views, triggers and policies, the hash of the text that was run last.
+-- The hash of the text that was run last, for each file of functions, views, triggers and policies.
 -- An upgrade runs a file again if its hash differs from the stored hash. If a table changed, the
 -- upgrade also runs the file of views again.
 create table backfill.schema_text (
@@ -28,8 +28,9 @@ create table backfill.job (
   priority          integer     not null default 0,
   run_at            timestamptz not null default now(),
   run_as            name        not null,
-  -- The run_as argument of the caller. If it is null, run_as was derived. A queued job whose
-  -- derived role has no executor gets another run_as when a daemon with a single URL registers.
+  -- The run_as argument of the caller. If it is null, run_as was derived. When a daemon with a
+  -- single URL registers, it changes the run_as of each queued job whose run_as was derived and has
+  -- no executor.
   run_as_asked      name,
   -- A submitter may not insert into this column, so the value cannot be forged.
   enqueued_by       name        not null default current_user,
@@ -174,10 +175,10 @@ create table backfill.lease (
 ) with (fillfactor = 50);
 create index lease_job on backfill.lease (job_id);
 
--- Rows that the walk has passed but that must still be tried. Either another session had locked the
--- row when a batch passed it, or the row is quarantined and the job was retried. When a batch
--- defers rows, the transaction that moves the checkpoint also inserts them here, so no crash loses
--- them.
+-- Rows that the walk has passed but that must still be tried. There are two reasons:
+-- - Another session had locked the row when a batch passed it. The transaction that moves the
+--   checkpoint also inserts the row here, so a crash does not lose the row.
+-- - The row was quarantined, and the job was retried.
 create table backfill.deferred_row (
   id       bigint      generated always as identity primary key,
   slice_id bigint      not null references backfill.slice on delete cascade,
@@ -202,8 +203,8 @@ create table backfill.row_error (
   slice_id    bigint      references backfill.slice on delete set null,
   position    text[]
 );
--- The index is on a hash of the key, because the key as JSON (with column names and quotes) may be
--- longer than an index entry can be.
+-- The index is on a hash of the key. The key as JSON (with column names and quotes) may be too long
+-- for an index entry.
 create unique index row_error_row on backfill.row_error (job_id, relation, md5(key::text));
 create index row_error_open on backfill.row_error (job_id) where resolved_at is null;
 create index row_error_slice on backfill.row_error (slice_id);
