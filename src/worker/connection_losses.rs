@@ -19,9 +19,10 @@ use crate::worker::error_policy::{deadly, deadly_to_all};
 /// Maximum number of lost connections of one slice that are not attributed to a row. After one more
 /// loss, the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
-/// Number of connections lost while a batch changed a single row, after which this row counts as
-/// the cause. The first limit is for losses that the server reported. The second limit is for
-/// losses without a message from the server, as when the network fails.
+/// If the connection is lost this many times while a batch changes the same single row, this row
+/// counts as the cause. The first limit is for losses for which the server reported a reason. The
+/// second limit is for losses without a message from the server, for example because the network
+/// failed.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// Number of server crashes during the same batch after which the batch counts as the cause.

@@ -1,6 +1,6 @@
 //! Reads the few fields of a certificate that webpki does not expose. If a certificate cannot be
-//! parsed, [`read`] returns `None`, and its caller rejects the certificate, leaves the check to
-//! webpki, or offers no channel binding.
+//! parsed, [`read`] returns `None`. Depending on the check, the caller then rejects the
+//! certificate, leaves the check to webpki, or offers no channel binding.
 
 use ring::digest;
 

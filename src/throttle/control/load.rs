@@ -43,7 +43,7 @@ const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If there is other load and no job has run for longer than this, the next job starts at
+/// If there is other load and the last job ended longer ago than this time, the next job starts at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 /// Utilization at which the added statement latency ([`Signal::ProbeLatency`]) is kept.
