@@ -63,8 +63,8 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// Of the losses in `connection`, those with a batch of one known row. `one_row` counts the
-    /// losses for which the server reported a reason, and `one_row_in_silence` counts the others.
+    /// The losses in `connection` whose batch was one known row. `one_row` counts the losses for
+    /// which the server reported a reason, and `one_row_in_silence` counts the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.

@@ -16,8 +16,8 @@ const FIRST: f64 = 100.0;
 /// batch makes it grow towards `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit, the size is chosen so that a batch changes at most as many rows as the rate
-/// allows in this time. Other sessions do not notice ten small batches per second.
+/// With a rate limit, the expected number of rows that a batch changes is at most the number that
+/// the rate allows in this time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
 /// With a rate limit, the maximum number of rows that a batch scans for each row that it is
 /// expected to change. A batch must scan more rows than it changes if few rows match the filter. If
