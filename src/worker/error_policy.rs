@@ -129,8 +129,9 @@ const DOUBTED_ROWS: u32 = 10;
 /// worker defers the rows that other sessions have locked. At REPEATABLE READ, a batch fails in
 /// this way if another session changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// After this many batches (of any size) since the last success were cancelled for waiting
-/// sessions, a further cancelled batch is deferred if it consists of one row.
+/// After this many batches (of any size) were cancelled for waiting sessions since the last
+/// success, a further cancelled batch is no longer retried if it consists of one row. The row is
+/// deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.

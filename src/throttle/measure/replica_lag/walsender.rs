@@ -35,9 +35,9 @@ pub struct Walsender {
 impl Walsender {
     /// Returns whether the walsender's receiver is a replica.
     ///
-    /// A standby in state `catchup` counts, because it is behind. Two kinds of receivers do not
-    /// count:
+    /// A standby in state `catchup` counts, because it is behind. These receivers do not count:
     ///
+    /// - A base backup or a logical receiver.
     /// - A receiver in state `startup`. A standby in this state does not stream yet, and an unused
     ///   replication connection stays in this state forever. If the daemon has seen the standby
     ///   before, the standby counts as missing during this time.
