@@ -78,8 +78,8 @@ impl Load {
     /// the same until a job runs.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
-        // On an otherwise idle server, the probe does not count, because the batches delay no other
-        // session.
+        // On an otherwise idle server, the probe latency does not count, because the batches delay
+        // no other session.
         let counts = |reading: &&Reading| {
             reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
         };
