@@ -138,7 +138,7 @@ impl Loss {
     }
 
     /// Returns the size of the last lost batch if the connection was lost more than `USUAL_LOSSES`
-    /// times. One of its rows is then the suspected cause. Otherwise returns none.
+    /// times. The cause is then probably one row of this batch. Otherwise returns none.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }
