@@ -3,8 +3,8 @@
 //! Failpoints exist in debug builds and with the feature `failpoint`. In other builds the functions
 //! of this module do nothing, and [`active`] returns false.
 //! `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets a failpoint. Several failpoints
-//! are separated by commas. The variable is read once. With `nth` (from 1), the action happens only
-//! the nth time that the place is reached. The actions are:
+//! are separated by commas. The variable is read once. If `nth` is given (from 1), the action
+//! happens only at the nth visit of the place. The actions are:
 //!
 //! - `abort` ends the process without running destructors, as SIGKILL does.
 //! - `sleep` waits for the given number of milliseconds.
@@ -41,8 +41,8 @@ mod real {
         FAILPOINTS.get_or_init(|| parse(&std::env::var("BACKFILLD_FAILPOINT").unwrap_or_default()))
     }
 
-    /// Refuses a `BACKFILLD_FAILPOINT` that cannot be parsed. Otherwise a test with a typo would
-    /// pass.
+    /// Refuses a `BACKFILLD_FAILPOINT` that cannot be parsed. Without this check, a test with a
+    /// typo in the variable would pass.
     pub fn init() -> Result<()> {
         let failpoints = failpoints().as_ref().map_err(Clone::clone)?;
         for failpoint in failpoints {
@@ -70,7 +70,7 @@ mod real {
         Ok(())
     }
 
-    /// Returns whether a failpoint of this name is set. Does not count as a visit.
+    /// Returns whether a failpoint of this name is set. The call does not count as a visit.
     pub fn active(name: &str) -> bool {
         failpoints().as_ref().is_ok_and(|failpoints| failpoints.iter().any(|failpoint| failpoint.name == name))
     }

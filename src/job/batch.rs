@@ -45,7 +45,7 @@ pub struct Outcome {
     /// error.
     pub quarantined: u64,
     /// The time that the server spent on the batch. Another session may have waited for a lock of
-    /// the batch this long.
+    /// the batch for all of this time.
     pub took: Duration,
     pub desired: Desired,
     pub revision: i32,

@@ -9,7 +9,7 @@ pub enum Next {
     ResumeAll,
     /// Start a daemon, because none is running.
     StartDaemon,
-    /// Start a daemon that serves the job's role, because no running daemon does.
+    /// Start a daemon that serves the job's role, because no running daemon serves this role.
     ServeRole,
     /// Fix the cause of the failure, then retry the job.
     FixAndRetry,

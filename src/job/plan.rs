@@ -32,13 +32,14 @@ pub struct Plan {
     /// - the expressions do not read the columns that they assign,
     /// - the server can compare values of their types.
     ///
-    /// For a delete, whether the filter always has the same value for the same row.
+    /// For a delete, this field tells whether the filter always has the same value for the same
+    /// row.
     pub comparable: bool,
-    /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true if this
-    /// cannot be ruled out, and for a delete whose filter varies.
+    /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true for a
+    /// delete whose filter varies, and if the planner cannot rule out such a read.
     pub self_reading: bool,
     /// Whether the filter depends on the clock or on other rows. A row can then begin to match
-    /// without being written. Also true if this cannot be ruled out.
+    /// without being written. Also true if the planner cannot rule out such a dependency.
     #[serde(default)]
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).

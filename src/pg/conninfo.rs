@@ -151,8 +151,8 @@ impl Given {
         Ok(given)
     }
 
-    /// Adds parameters. If a parameter of the same name already exists, it is replaced if
-    /// `strongest` is set, and kept otherwise.
+    /// Adds parameters. If a parameter of the same name already exists, the new value replaces the
+    /// old value only if `strongest` is set.
     fn add(&mut self, pairs: words::Pairs, strongest: bool, names_are_plain: bool) -> Result<()> {
         for (name, value) in pairs {
             let Some(parameter) = parameters::find(&name) else {

@@ -21,8 +21,8 @@ pub struct Passfile {
 /// The connection for which a password is needed.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The host name of the connection. For a Unix socket, its directory, or `localhost` if it is
-    /// in a default directory.
+    /// The host name of the connection. For a Unix socket, the directory of the socket, or
+    /// `localhost` if this directory is one of the default directories.
     pub host: &'a str,
     pub port: u16,
     pub database: &'a str,

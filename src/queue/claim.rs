@@ -47,8 +47,8 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
             "The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.",
         ),
     };
-    // An SQL statement inserted the job directly into the queue. If the job did not fail here, it
-    // would be claimed repeatedly, before all other jobs.
+    // This job was inserted directly into the queue by an SQL statement. If the job did not fail
+    // here, workers would claim it repeatedly, before all other jobs.
     fail_by_hand(pool, &found.0, &unreadable).await?;
     tracing::error!(job.id = %found.0["job"], "{}", unreadable.message);
     Ok(None)
@@ -106,8 +106,8 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
     Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
 }
 
-/// Returns what a verifying slice must check: whether rows are compared with the expressions or
-/// with the filter, and the snapshot of the planning.
+/// Returns the instructions for a verifying slice: whether rows are compared with the expressions
+/// or with the filter, and the snapshot of the planning.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;

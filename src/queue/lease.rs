@@ -52,9 +52,8 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// Returns the time for which the worker relies on a lease. This time is 5/6 of `ttl`. A batch that
-/// starts at the end of this time then normally finishes before another worker may take over the
-/// slice.
+/// Returns the time for which the worker relies on a lease: 5/6 of `ttl`. A batch that starts at
+/// the end of this time normally finishes before another worker may take over the slice.
 fn trust(ttl: Duration) -> Duration {
     ttl * 5 / 6
 }

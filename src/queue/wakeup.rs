@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// Time between two checks whether the LISTEN session still responds.
+/// Interval at which the daemon checks whether the LISTEN session still responds.
 const PROBE: Duration = Duration::from_secs(5);
 
 /// A counter of wake-ups. A receiver that was busy sees a higher number afterwards.

@@ -45,8 +45,8 @@ pub(super) enum Admitted {
     End(ClaimEnd),
 }
 
-/// The claim that a worker runs, the worker's resources, and the lease and the shutdown, which can
-/// end the claim.
+/// The claim that a worker runs, and the worker's resources. Also contains the lease and the
+/// shutdown, which can end the claim.
 pub(super) struct Scope<'a> {
     pub context: &'a mut Context,
     pub claim: &'a Claim,

@@ -19,9 +19,10 @@ use crate::worker::error_policy::{deadly, deadly_to_all};
 /// Maximum number of lost connections of one slice that are not attributed to a row. After one more
 /// loss, the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
-/// Number of connections lost while a batch changed a single row, after which this row counts as
-/// the cause. The first limit is for losses that the server reported. The second limit is for
-/// losses without a message from the server, as when the network fails.
+/// If the connection is lost this many times while a batch changes the same single row, this row
+/// counts as the cause. The first limit is for losses for which the server reported a reason. The
+/// second limit is for losses without a message from the server, for example because the network
+/// failed.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// Number of server crashes during the same batch after which the batch counts as the cause.
@@ -62,8 +63,8 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// Of the losses in `connection`, those with a batch of one known row. `one_row` counts the
-    /// losses for which the server reported a reason, and `one_row_in_silence` counts the others.
+    /// The losses in `connection` whose batch was one known row. `one_row` counts the losses for
+    /// which the server reported a reason, and `one_row_in_silence` counts the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -137,7 +138,7 @@ impl Loss {
     }
 
     /// Returns the size of the last lost batch if the connection was lost more than `USUAL_LOSSES`
-    /// times. One of its rows is then the suspected cause. Otherwise returns none.
+    /// times. The cause is then probably one row of this batch. Otherwise returns none.
     pub fn suspects(&self) -> Option<u32> {
         (self.counts.connection > USUAL_LOSSES).then_some(self.batch.rows)
     }

@@ -109,8 +109,8 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Limit on cancelled batches (of any size) since the last success. If a batch of one row exceeds
-/// the limit, this row counts as too slow.
+/// After this many cancelled batches (of any size) since the last success, a further cancelled
+/// batch shows that a row is too slow, if the batch consists of this row only.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
@@ -121,15 +121,17 @@ pub const PREPARE_ATTEMPTS: u32 = 5;
 /// such failures prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// Limit on quarantined rows whose errors the statement may have caused, since the last commit of a
-/// whole batch. If one more row fails, the statement counts as the cause, and not the rows.
+/// Maximum number of rows that are quarantined for errors that the statement may have caused, since
+/// the last commit of a whole batch. If one more row fails, the statement counts as the cause, and
+/// not the rows.
 const DOUBTED_ROWS: u32 = 10;
-/// Limit on serialization failures since the last success. The next failure defers the rows that
-/// other sessions have locked. At REPEATABLE READ, a batch fails in this way if another session
-/// changes one of its rows, or rewrites a table that the batch reads.
+/// Maximum number of serialization failures since the last success. After one more failure, the
+/// worker defers the rows that other sessions have locked. At REPEATABLE READ, a batch fails in
+/// this way if another session changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Limit on batches (of any size) that were cancelled for waiting sessions since the last success.
-/// If a batch of one row exceeds the limit, this row is deferred.
+/// After this many batches (of any size) were cancelled for waiting sessions since the last
+/// success, a further cancelled batch is no longer retried if it consists of one row. The row is
+/// deferred.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -147,8 +149,8 @@ pub struct FailedBatch {
     /// Consecutive failures of batches that should have contained only the failing row but
     /// contained no row.
     pub without_row: u32,
-    /// Rows quarantined since the last commit of a whole batch although the statement may be at
-    /// fault instead.
+    /// Rows quarantined since the last commit of a whole batch for errors that the statement may
+    /// have caused.
     pub doubted_rows: u32,
 }
 

@@ -74,8 +74,8 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after a statement exceeded its time limit and this daemon cancelled
-    /// the statement or terminated the old session. The worker still holds the slice. The server
+    /// Opens another session after this daemon cancelled a statement that exceeded its time limit,
+    /// or terminated the session of the statement. The worker still holds the slice. The server
     /// rolled back the transaction of the old session.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
@@ -155,9 +155,8 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Returns the error unchanged if the worker no longer holds the slice. If the worker still
-    /// holds the slice, the job's own code raised the error, so the error counts as an error of the
-    /// row.
+    /// Returns the error unchanged if the worker no longer holds the slice. Otherwise the job's own
+    /// code raised the error, so the error counts as an error of the row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
         if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
             return Ok(error);

@@ -1,7 +1,6 @@
-//! Decides which waits of a slice are logged. A wait gets a line when it has lasted 5 s, and
-//! another line when it ends. If the reason of a logged wait changes, the new reason gets a line
-//! too. Short waits are not logged, because a slice can have many of them in a minute. Waits for
-//! the job's own rate limit are not logged either.
+//! Decides which waits of a slice are logged. The daemon logs a wait that has lasted 5 s, each
+//! later change of its reason, and its end. Short waits are not logged, because a slice can have
+//! many of them in a minute. Waits for the job's own rate limit are not logged either.
 
 use std::time::Duration;
 

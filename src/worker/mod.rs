@@ -142,10 +142,11 @@ async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdo
 
 /// Ends a claim that failed, according to the error policy.
 async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
-    // A session that the executor's login could not terminate may hold row locks that block the
-    // application indefinitely, so the control login terminates the session. This is not necessary
-    // if the server reported with a SQLSTATE that it ended the session. If the server cannot be
-    // reached, this call has no effect, and the code below handles the lost connection.
+    // The executor's login may have failed to terminate the session. The session may then hold row
+    // locks that block the application indefinitely, so the control login terminates the session.
+    // This is not necessary if the server reported with a SQLSTATE that it ended the session. If
+    // the server cannot be reached, this call has no effect, and the code below handles the lost
+    // connection.
     if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }

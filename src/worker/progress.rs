@@ -50,8 +50,8 @@ pub struct Failures {
     /// contained no row. Several such failures mean that the statement itself fails, for example
     /// because of a statement-level trigger.
     without_row: u32,
-    /// Rows quarantined since the last commit of a whole batch although the statement may be at
-    /// fault instead.
+    /// Rows quarantined since the last commit of a whole batch for errors that the statement may
+    /// have caused.
     doubted_rows: u32,
 }
 

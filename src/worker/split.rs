@@ -13,9 +13,13 @@ use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{Action, action};
 
 impl ClaimRun<'_> {
-    /// Splits the slice if the job has fewer active slices than its option `slices` allows.
-    /// [`queue::may_split`] must also return true, and a key at which to split must be found. Asks
-    /// the queue at most once per second.
+    /// Splits the slice if all of these conditions are true:
+    ///
+    /// - The job has fewer active slices than its option `slices` allows.
+    /// - [`queue::may_split`] returns true.
+    /// - A key at which to split is found.
+    ///
+    /// Asks the queue at most once per second.
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));

@@ -67,8 +67,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     plain("keepalives_interval", Use::Heeded),
     plain("keepalives_count", Use::Heeded),
     plain("tcp_user_timeout", Use::Heeded),
-    // backfilld sets the name that pg_stat_activity shows. Operators find its sessions by this
-    // name, and the load signals leave these sessions out.
+    // backfilld sets the name that pg_stat_activity shows. Operators find the sessions of backfilld
+    // by this name, and the load signals leave these sessions out.
     plain("application_name", Use::Ignored),
     plain("fallback_application_name", Use::Ignored),
     plain("client_encoding", Use::Ignored),

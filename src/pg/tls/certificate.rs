@@ -1,6 +1,6 @@
 //! Reads the few fields of a certificate that webpki does not expose. If a certificate cannot be
-//! parsed, [`read`] returns `None`, and its caller rejects the certificate, leaves the check to
-//! webpki, or offers no channel binding.
+//! parsed, [`read`] returns `None`. Depending on the check, the caller then rejects the
+//! certificate, leaves the check to webpki, or offers no channel binding.
 
 use ring::digest;
 
@@ -130,8 +130,8 @@ pub(super) fn date(seconds: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
-/// Returns the certificate's hash for channel binding. The hash algorithm is that of the
-/// certificate's signature, or SHA-256 in place of MD5 or SHA-1. Source: RFC 5929, 4.1. Returns
+/// Returns the certificate's hash for channel binding. The hash algorithm is the one of the
+/// certificate's signature, but SHA-256 replaces MD5 and SHA-1. Source: RFC 5929, 4.1. Returns
 /// `None` for any other signature algorithm, for example Ed25519, which has no separate hash.
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 is ECDSA.

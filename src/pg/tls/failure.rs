@@ -41,10 +41,11 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
 }
 
 /// Explains an error that arrives after the handshake and before the server's first response.
-/// Returns `None` unless one of these conditions holds:
+/// Returns an explanation in these two cases, and otherwise `None`:
+///
 /// - The error is an alert.
 /// - The connection ended, the server had asked for a client certificate (`asked`), and the client
-///   had presented one (`presented`).
+///   had presented a certificate (`presented`).
 pub(super) fn of_first_answer(
     error: &io::Error,
     host: &str,

@@ -12,16 +12,16 @@ use crate::error::{Error, Kind, Result};
 pub enum SslMode {
     /// Unencrypted.
     Disable,
-    /// Unencrypted if the server accepts that, otherwise encrypted.
+    /// Unencrypted if the server accepts an unencrypted connection, otherwise encrypted.
     Allow,
-    /// Encrypted if the server accepts that, otherwise unencrypted.
+    /// Encrypted if the server accepts an encrypted connection, otherwise unencrypted.
     Prefer,
-    /// Encrypted. If a root file exists, the server's certificate must also come from a CA in this
-    /// file.
+    /// Encrypted. If a root file exists, the server's certificate must also be issued by a CA in
+    /// this file.
     Require,
-    /// Encrypted. The server's certificate must come from a trusted CA.
+    /// Encrypted. The server's certificate must be issued by a trusted CA.
     VerifyCa,
-    /// Like `VerifyCa`. The certificate must also be for the host in the connection string.
+    /// Like `VerifyCa`. The certificate must also be valid for the host in the connection string.
     VerifyFull,
 }
 

@@ -11,18 +11,18 @@ use crate::throttle::admit::decaying_ratio::DecayingRatio;
 /// Initial batch size of a slice, for the target [`TARGET_ON_IDLE_SERVER`].
 const FIRST: f64 = 100.0;
 /// A statement has a fixed cost, which is higher on a busy server. If a batch misses its target but
-/// takes at most `OVERHEAD`, the reason may be this cost and not the number of rows. Such a batch
-/// does not shrink the size below `WORTH_A_BATCH` rows, and lets a smaller size grow up to this
-/// number.
+/// takes at most `OVERHEAD`, this cost may be the reason, and not the number of rows. Such a batch
+/// does not shrink the size below `WORTH_A_BATCH` rows. If the size is already smaller, such a
+/// batch makes it grow towards `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit, a batch is expected to change at most the rows that the rate allows in this
-/// time. Other sessions do not notice ten small batches per second.
+/// With a rate limit, the expected number of rows that a batch changes is at most the number that
+/// the rate allows in this time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
-/// Maximum number of rows that a batch with a rate limit may scan for each row that it is expected
-/// to change. If few rows match the filter, a batch may scan more rows than it is expected to
-/// change. If all rows of such a batch match unexpectedly, the batch changes as many rows as the
-/// rate allows in 1 s.
+/// With a rate limit, the maximum number of rows that a batch scans for each row that it is
+/// expected to change. A batch must scan more rows than it changes if few rows match the filter. If
+/// all rows of such a batch match unexpectedly, the batch changes at most as many rows as the rate
+/// allows in 1 s.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
 /// When a batch is added to the ratio of scanned to changed rows, the weight of all earlier batches
 /// is multiplied by this factor. About the last ten batches count.

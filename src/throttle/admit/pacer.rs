@@ -107,7 +107,7 @@ impl Pacer {
         let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
         let mut left = price.rows.max(price.rest) - price.credit;
         while left >= 1.0 {
-            // At a rate that is not above 0, the amount is never paid.
+            // At a rate of 0 or less, the amount is never paid.
             if !left.is_finite() {
                 return Err(unpaid(Duration::MAX));
             }

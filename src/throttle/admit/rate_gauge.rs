@@ -71,9 +71,9 @@ impl SliceRate {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// Records that the slice may run. With a duty cycle below 1, the pace allows the speed of the
-    /// slice's batches times the duty cycle. The rate of the slice is this value or the job's own
-    /// limit, whichever is lower.
+    /// Records that the slice may run. If the duty cycle is below 1, the pace allows the speed of
+    /// the slice's batches, multiplied by the duty cycle. The rate of the slice is the rate that
+    /// the pace allows or the job's own limit, whichever is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };

@@ -34,8 +34,8 @@ const FORGET: f64 = 120.0;
 const RESUME: f64 = 0.7;
 /// Duty cycle with which jobs begin if there is a budget.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
-/// Bounds of the factor by which the distance from the target changes the duty cycle in one second,
-/// upwards (`GROWTH`) and downwards (`SHRINKAGE`).
+/// Bounds of the factor by which the duty cycle changes in one second because the pressure differs
+/// from the target. `GROWTH` is the upper bound, and `SHRINKAGE` is the lower bound.
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and

@@ -43,7 +43,7 @@ const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If there is other load and no job has run for longer than this, the next job starts at
+/// If there is other load and the last job ended longer ago than this time, the next job starts at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 /// Utilization at which the added statement latency ([`Signal::ProbeLatency`]) is kept.
@@ -78,8 +78,8 @@ impl Load {
     /// the same until a job runs.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
-        // On an otherwise idle server, the probe does not count, because the batches delay no other
-        // session.
+        // On an otherwise idle server, the probe latency does not count, because the batches delay
+        // no other session.
         let counts = |reading: &&Reading| {
             reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
         };

@@ -78,7 +78,7 @@ impl Monitoring {
         polled.flat_map(|(signal, last)| last.readings(signal, now)).collect()
     }
 
-    /// Returns the reason to hold the first batch, if a signal that this batch needs has not yet
+    /// Returns the reason to hold the first batch, or none if each signal that this batch needs has
     /// returned a value or a failure. A signal that is polled only while a job runs has no result
     /// when the first job begins.
     pub fn unread(&self) -> Option<Waiting> {

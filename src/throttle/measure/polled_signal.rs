@@ -15,10 +15,10 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval of a built-in signal while no job runs. If the interval while a job runs is
-/// longer, that interval applies instead. [`PolledSignal::also_at_rest`] can set another interval.
-/// The view `backfill.signals` shows the samples that are taken while no job runs, and baselines
-/// are computed from them.
+/// Polling interval of a built-in signal while no job runs. If the signal's interval while a job
+/// runs is longer than this interval, the longer interval applies at all times.
+/// [`PolledSignal::also_at_rest`] can set another interval. The samples that are taken while no job
+/// runs appear in the view `backfill.signals`. Baselines are computed from these samples.
 const AT_REST: Duration = Duration::from_secs(30);
 
 /// The source from which a signal is read.

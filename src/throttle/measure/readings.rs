@@ -42,8 +42,8 @@ pub struct Reading {
     pub at: Instant,
     /// Maximum age of the reading. An older reading is stale.
     pub max_age: Duration,
-    /// Whether the reading holds jobs at any value. This is so if a required value could not be
-    /// read, or if the source itself requested a hold.
+    /// Whether the reading holds jobs at any value. True if a required value could not be read, or
+    /// if the source itself requested a hold.
     pub must_hold: bool,
     /// Reason why the value could not be read, or reason for a hold that the source itself
     /// requested.

@@ -1,7 +1,7 @@
 //! Load signal, if a rule sets a limit. The value is the number of other sessions that run a
 //! statement. The signal also reports whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If
-//! there is, batches are smaller and the maximum duty cycle is lower than on an otherwise idle
-//! server.
+//! there is other load, batches are smaller and the maximum duty cycle is lower than on an
+//! otherwise idle server.
 //!
 //! Sessions of other databases count, because they share the server. Sessions of backfilld do not
 //! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A

@@ -67,9 +67,10 @@ struct Probe {
 }
 
 impl Latency {
-    /// Returns whether a probe did not run beside a batch. This is so if no batch was `running`
-    /// when the probe started, and no batch began within the usual time of a probe. `begun` is the
-    /// time from the start of the probe to the start of the next batch, or none if no batch began.
+    /// Returns whether a probe did not run beside a batch. The probe is quiet if no batch was
+    /// `running` when it started, and no batch began within the usual time of a probe. `begun` is
+    /// the time from the start of the probe to the start of the next batch, or none if no batch
+    /// began.
     ///
     /// The actual duration of the probe is not used. The longer a probe takes, for any reason, the
     /// more batches begin during it. With the actual duration, the noise of a busy machine would be

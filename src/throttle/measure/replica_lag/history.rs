@@ -58,9 +58,9 @@ impl History {
         });
     }
 
-    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary is still at
-    /// this position, or has not been seen beyond it. If the primary was at `lsn` before the first
-    /// poll, returns the time since that poll, which is a lower bound.
+    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if no position of the
+    /// primary after `lsn` has been seen. If the primary passed `lsn` before the first poll,
+    /// returns the time since that poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };

@@ -33,9 +33,10 @@ impl LostReplicas {
         });
     }
 
-    /// Forgets the lost replica that a new connection replaces: the one with the same application
-    /// name and address, or else one with the same application name. A replica whose pod moved to
-    /// another node connects from another address.
+    /// Forgets the lost replica that a new connection replaces. This is the lost replica with the
+    /// same application name and address. If there is none, any lost replica with the same
+    /// application name is forgotten, because a replica whose pod moved to another node connects
+    /// from another address.
     pub fn replaced_by(&mut self, application_name: &str, client_addr: Option<&str>) {
         let named = |lost: &Lost| lost.application_name == application_name;
         let same = self.0.iter().position(|lost| named(lost) && lost.client_addr.as_deref() == client_addr);

@@ -35,11 +35,14 @@ pub struct Walsender {
 impl Walsender {
     /// Returns whether the walsender's receiver is a replica.
     ///
-    /// A standby in state `catchup` counts, because it is behind. A receiver in state `startup`
-    /// does not count: a standby in this state does not stream yet, and an unused replication
-    /// connection stays in it forever. A standby that the daemon has seen before counts as missing
-    /// while it is in this state. A receiver that streams but never reports a replayed position is
-    /// not a standby (for example `pg_receivewal`).
+    /// A standby in state `catchup` counts, because it is behind. These receivers do not count:
+    ///
+    /// - A base backup or a logical receiver.
+    /// - A receiver in state `startup`. A standby in this state does not stream yet, and an unused
+    ///   replication connection stays in this state forever. If the daemon has seen the standby
+    ///   before, the standby counts as missing during this time.
+    /// - A receiver that streams but never reports a replayed position, for example
+    ///   `pg_receivewal`. Such a receiver is not a standby.
     pub fn replays(&self) -> bool {
         let streams = self.state.as_deref().is_some_and(|state| !matches!(state, "startup" | "backup"));
         streams && !self.logical && self.replay_lsn.is_some()
