@@ -1,6 +1,6 @@
-"""Queries a Prometheus for each expression of the dashboard and for each recording rule, until each
-query has returned a series. Some expressions may be empty. Also waits until the alerts
-BackfilldJobFailed and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
+"""Sends each expression of the dashboard and each recording rule to Prometheus as a query. Repeats
+the queries until each one has returned a series, except those that may be empty. Also waits until
+the alerts BackfilldJobFailed and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
 
 import json
 import re
@@ -32,8 +32,8 @@ def expressions():
     panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
     for panel in panels:
         for target in panel.get("targets", []):
-            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes it, so
-            # that an expression that matches no series does not pass.
+            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes `or
+            # vector(0)`. Otherwise an expression that matches no series would pass.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)

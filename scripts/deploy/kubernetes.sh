@@ -10,7 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # The version of kubernetes-validate is the newest minor version of Kubernetes that it supports.
-# Kubernetes releases a minor version about every four months. Raise the versions here then.
+# Kubernetes releases a minor version about every four months. Raise the versions here after each of
+# these releases.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 

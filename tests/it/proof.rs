@@ -1,4 +1,4 @@
-//! Code that the fault tests share: a table whose rows count their changes, and a check. This check
+//! Code that the fault tests share: a table whose rows count their changes, and a check. The check
 //! tests whether each row was changed exactly once, and whether the counters agree.
 
 use backfilld_testbed::cluster::Cluster;

@@ -518,9 +518,9 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
     assert_right(&judge_orders(&owner, &books).await);
 }
 
-/// Shows that the check can fail: at READ COMMITTED, an update that has waited for a writer uses
-/// the current version of the order. However, its sum is that of the items as they were before the
-/// writer's change (P4).
+/// Shows that the check can fail. At READ COMMITTED, an update that has waited for a writer uses
+/// the current version of the order. However, the update still computes the sum from the items as
+/// they were before the writer's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;

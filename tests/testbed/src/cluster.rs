@@ -22,8 +22,8 @@ impl Cluster {
         Self::try_start_with(options, |_| Ok(())).await
     }
 
-    /// Does what [`Cluster::try_start`] does. Before the server starts, `prepare` can write into
-    /// the data directory.
+    /// Starts a new server, like [`Cluster::try_start`]. Before the server starts, calls `prepare`,
+    /// which can write into the data directory.
     pub async fn try_start_with(
         options: Options,
         prepare: impl FnOnce(&Server) -> Result<(), SetupError>,
