@@ -4,9 +4,9 @@
 //! change the same rows, and DDL.
 //!
 //! The application runs on the same table at a fixed rate all the time. Phases without a backfill
-//! alternate with phases in which one of the settings runs a backfill. The result for a phase with
-//! a backfill is the ratio of its latencies to those of the preceding phase. See benches/README.md
-//! for the method and one run.
+//! alternate with phases in which a backfill runs with one of the settings. The result for a phase
+//! with a backfill is the ratio of its latencies to those of the preceding phase. See
+//! benches/README.md for the method and one run.
 //!
 //!     ROWS=n       rows of the table (4,000,000)
 //!     TURNS=n      number of phases of each setting (5)

@@ -17,7 +17,7 @@ use crate::server::SOON;
 /// Number of waits after which the measurement of a setting ends. With fewer waits, a 99th
 /// percentile is not meaningful.
 const ENOUGH: usize = 200;
-/// A statement counts as a wait if it takes longer than the median without a walk by more than this
+/// A statement counts as a wait if its duration exceeds the median without a walk by more than this
 /// number of seconds.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);

@@ -32,8 +32,8 @@ def expressions():
     panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
     for panel in panels:
         for target in panel.get("targets", []):
-            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes `or
-            # vector(0)`. Otherwise an expression that matches no series would pass.
+            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes this
+            # part. Otherwise an expression that matches no series would pass.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)

@@ -128,7 +128,7 @@ async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The job fails after its walk has ended, without an error of a batch.
+/// The job fails after its walk has ended, because it has quarantined a row.
 #[tokio::test]
 async fn the_failure_of_a_job_with_a_bad_row_is_logged_as_an_error_with_its_cause() {
     let cluster = installed(Options::default()).await;

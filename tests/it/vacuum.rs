@@ -86,8 +86,9 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
 async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // Autovacuum depends on counters that an idle session does not report up to PostgreSQL 14, so
-    // these statements run in a session that ends at once.
+    // Up to PostgreSQL 14, an idle session does not report its last counters, and autovacuum
+    // depends on these counters. These statements therefore run in a separate session, which
+    // reports its counters when it ends.
     sql(
         &cluster,
         "create table t (id int primary key, n int not null default 0) with (autovacuum_enabled = off);
