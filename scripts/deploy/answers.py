@@ -10,8 +10,8 @@ import urllib.parse
 import urllib.request
 
 PROMETHEUS, SERVER_VERSION = sys.argv[1], int(sys.argv[2])
-# The first metric has no series while no job is ready to be claimed, and the second one has none
-# until a batch has blocked a session.
+# The first metric has no series while no job is ready to be claimed. The second metric has no
+# series until a batch has blocked a session.
 MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
 if SERVER_VERSION < 180000:
     print("left out  WAL of a job: only PostgreSQL 18 and later measure it (PG_BINDIR=... selects another server)")

@@ -79,8 +79,8 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
     // Each row takes 10 ms. If 7 batches or fewer changed the 30 rows, at least one batch changed 5
-    // rows and took longer than the role's limit of 40 ms. This check shows that a batch exceeded
-    // the limit.
+    // rows or more and took longer than the role's limit of 40 ms. This check shows that a batch
+    // exceeded the limit.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 

@@ -123,7 +123,7 @@ async fn every_function_has_a_body_that_the_server_accepts() {
 }
 
 /// The dump contains the whole schema in one file, as the server prints it, so that readers can
-/// search it.
+/// search the schema.
 #[tokio::test]
 async fn the_dump_of_the_schema_is_current() {
     /// The major version of pg_dump that the comparison needs. Other versions format some objects

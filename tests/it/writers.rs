@@ -449,8 +449,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     book
 }
 
-/// Compares the orders with their items and with the writes of the application, checks how often
-/// each order was filled, and returns everything that is wrong.
+/// Compares the orders with their items and with the writes of the application. Also checks how
+/// often each order was filled. Returns everything that is wrong.
 async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     let made: BTreeSet<i64> = books.iter().flat_map(|book| book.made.iter().copied()).collect();
     let rows = owner
