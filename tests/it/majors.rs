@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::Options;
 use crate::support::{SOON, daemon, installed, not_before, refused, run, until_state, until_true, value};
 
 /// From PostgreSQL 16 on, membership in a role and the privilege to become that role are separate.
-/// A member without the SET option may not start jobs for the role (P22).
+/// A member without the SET option is not allowed to start jobs for the role (P22).
 #[tokio::test]
 async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let cluster = installed(Options::default()).await;
@@ -56,8 +56,8 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
 }
 
-/// From PostgreSQL 17 on, `transaction_timeout` limits the duration of a transaction, whatever it
-/// does. A role can have a default for this setting.
+/// From PostgreSQL 17 on, `transaction_timeout` limits the duration of a transaction, whatever the
+/// transaction does. A role can have a default for this setting.
 #[tokio::test]
 async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let cluster = installed(Options::default()).await;

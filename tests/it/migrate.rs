@@ -95,8 +95,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
         .await;
     let text = refusal("app").await;
     assert!(text.contains("Upgrade backfilld") && text.contains(&newer.to_string()), "{text}");
-    // The schema is too old, and the daemon may not migrate it. The daemon reports the command to
-    // run and exits.
+    // The schema is too old, and `--no-migrate` forbids the daemon to migrate it. The daemon
+    // reports the command to run and exits.
     cluster.sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", VERSION)).await;
     let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
         .arg("--no-migrate")

@@ -119,7 +119,7 @@ async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// If the role may not vacuum the table, the job runs without a vacuum.
+/// If the role is not allowed to vacuum the table, the job runs without a vacuum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_with_a_warning_if_the_role_may_not_vacuum() {
     let cluster = installed(Options::default()).await;

@@ -332,8 +332,8 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     table(&cluster).await;
     let (wrong, _) = under_writers(&cluster, async |owner, application| {
         application.enqueued.store(true, Ordering::SeqCst);
-        // With these settings the update locks rows in the order of the key, as the writers do.
-        // Deadlocks are not the subject of this test.
+        // With these settings, the update locks rows in the order of the key. The writers use the
+        // same order. Deadlocks are not the subject of this test.
         run(owner, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off").await;
         for first in (0..ROWS * 3).step_by(600) {
             application.front.store(first + 300, Ordering::SeqCst);
