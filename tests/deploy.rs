@@ -1,6 +1,7 @@
-//! Checks that the rules, alerts and panels under `deploy/` name only metrics that exist, that each
-//! alert has a runbook and tests, and that the panels of the dashboard agree with their
-//! descriptions and do not overlap.
+//! Checks the files under `deploy/`:
+//! - The rules, alerts and panels name only metrics that exist.
+//! - Each alert has a runbook and tests.
+//! - The panels of the dashboard agree with their descriptions and do not overlap.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;

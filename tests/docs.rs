@@ -1,7 +1,7 @@
 //! Checks that the documents agree with the source tree. Each PostgreSQL behavior that a comment
 //! cites (P5, for example) must have a section in `docs/postgres.md`. Each test and SQL object that
-//! a section names must exist, and so must each test that ARCHITECTURE, CONTRIBUTING or a page of
-//! `docs/adr` names. Each relative link in these documents must lead to a file.
+//! a section names must exist. Each test that ARCHITECTURE, CONTRIBUTING or a page of `docs/adr`
+//! names must exist too. Each relative link in these documents must lead to a file.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,5 +1,5 @@
-//! Measures the processor time of the daemon's own sessions on the server, without the sessions
-//! that change rows. The sampler and the queue share one pool. The guard, the heartbeat and the
+//! Measures the processor time of the daemon's own sessions on the server. Sessions that change
+//! rows are not counted. The sampler and the queue share one pool. The guard, the heartbeat and the
 //! listener have one session each. The operating system reports the processor time of each server
 //! process.
 

@@ -69,7 +69,7 @@ impl Application {
         Self { shared, _sessions: sessions }
     }
 
-    /// Measures the latencies for this duration from now on.
+    /// Measures the latencies for the time `phase`, which begins now.
     pub async fn feel(&self, phase: Duration) -> Phase {
         self.begin();
         tokio::time::sleep(phase).await;

@@ -121,8 +121,8 @@ fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
     }
 }
 
-/// Prints the daemon's result beside the goals and the fixed settings. Of the ratio for reads and
-/// the ratio for writes, prints the larger one.
+/// Prints the daemon's result beside the goals and the fixed settings. Reads and writes have one
+/// ratio each, and the larger ratio is printed.
 fn judge(seen: &[(String, Seen)]) {
     let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
     let speed = ours.rows_per_second.median();

@@ -1,4 +1,4 @@
-//! The settings that the bench compares. Each setting fills the column in another way.
+//! The settings that the bench compares. Each setting fills the column in a different way.
 
 use std::time::Duration;
 

@@ -33,21 +33,22 @@ use sample::Sample;
 use server::{SOON, cluster, daemon, number, wanted};
 use watch::Watch;
 
-/// The default limit of the lag, in seconds. The next two constants are goals: the share of the
-/// time in which the lag is within the limit, and the daemon's rate as a share of the best fixed
-/// rate.
+/// The default limit of the lag, in seconds.
 const LIMIT: f64 = 1.0;
+/// Goal: the share of the time in which the lag is within the limit.
 const WITHIN: f64 = 0.99;
+/// Goal: the daemon's rate as a share of the best fixed rate.
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
 /// Time between the first changed row of a run and the start of the measurement. In this time, the
 /// job reaches its steady rate.
 const FIRST: Duration = Duration::from_secs(2);
-/// Without a throttle, a longer measurement would only show a longer lag.
+/// Length of the measurement of the unthrottled run. A longer measurement would only show a longer
+/// lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);
-/// The first fixed rate as a share of the daemon's rate, and the factor between consecutive fixed
-/// rates.
+/// The first fixed rate, as a share of the daemon's rate.
 const FROM: f64 = 0.75;
+/// The factor between consecutive fixed rates.
 const STEP: f64 = 1.1;
 
 /// Each page has room for one more version of its rows. After a vacuum, each run therefore finds

@@ -1,4 +1,4 @@
-//! Measures how much rows that are locked or cannot be changed slow a walk down.
+//! Measures how much a walk is slowed down by rows that are locked or cannot be changed.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;

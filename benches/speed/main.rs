@@ -1,5 +1,5 @@
-//! `make bench`: the speed of a job compared with one `UPDATE` of the whole table, and the other
-//! costs of the daemon.
+//! `make bench`: measures the speed of a job, compared with one `UPDATE` of the whole table. Also
+//! measures the other costs of the daemon.
 //!
 //! Everything runs on a separate cluster with `fsync = on`. Durations in seconds vary with the
 //! other load of the machine, so the bench prints speeds as ratios. The same table is rebuilt

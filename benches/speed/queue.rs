@@ -1,5 +1,5 @@
-//! Measures the costs of a job other than the changes of its rows: the time to its first batch, a
-//! claim and a checkpoint.
+//! Measures the costs of a job other than the changes of its rows: the time to its first batch, and
+//! the costs of a claim and of a checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;

@@ -32,7 +32,7 @@ const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.ord
 const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8, rows_changed, error
     from backfill.job where name = $1 and finished_at is not null";
 
-/// Long enough for a large table on a slow disk.
+/// Time limit of a wait. It is long enough for a large table on a slow disk.
 const LONG: Duration = Duration::from_secs(3600);
 
 /// The speed in each turn relative to the single UPDATE. If the ratio is above 1.0, the job is

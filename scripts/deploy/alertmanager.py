@@ -1,5 +1,5 @@
-"""Causes the condition of each alert, and waits until the receiver gets the alert as firing. Then
-the script ends the cause, and waits until the receiver gets the alert as resolved.
+"""Causes the condition of each alert, and waits until the receiver is notified that the alert
+fires. Then ends the cause, and waits until the receiver is notified that the alert is resolved.
 
     alertmanager.py BACKFILLD FOLDER PRIMARY STANDBY DEMO
 

@@ -1,6 +1,6 @@
-"""Queries a Prometheus for each expression of the dashboard and for each recording rule, until each
-query has returned a series. Some expressions may be empty. Also waits until the alerts
-BackfilldJobFailed and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
+"""Sends each expression of the dashboard and each recording rule to Prometheus as a query. Repeats
+the queries until each one has returned a series, except those that may be empty. Also waits until
+the alerts BackfilldJobFailed and BackfilldRowsQuarantined fire. Exits with 1 after a timeout."""
 
 import json
 import re
@@ -10,8 +10,8 @@ import urllib.parse
 import urllib.request
 
 PROMETHEUS, SERVER_VERSION = sys.argv[1], int(sys.argv[2])
-# The first metric has no series while no job is ready to be claimed, and the second one has none
-# until a batch has blocked a session.
+# The first metric has no series while no job is ready to be claimed. The second metric has no
+# series until a batch has blocked a session.
 MAY_BE_EMPTY = {"backfilld_oldest_queued_timestamp_seconds", "backfilld_victim_wait_seconds_bucket"}
 if SERVER_VERSION < 180000:
     print("left out  WAL of a job: only PostgreSQL 18 and later measure it (PG_BINDIR=... selects another server)")
@@ -32,8 +32,8 @@ def expressions():
     panels = [panel for row in dashboard["panels"] for panel in [row, *row.get("panels", [])]]
     for panel in panels:
         for target in panel.get("targets", []):
-            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes it, so
-            # that an expression that matches no series does not pass.
+            # With `or vector(0)`, a panel shows 0 if there is no series. The test removes this
+            # part. Otherwise an expression that matches no series would pass.
             expression = target["expr"].removesuffix(" or vector(0)")
             for name, value in {"$database": ".*", "$job_name": ".*", "$__rate_interval": "10s", "$__range": "1m"}.items():
                 expression = expression.replace(name, value)

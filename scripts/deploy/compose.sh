@@ -2,7 +2,7 @@
 # Checks deploy/compose.yaml without a container engine. `docker-compose config` parses the file and
 # refuses unknown keys and wrong types. The mounted files must exist. promtool checks the
 # configuration of Prometheus. The scripts of the primary, of the standby and of the traffic run on
-# real servers of this machine, and a daemon with the configuration file runs a backfill there. The
+# real servers of this machine. A daemon with the configuration file runs a backfill there. The
 # containers themselves are not tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tests the container image. Builds the image from the Dockerfile, and runs it as deploy/kubernetes
-# does (read-only root file system, no capabilities, unprivileged user), with a new PostgreSQL
-# server. The daemon runs a backfill, drains on SIGTERM during the backfill, and resumes.
+# Tests the container image. Builds the image from the Dockerfile. Runs the image with the
+# restrictions of deploy/kubernetes (read-only root file system, no capabilities, unprivileged
+# user), and starts a new PostgreSQL server for it. The daemon runs a backfill, drains on SIGTERM
+# during the backfill, and resumes.
 #
 # Needs root on Linux, and the programs buildah, podman, runc, debootstrap, openssl and python3.
 # Needs no running container daemon, and pulls no image. The build stage uses a minimal Debian that

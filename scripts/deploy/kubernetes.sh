@@ -10,7 +10,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 # The version of kubernetes-validate is the newest minor version of Kubernetes that it supports.
-# Kubernetes releases a minor version about every four months. Raise the versions here then.
+# Kubernetes releases a minor version about every four months. Raise the versions here after each of
+# these releases.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 
@@ -79,8 +80,8 @@ scripts/prometheus-rule.sh --check
 passed=$((passed + 1))
 echo "passed   the PrometheusRule is up to date with deploy/prometheus"
 
-# The binary reads each configuration. Exit code 1 means that the daemon does not respond, and 78
-# that the configuration is invalid, for example because of an unknown key.
+# The binary reads each configuration. Exit code 1 means that the daemon does not respond. Exit code
+# 78 means that the configuration is invalid, for example because of an unknown key.
 for config in deploy/kubernetes/base/backfilld.yaml deploy/systemd/backfilld.yaml; do
     sed 's/:8432/:1/' "$config" > "$work/config.yaml"
     [ "$(sed -n 's/.*listen:.*/&/p' "$work/config.yaml")" != "" ] || echo 'http: {listen: "127.0.0.1:1"}' >> "$work/config.yaml"

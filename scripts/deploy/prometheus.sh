@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the rules, the alerts and the dashboard with promtool, with Grafana's schema, and with a
-# real Prometheus that scrapes a running daemon. PG_BINDIR=... selects another PostgreSQL server than
-# the one that scripts/setup-postgres.sh finds.
+# real Prometheus that scrapes a running daemon. PG_BINDIR=... selects a PostgreSQL server other
+# than the one that scripts/setup-postgres.sh finds.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

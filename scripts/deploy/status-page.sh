@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Tests the status page in a real browser. Checks the text while a job runs, is held, is paused and
-# fails. Covers phone and desktop, light and dark mode, use with and without JavaScript and by
-# keyboard, and the rules of axe. SCREENSHOTS=folder keeps the screenshots. CHROMIUM=path selects
-# another browser than the one of the system.
+# fails. Also checks:
+# - the page on a phone and on a desktop, in light and in dark mode;
+# - the page with and without JavaScript, and its use by keyboard;
+# - the rules of axe.
+#
+# SCREENSHOTS=folder keeps the screenshots. CHROMIUM=path selects a browser other than the system's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Checks the systemd unit without a running systemd: with `systemd-analyze verify` (any output is a
-# failure), and with the exposure level of `systemd-analyze security`. Also checks that
-# TimeoutStopSec is longer than the drain, that the configuration reads the credential of the unit,
-# and that the unit allows all system calls of a running daemon.
+# Checks the systemd unit without a running systemd:
+# - `systemd-analyze verify` prints nothing.
+# - `systemd-analyze security` reports an exposure level of at most $most_exposed.
+# - TimeoutStopSec is longer than the drain.
+# - The configuration reads the credential of the unit.
+# - The unit allows all system calls of a running daemon.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

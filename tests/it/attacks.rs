@@ -90,7 +90,7 @@ impl Scene {
         self.cluster.client(user, "app").await
     }
 
-    /// Connects as mallory and acts as `e`, which owns tables and may not enqueue.
+    /// Connects as mallory and acts as `e`, which owns tables but is not allowed to enqueue jobs.
     pub async fn as_e(&self) -> Client {
         let mallory = self.client("mallory").await;
         run(&mallory, "set role e").await;

@@ -82,8 +82,8 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     cluster.sql("postgres", "app", grants).await;
     let stranger = cluster.client("stranger", "app").await;
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice").await;
-    // The role does not get past the fence after `set role owner` either, because the fence checks
-    // the login role.
+    // After `set role owner`, the fence still refuses the role, because the fence checks the login
+    // role.
     cluster.sql("postgres", "app", "grant owner to stranger").await;
     stranger.batch_execute("set role owner").await.unwrap();
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice, after set role").await;

@@ -1,7 +1,8 @@
-//! The commands of the documentation work as they are written. The tutorial runs end to end, and so
-//! do the first steps of the README and of the installation guide. The SQL statements of the other
-//! pages run on a real server. `backfilld` commands are accepted, and YAML blocks that configure
-//! backfilld are valid. Make targets, paths, Kubernetes names and image versions in commands exist.
+//! The commands of the documentation work as they are written. The tests run the tutorial from
+//! beginning to end, and the first steps of the README and of the installation guide. They run the
+//! SQL statements of the other pages on a real server. `backfilld` commands must be accepted, and
+//! YAML blocks that configure backfilld must be valid. Make targets, paths, Kubernetes names and
+//! image versions in commands must exist.
 
 mod page;
 mod reader;
@@ -228,7 +229,7 @@ fn invocations(lines: &[String]) -> Vec<Vec<String>> {
         };
         let Some(at) = at else { continue };
         let arguments: Vec<String> = words[at + 1..].to_vec();
-        // `docker build ... backfilld:0.3.0 .` names an image, and so does `kind load`.
+        // `docker build ... backfilld:0.3.0 .` names an image, not a command.
         // A shell variable has no value here.
         let is_known = arguments.iter().all(|argument| !argument.starts_with('$'));
         if is_known && !arguments.is_empty() && arguments[0] != "." && words.get(1).is_none_or(|verb| verb != "build") {

@@ -1,6 +1,7 @@
-//! A table changes while a job walks it or reads from it. The job fails with the reason if the plan
-//! no longer matches the table, a column that the job uses, or the unique index on its key.
-//! Otherwise, for example after a rewrite of the table, the job continues and misses no row.
+//! A table changes while a job walks it or reads from it. The job fails and reports the reason if
+//! its plan no longer matches the table, a column that the job uses, or the unique index on the
+//! key. After other changes, for example a rewrite of the table, the job continues and misses no
+//! row.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

@@ -157,8 +157,8 @@ fn an_untrusted_connection_is_retried() {
     assert_eq!((action(error.kind).0, error.exit_code()), (Action::Reconnect, 69));
 }
 
-/// If the daemon itself raises an error of one of these kinds during a batch, the job fails, as it
-/// does after a permanent error of the server.
+/// During a batch, the daemon itself may raise an error of one of these kinds. The job then fails,
+/// as it does after a permanent error of the server.
 #[test]
 fn errors_of_the_daemon_itself_fail_the_job() {
     for kind in [Kind::Schema, Kind::Usage, Kind::Config, Kind::Timeout, Kind::Internal] {

@@ -126,8 +126,8 @@ async fn ddl_gets_its_lock_at_once() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// PostgreSQL's planner locks the table too. If it evaluates a constant filter, it may hold the
-/// lock for a long time.
+/// PostgreSQL's planner locks the table too. While the planner evaluates a constant filter, it
+/// holds the lock, possibly for a long time.
 #[tokio::test]
 async fn ddl_does_not_wait_for_planning() {
     let cluster = installed(Options::default()).await;

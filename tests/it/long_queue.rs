@@ -90,8 +90,8 @@ async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
 }
 
 /// The check of coverage must not read all slices again for each slice. The test compares a job of
-/// 500 slices with a job of 4,000 slices. The check of the second job may read less than 16 times
-/// as many pages as the check of the first, plus 400.
+/// 500 slices with a job of 4,000 slices. The limit for the second job is 16 times the pages that
+/// the check of the first job reads, plus 400 pages.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;

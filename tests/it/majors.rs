@@ -7,7 +7,7 @@ use backfilld_testbed::cluster::Options;
 use crate::support::{SOON, daemon, installed, not_before, refused, run, until_state, until_true, value};
 
 /// From PostgreSQL 16 on, membership in a role and the privilege to become that role are separate.
-/// A member without the SET option may not start jobs for the role (P22).
+/// A member without the SET option is not allowed to start jobs for the role (P22).
 #[tokio::test]
 async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     let cluster = installed(Options::default()).await;
@@ -56,8 +56,8 @@ async fn a_member_that_may_not_become_the_role_enqueues_nothing_for_it() {
     assert_eq!(value::<i64>(&owner, "select count(a) from t").await, 10);
 }
 
-/// From PostgreSQL 17 on, `transaction_timeout` limits the duration of a transaction, whatever it
-/// does. A role can have a default for this setting.
+/// From PostgreSQL 17 on, `transaction_timeout` limits the duration of a transaction, whatever the
+/// transaction does. A role can have a default for this setting.
 #[tokio::test]
 async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     let cluster = installed(Options::default()).await;
@@ -79,8 +79,8 @@ async fn a_roles_transaction_timeout_ends_no_batch_and_no_claim() {
     until_true(&superuser, SOON, "select state = 'succeeded' from backfill.jobs").await;
     assert_eq!(value::<i64>(&superuser, "select count(*) from t where a = id").await, 30);
     // Each row takes 10 ms. If 7 batches or fewer changed the 30 rows, at least one batch changed 5
-    // rows and took longer than the role's limit of 40 ms. This check shows that a batch exceeded
-    // the limit.
+    // rows or more and took longer than the role's limit of 40 ms. This check shows that a batch
+    // exceeded the limit.
     assert!(value::<i64>(&superuser, "select max(batches) from backfill.slices").await < 8);
 }
 

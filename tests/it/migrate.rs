@@ -95,8 +95,8 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
         .await;
     let text = refusal("app").await;
     assert!(text.contains("Upgrade backfilld") && text.contains(&newer.to_string()), "{text}");
-    // The schema is too old, and the daemon may not migrate it. The daemon reports the command to
-    // run and exits.
+    // The schema is too old, and `--no-migrate` forbids the daemon to migrate it. The daemon
+    // reports the command to run and exits.
     cluster.sql("owner", "app", &format!("delete from backfill.schema_version where version >= {}", VERSION)).await;
     let daemon = backfilld_testbed::daemon::Daemon::builder(crate::support::BACKFILLD, &cluster.owner_url())
         .arg("--no-migrate")
@@ -123,7 +123,7 @@ async fn every_function_has_a_body_that_the_server_accepts() {
 }
 
 /// The dump contains the whole schema in one file, as the server prints it, so that readers can
-/// search it.
+/// search the schema.
 #[tokio::test]
 async fn the_dump_of_the_schema_is_current() {
     /// The major version of pg_dump that the comparison needs. Other versions format some objects

@@ -137,7 +137,7 @@ async fn expressions_in_a_preview_run_as_the_caller_and_cannot_write() {
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from spoils").await, 0);
     assert!(!value::<bool>(&owner, "select is_called from s").await);
-    // A preview is refused if the caller may not read the table.
+    // A preview is refused if the caller is not allowed to read the table.
     assert_eq!(refused(&clerk, "select * from backfill.preview('orders', 'cents = 1')").await.sqlstate, "BF001");
     // The preview has restored the settings of the session.
     assert_eq!(value::<String>(&clerk, "select concat_ws(' ', current_setting('transaction_read_only'), current_setting('search_path'), current_setting('enable_seqscan'), current_setting('row_security'))").await, "off \"$user\", public on on");

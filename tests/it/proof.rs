@@ -1,4 +1,4 @@
-//! Code that the fault tests share: a table whose rows count their changes, and a check. This check
+//! Code that the fault tests share: a table whose rows count their changes, and a check. The check
 //! tests whether each row was changed exactly once, and whether the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
@@ -13,8 +13,8 @@ pub const QUICK: &str = "lease: {ttl_seconds: 1, heartbeat_seconds: 0.2, poll_ms
 
 /// Adds one to `n` in each row and reads no other table.
 pub const PLUS_ONE: &str = "n = n + 1";
-/// Adds one to `n` in each row, like [`PLUS_ONE`], but reads the one from table `step`. Batches of
-/// a job with a subquery run at REPEATABLE READ.
+/// Adds one to `n` in each row, like [`PLUS_ONE`], but reads the number 1 from table `step`.
+/// Batches of a job with a subquery run at REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
 /// Returns a builder for a daemon with this URL, short leases, and a probe without effect. The

@@ -1,7 +1,8 @@
 //! Tests of rows that cannot be changed. If the change to a row raises an error, ends the session
-//! or takes too long, the job quarantines only that row. The job fails in three other cases: the
-//! change crashes the server, an enum label of the key has been renamed, or a trigger raises an
-//! SQLSTATE that backfilld itself uses (`BF006`).
+//! or takes too long, the job quarantines only that row. The job fails in three other cases:
+//! - The change crashes the server.
+//! - An enum label of the key has been renamed.
+//! - A trigger raises an SQLSTATE that backfilld itself uses (`BF006`).
 
 use std::time::Duration;
 
@@ -128,7 +129,7 @@ async fn a_label_of_the_key_that_is_renamed_during_the_walk_is_reported() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// The job fails after its walk has ended, without an error of a batch.
+/// The job fails after its walk has ended, because it has quarantined a row.
 #[tokio::test]
 async fn the_failure_of_a_job_with_a_bad_row_is_logged_as_an_error_with_its_cause() {
     let cluster = installed(Options::default()).await;

@@ -68,8 +68,8 @@ async fn a_rolling_restart_does_not_disturb_a_running_job() {
     sql(&cluster, FASTER).await;
     until_state(&cluster, "rows", "succeeded", SOON).await;
     exact(&cluster, "rows", ROWS).await.unwrap();
-    // The new replicas took over no expired lease, and no write of theirs was fenced. Each drained
-    // daemon has deregistered.
+    // The new replicas took over no expired lease, and the fence refused none of their writes. Each
+    // drained daemon has deregistered.
     for daemon in &replicas {
         for name in ["backfilld_lease_takeovers_total", "backfilld_fenced_writes_total"] {
             assert!(metric(daemon, name, &[]).await < 0.5, "{name}");

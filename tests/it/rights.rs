@@ -261,7 +261,7 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     for one in [&cluster, &other] {
         one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
     }
-    // Register the executor on the other server, as a daemon with that server's URL would.
+    // Register the executor on the other server, like a daemon with that server's URL.
     other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
     let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
     let yaml = format!(

@@ -500,8 +500,8 @@ async fn gauges_report_unreadable_statistics_and_jobs_continue() {
     let reported = "select coalesce((select reason from backfill.signals where signal = 'oldest_xmin'), '')";
     until_true(&owner, SOON, &format!("select ({reported}) like '%grant pg_read_all_stats to owner;'")).await;
     assert_eq!(shown(&owner, "oldest_xmin").await, "server shown f");
-    // The extension is not installed, so the view has no row for the signal, not even an unreadable
-    // one.
+    // The extension is not installed, so the view has no row for the signal. An unreadable signal
+    // would have a row.
     assert_eq!(shown(&owner, "statement_time").await, "");
     run(&owner, "select backfill.tune('j', '{\"max_rows_per_second\": null}')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;

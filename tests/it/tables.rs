@@ -327,8 +327,8 @@ async fn other_features_of_a_table_do_not_stop_its_walk() {
     assert_eq!(value::<i64>(&owner, "select count(*) from toasted_values where length(long) = 9600").await, 500);
 }
 
-/// The job's plan and the description of a slice's partition stay small. Neither a claim nor a
-/// batch therefore reads data about all 300 partitions.
+/// The job's plan and the description of a slice's partition stay small. Therefore neither a claim
+/// nor a batch reads data about all 300 partitions.
 #[tokio::test]
 async fn many_partitions_do_not_make_a_claim_expensive() {
     let cluster = installed(Options::default().set("max_locks_per_transaction", "1000")).await;

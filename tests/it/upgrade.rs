@@ -129,8 +129,9 @@ async fn an_upgrade_succeeds_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
     // The upgrade adds a column to backfill.job. With the settings below, an autovacuum of this
-    // table takes minutes. The statements run in a session that ends. Up to PostgreSQL 14, an idle
-    // session does not report its last counters, and autovacuum depends on these counters.
+    // table takes minutes. Up to PostgreSQL 14, an idle session does not report its last counters,
+    // and autovacuum depends on these counters. These statements therefore run in a separate
+    // session, which reports its counters when it ends.
     sql(
         &cluster,
         "alter table backfill.job set (autovacuum_enabled = off);

@@ -86,8 +86,9 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
 async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
     let owner = cluster.owner().await;
-    // The statements run in a session that ends. Up to PostgreSQL 14, an idle session does not
-    // report its last counters, and autovacuum depends on these counters.
+    // Up to PostgreSQL 14, an idle session does not report its last counters, and autovacuum
+    // depends on these counters. These statements therefore run in a separate session, which
+    // reports its counters when it ends.
     sql(
         &cluster,
         "create table t (id int primary key, n int not null default 0) with (autovacuum_enabled = off);
@@ -118,7 +119,7 @@ async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// If the role may not vacuum the table, the job runs without a vacuum.
+/// If the role is not allowed to vacuum the table, the job runs without a vacuum.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_with_a_warning_if_the_role_may_not_vacuum() {
     let cluster = installed(Options::default()).await;

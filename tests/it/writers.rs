@@ -332,8 +332,8 @@ async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
     table(&cluster).await;
     let (wrong, _) = under_writers(&cluster, async |owner, application| {
         application.enqueued.store(true, Ordering::SeqCst);
-        // With these settings the update locks rows in the order of the key, as the writers do.
-        // Deadlocks are not the subject of this test.
+        // With these settings, the update locks rows in the order of the key. The writers use the
+        // same order. Deadlocks are not the subject of this test.
         run(owner, "set enable_seqscan = off; set enable_bitmapscan = off; set enable_hashjoin = off; set enable_mergejoin = off").await;
         for first in (0..ROWS * 3).step_by(600) {
             application.front.store(first + 300, Ordering::SeqCst);
@@ -449,8 +449,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
     book
 }
 
-/// Compares the orders with their items and with the writes of the application, checks how often
-/// each order was filled, and returns everything that is wrong.
+/// Compares the orders with their items and with the writes of the application. Also checks how
+/// often each order was filled. Returns everything that is wrong.
 async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     let made: BTreeSet<i64> = books.iter().flat_map(|book| book.made.iter().copied()).collect();
     let rows = owner
@@ -518,9 +518,9 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
     assert_right(&judge_orders(&owner, &books).await);
 }
 
-/// Shows that the check can fail: at READ COMMITTED, an update that has waited for a writer uses
-/// the current version of the order. However, its sum is that of the items as they were before the
-/// writer's change (P4).
+/// Shows that the check can fail. At READ COMMITTED, an update that has waited for a writer uses
+/// the current version of the order. However, the update still computes the sum from the items as
+/// they were before the writer's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;

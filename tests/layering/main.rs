@@ -1,7 +1,10 @@
-//! Splits the source tree into tokens and checks its structure: layers, import cycles, the modules
-//! that may name a crate, the size of structs, and the modules that may name an object of schema
-//! `backfill`. Each rule is a function of a tree. For each rule, a test shows that the rule fails
-//! for a tree that breaks it.
+//! Splits the source tree into tokens and checks its structure:
+//! - the layers and the import cycles;
+//! - the modules that may name a crate or an object of schema `backfill`;
+//! - the size of structs.
+//!
+//! Each rule is a function of a tree. For each rule, a test shows that the rule fails for a tree
+//! that breaks it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod source;
@@ -64,8 +67,8 @@ fn unlisted(tree: &Tree) -> Vec<String> {
     without.chain(listed.difference(&there).map(|module| format!("{module} does not exist"))).collect()
 }
 
-/// Returns the entries of the lists above, except `LAYERS`, that have no effect: modules that do
-/// not exist, and modules that may name a crate but do not name it.
+/// Returns the entries that have no effect in the lists above, except in `LAYERS`. Such an entry
+/// names a module that does not exist, or a module that may name a crate but does not name it.
 fn idle_entries(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
     for place in THROTTLE_ROOMS.iter().chain(&NOUNS) {

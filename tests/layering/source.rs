@@ -1,6 +1,6 @@
-//! Parses the source tree, and returns for each file the files that it uses, the crates that it
-//! names, its structs and its string literals. Test code (`#[cfg(test)]`, `tests.rs`) is ignored,
-//! because a test may use any module.
+//! Parses the source tree. For each file, returns its structs, its string literals, the files that
+//! it uses and the crates that it names. Test code (`#[cfg(test)]`, `tests.rs`) is ignored, because
+//! a test may use any module.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -242,9 +242,9 @@ impl Reader {
         if segments[0] == "Self" {
             return;
         }
-        // A path that `own_path` cannot resolve belongs to another crate, or begins with a child
-        // module or with a name that a `use` has introduced. `with_children_resolved` resolves the
-        // last two kinds.
+        // If `own_path` cannot resolve a path, the path belongs to another crate, or begins with a
+        // child module or with a name from a `use`. `with_children_resolved` resolves the last two
+        // kinds.
         let path = self.own_path(segments, module).unwrap_or_else(|| format!("::{}", segments.join("::")));
         self.file.paths.insert(path);
     }

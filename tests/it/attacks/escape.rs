@@ -15,8 +15,8 @@ use super::Scene;
 use crate::support::{SOON, run, value};
 
 /// Creates `steal` and two functions that call it. `way` names the way in which the job runs
-/// `steal`. The function logs the session's user, so that the test cannot pass if the executor
-/// never ran the function.
+/// `steal`. The function logs the session's user. If the executor never ran the function, the test
+/// therefore fails.
 const STEAL: &str = r#"
 set role e;
 create function steal(way text) returns int language plpgsql volatile as $f$

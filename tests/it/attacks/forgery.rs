@@ -1,6 +1,6 @@
-//! The code of a job, or the job's submitter, attacks other roles and the daemon. It tries to use
-//! the token of a claim or the rights of another role. It tries to read or control the jobs of
-//! other roles, or to disturb the daemon.
+//! The code of a job, or the job's submitter, attacks other roles and the daemon. The attacker
+//! tries to use the token of a claim or the rights of another role, to read or control the jobs of
+//! other roles, and to disturb the daemon.
 
 use backfilld_testbed::wait;
 

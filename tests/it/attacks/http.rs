@@ -1,5 +1,5 @@
-//! A client without credentials that reaches the daemon's port reads no secret, changes nothing,
-//! and blocks neither the probes nor the jobs.
+//! A client without credentials reaches the daemon's port. The client reads no secret, changes
+//! nothing, and blocks neither the probes nor the jobs.
 
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

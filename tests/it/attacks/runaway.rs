@@ -106,8 +106,9 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
 
 /// To end a session whose code ignores a cancel request, the daemon opens a second session with the
 /// same login. If the server rejects this login (here because of NOLOGIN), the control login ends
-/// the session. In this test, the control login may end it as a member of pg_signal_backend. A job
-/// could cause the rejection itself, because any login may change its own password.
+/// the session. In this test, the control login may end the session as a member of
+/// pg_signal_backend. A job could cause the rejection itself, because any login may change its own
+/// password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;

@@ -1,5 +1,5 @@
-//! The application: before and while the job runs, it inserts, updates and deletes rows, changes
-//! keys, and records its committed writes in a book.
+//! The application, which writes before the job and while the job runs. It inserts, updates and
+//! deletes rows, and changes keys. It records its committed writes in a book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

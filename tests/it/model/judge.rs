@@ -73,8 +73,8 @@ pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
 
 /// Returns everything that is wrong after the job has failed because of `bad` rows. The job's row
 /// errors must name exactly the bad rows that need a change. The bad rows must be unchanged. A row
-/// is not checked if the application inserted it after the job was enqueued or changed its key. The
-/// caller must stop the application's writes first.
+/// is not checked if the application inserted it after the job was enqueued, or if the application
+/// changed the row's key. The caller must stop the application's writes first.
 pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64]) -> Vec<String> {
     let key: Vec<String> =
         case.key.columns.iter().map(|column| format!("{}, t.{}", literal(&column.name), quote(&column.name))).collect();

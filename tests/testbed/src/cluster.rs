@@ -8,8 +8,9 @@ use tokio_postgres::Client;
 
 pub use crate::server::{Mode, Options};
 
-/// A primary in a temporary directory, on a free port of 127.0.0.1. While it runs, any user of this
-/// machine may connect to it without a password. The server and its directory are removed on drop.
+/// A primary in a temporary directory, on a free port of 127.0.0.1. While the server runs, any user
+/// of this machine may connect to it without a password. The server and its directory are removed
+/// on drop.
 #[derive(Debug)]
 pub struct Cluster {
     server: Server,
@@ -22,8 +23,8 @@ impl Cluster {
         Self::try_start_with(options, |_| Ok(())).await
     }
 
-    /// Does what [`Cluster::try_start`] does. Before the server starts, `prepare` can write into
-    /// the data directory.
+    /// Starts a new server, like [`Cluster::try_start`]. Before the server starts, calls `prepare`,
+    /// which can write into the data directory.
     pub async fn try_start_with(
         options: Options,
         prepare: impl FnOnce(&Server) -> Result<(), SetupError>,

@@ -2,9 +2,9 @@
 //! and the demo.
 //!
 //! The testbed uses no mocks. Each server is started from the installed binaries in a separate
-//! directory, a TCP proxy between the daemon and the server causes the network faults, and the
-//! daemon is a child process. Servers, proxies and daemons are removed when their value is dropped,
-//! when the test panics, and when the test's process is killed; see [`watchdog`].
+//! directory. A TCP proxy between the daemon and the server causes the network faults. The daemon
+//! is a child process. Servers, proxies and daemons are removed when their value is dropped, when
+//! the test panics, and when the test's process is killed; see [`watchdog`].
 //!
 //! ```no_run
 //! use backfilld_testbed::{cluster::{Cluster, Options}, daemon::Daemon, proxy::Proxy, standby::Standby, wait};

@@ -55,7 +55,8 @@ pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;
     }
-    // Small systems lack the program `kill`, so this runs the `kill` that is built into the shell.
+    // Small systems lack the program `kill`, so this function runs the `kill` that is built into
+    // the shell.
     let mut command = Command::new("sh");
     command.args(["-c", "name=$1; shift; kill -s \"$name\" \"$@\"", "kill", name]);
     command.args(pids.iter().map(u32::to_string));

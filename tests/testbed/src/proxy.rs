@@ -205,8 +205,8 @@ enum Direction {
     ToClient,
 }
 
-/// Forwards bytes in one direction until the sender closes it, then closes that direction of the
-/// other connection (half close).
+/// Forwards bytes in one direction until the sender closes its side. Then closes the same direction
+/// of the other connection (half close).
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,

@@ -50,8 +50,8 @@ impl Options {
         self.set("wal_level", "logical")
     }
 
-    /// Sets `fsync = on`, for measurements. The testbed otherwise sets `fsync = off`. A crash of
-    /// the server then loses nothing, but a crash of the machine can lose data.
+    /// Sets `fsync = on`, for measurements. The testbed otherwise sets `fsync = off`. With `off`, a
+    /// crash of the server loses nothing, but a crash of the machine can lose data.
     #[must_use]
     pub fn fsync(self) -> Self {
         self.set("fsync", "on")

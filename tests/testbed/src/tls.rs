@@ -123,7 +123,7 @@ impl Authority {
     }
 }
 
-/// Replaces the file in one step, as the rotation of a secret does, so that no reader sees an
+/// Replaces the file in one step, like the rotation of a secret, so that no reader sees an
 /// incomplete file.
 fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {
     let new = path.with_extension("new");

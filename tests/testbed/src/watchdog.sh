@@ -1,5 +1,5 @@
-# Removes a directory of the testbed and kills every process in it. Starts when the creator of the
-# directory ends, or closes its end of the pipe.
+# Removes a directory of the testbed and kills every process in it. The removal begins when the
+# creator of the directory ends, or closes its end of the pipe.
 #
 # usage: sh -c "$this" watchdog DIR, with the read end of the creator's pipe as standard input. The
 # pipe closes whenever the creator ends, even by SIGKILL. The word "keep" on the pipe means that the

@@ -123,8 +123,8 @@ impl Session {
 
     async fn run(mut self, start: Instant) {
         let mut ticks = tokio::time::interval_at(start, PACE);
-        // A late statement starts at once, and its waiting time counts as latency. Real users do
-        // not slow down either when the database does.
+        // A late statement starts at once, and its waiting time counts as latency. Real users also
+        // keep sending requests when the database is slow.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut stop = self.shared.stop.subscribe();
         let mut free_since = start;
