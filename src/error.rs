@@ -84,12 +84,15 @@ pub enum Kind {
     Timeout,
     /// Any other error of the server, for example a syntax error or an undefined column.
     Statement,
+    /// The server's answer has another form than the daemon expects: a wrong type, a wrong
+    /// encoding, or a null. It may be unknown whether the statement committed.
+    Unreadable,
     /// A bug in this program.
     Internal,
 }
 
 impl Kind {
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::ConnectionLost,
         Self::Tls,
         Self::ServerUnavailable,
@@ -118,6 +121,7 @@ impl Kind {
         Self::Config,
         Self::Timeout,
         Self::Statement,
+        Self::Unreadable,
         Self::Internal,
     ];
 }
@@ -204,6 +208,7 @@ impl Error {
             | Kind::WrongState
             | Kind::Schema
             | Kind::Statement
+            | Kind::Unreadable
             | Kind::Internal => 1,
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! Failpoints exist in debug builds and with the feature `failpoint`. In other builds the functions
 //! of this module do nothing, and [`active`] returns false.
-//! `BACKFILLD_FAILPOINT="name[:nth]=abort|sleep:MS|error|on"` sets a failpoint. Several failpoints
-//! are separated by commas. The variable is read once. If `nth` is given (from 1), the action
-//! happens only at the nth visit of the place. The actions are:
+//! `BACKFILLD_FAILPOINT="name[:nth]=abort|panic|sleep:MS|error|on"` sets a failpoint. Several
+//! failpoints are separated by commas. The variable is read once. If `nth` is given (from 1), the
+//! action happens only at the nth visit of the place. The actions are:
 //!
 //! - `abort` ends the process without running destructors, as SIGKILL does.
+//! - `panic` panics.
 //! - `sleep` waits for the given number of milliseconds.
 //! - `error` returns the error of a lost connection.
 //! - `on` is a switch that code reads with [`active`], for example for a negative control.
@@ -22,6 +23,7 @@ mod real {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub(super) enum Action {
         Abort,
+        Panic,
         Sleep(Duration),
         Error,
         On,
@@ -78,6 +80,7 @@ mod real {
     fn act(name: &str, action: Option<Action>) -> Result<()> {
         match action {
             Some(Action::Abort) => std::process::abort(),
+            Some(Action::Panic) => panic!("failpoint {name}"),
             Some(Action::Error) => Err(Error::new(Kind::ConnectionLost, format!("failpoint {name}"))),
             Some(Action::Sleep(_) | Action::On) | None => Ok(()),
         }
@@ -107,7 +110,7 @@ mod real {
     fn parse_one(entry: &str) -> Result<Failpoint> {
         let wrong = || {
             Error::new(Kind::Usage, format!("BACKFILLD_FAILPOINT: could not parse \"{entry}\"")).hint(
-                "Write name[:nth]=abort|sleep:MS|error|on. Separate several failpoints by commas. nth counts from 1.",
+                "Write name[:nth]=abort|panic|sleep:MS|error|on. Separate several failpoints by commas. nth counts from 1.",
             )
         };
         let (place, action) = entry.split_once('=').ok_or_else(wrong)?;
@@ -117,6 +120,7 @@ mod real {
         };
         let action = match action.split_once(':') {
             None if action == "abort" => Action::Abort,
+            None if action == "panic" => Action::Panic,
             None if action == "error" => Action::Error,
             None if action == "on" => Action::On,
             Some(("sleep", time)) => Action::Sleep(Duration::from_millis(time.parse().map_err(|_| wrong())?)),

@@ -38,7 +38,15 @@ pub fn init(log: Log) -> Result<()> {
         .map_err(|_| Error::new(Kind::Internal, "logging is already initialized in this process"))?;
     // This call cannot fail, because a second call of `init` returns an error above.
     let _ = SET_FILTER.set(set_filter);
+    std::panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Logs a panic as one line, with its place in the source.
+fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
+    let message = panic.payload_as_str().unwrap_or("no message");
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    tracing::error!(location, backtrace = %std::backtrace::Backtrace::capture(), "panic: {message}");
 }
 
 /// Returns the environment variable that overrides the level in the configuration, if one is set.

@@ -7,6 +7,10 @@
 //!     SECONDS=n   length of each measurement of the daemon's sessions (20)
 //!     ONLY=a,b    only these parts: heap, monitoring
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 

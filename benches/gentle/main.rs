@@ -14,6 +14,10 @@
 //!     RATE=n       statements of the application per second (800)
 //!     ONLY=a,b     only these: victims, or settings ("daemon", "100 rows; 2 ms", ...)
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 

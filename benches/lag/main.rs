@@ -7,6 +7,10 @@
 //!     PERCENT=n   share of the time in which the standby replays, in percent (5)
 //!     ONLY=a,b    only these runs: unthrottled, fixed (the first turn of the daemon always runs)
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 

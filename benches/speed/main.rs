@@ -12,6 +12,10 @@
 //!     HOLD=n    seconds for which a row is locked (60)
 //!     ONLY=a,b  only these parts: speed, bad_rows, latency, claim, checkpoint, views
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a measurement that fails may panic")]
 #![allow(clippy::print_stdout, reason = "that is what it is for")]
 

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 
 #[derive(Debug, Args)]
 pub struct EnqueueArgs {
@@ -75,18 +76,14 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
         [&spec.filter, &spec.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
     values.extend(rest);
     let sql = if spec.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
-    let id: i64 = transaction
-        .query_one(sql, &values)
-        .await
-        .map_err(|error| spec.explain(Error::from(error)))?
-        .try_get(0)
-        .map_err(Error::from)?;
+    let id: i64 =
+        transaction.query_one(sql, &values).await.map_err(|error| spec.explain(Error::from(error)))?.read(0)?;
     let outcome = within(CONTROL_LIMIT, transaction.query_one(OUTCOME, &[&id])).await.map_err(session::explain)?;
     transaction.commit().await.map_err(Error::from)?;
 
-    let state: String = outcome.try_get("state").map_err(Error::from)?;
-    let waiting: Option<String> = outcome.try_get("waiting_reason").map_err(Error::from)?;
-    let is_new: bool = outcome.try_get("is_new").map_err(Error::from)?;
+    let state: String = outcome.read("state")?;
+    let waiting: Option<String> = outcome.read("waiting_reason")?;
+    let is_new: bool = outcome.read("is_new")?;
     show::line(&id.to_string())?;
     let name = show::word(&args.name);
     let happened =

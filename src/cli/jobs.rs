@@ -9,6 +9,7 @@ use crate::job::next::Next;
 use crate::job::state::State;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::text;
 
 /// One row of the view `backfill.jobs`.
@@ -52,7 +53,7 @@ order by finished_at is not null, case when finished_at is null then priority en
 pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
     let rows =
         within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
-    rows.iter().map(Job::of).collect::<Result<_, _>>().map_err(Error::from)
+    rows.iter().map(Job::of).collect()
 }
 
 /// Reads the job named `name`.
@@ -75,7 +76,7 @@ order by finished_at is not null, id desc limit 3";
 async fn no_such_job(session: &Session, name: &str) -> Error {
     let error = Error::new(Kind::NoSuchJob, format!("there is no job \"{name}\""));
     let alike: Vec<String> = match within(CONTROL_LIMIT, session.client.query(ALIKE, &[&name])).await {
-        Ok(rows) => rows.iter().filter_map(|row| row.try_get(0).ok()).collect(),
+        Ok(rows) => rows.iter().filter_map(|row| row.read(0).ok()).collect(),
         Err(_) => Vec::new(),
     };
     if alike.is_empty() {
@@ -86,26 +87,26 @@ async fn no_such_job(session: &Session, name: &str) -> Error {
 }
 
 impl Job {
-    fn of(row: &Row) -> Result<Self, tokio_postgres::Error> {
+    fn of(row: &Row) -> Result<Self> {
         Ok(Self {
-            name: row.try_get("name")?,
-            state: row.try_get("state")?,
-            desired_state: row.try_get("desired_state")?,
-            waiting_reason: row.try_get("waiting_reason")?,
-            waiting_text: row.try_get("waiting_text")?,
-            deletes: row.try_get("deletes")?,
-            rows_changed: row.try_get("rows_changed")?,
-            rows_unresolved: row.try_get("rows_unresolved")?,
-            rows_quarantined: row.try_get("rows_quarantined")?,
-            percent_done: row.try_get("percent_done")?,
-            rows_per_second: row.try_get("rows_per_second")?,
-            eta: row.try_get("eta")?,
-            error: row.try_get("error")?,
-            hint: row.try_get("hint")?,
-            reason: row.try_get("reason")?,
-            run_as: row.try_get("run_as")?,
-            took: row.try_get("took")?,
-            is_verified: row.try_get("is_verified")?,
+            name: row.read("name")?,
+            state: row.read("state")?,
+            desired_state: row.read("desired_state")?,
+            waiting_reason: row.read("waiting_reason")?,
+            waiting_text: row.read("waiting_text")?,
+            deletes: row.read("deletes")?,
+            rows_changed: row.read("rows_changed")?,
+            rows_unresolved: row.read("rows_unresolved")?,
+            rows_quarantined: row.read("rows_quarantined")?,
+            percent_done: row.read("percent_done")?,
+            rows_per_second: row.read("rows_per_second")?,
+            eta: row.read("eta")?,
+            error: row.read("error")?,
+            hint: row.read("hint")?,
+            reason: row.read("reason")?,
+            run_as: row.read("run_as")?,
+            took: row.read("took")?,
+            is_verified: row.read("is_verified")?,
         })
     }
 

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::pg::schema::install;
 use crate::pg::schema::release::{FIRST_VERSION, Release};
 use crate::pg::schema::state::{self, Found};
@@ -48,7 +49,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
         [] => match state::found(&session.client).await? {
             Found::Version { version, .. } if version > Release::current().version() => {
                 format!(
-                    "schema backfill is at version {version}, which is newer and compatible with this binary: nothing to do"
+                    "schema backfill is at version {version}, which is newer than this binary but compatible with it: nothing to do"
                 )
             }
             _ => format!("schema backfill is up to date: version {}", Release::current().version()),
@@ -73,7 +74,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
         };
     }
     if !missing.is_empty() {
-        let roles = missing.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<String>>>()?;
+        let roles = missing.iter().map(|row| row.read(0)).collect::<Result<Vec<String>>>()?;
         show::line(&for_a_dba(&roles))?;
     }
     Ok(0)

@@ -7,8 +7,9 @@ use clap::Args;
 use super::spec::SpecArgs;
 use super::{session, show};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::connect::within;
+use crate::pg::row::Columns;
 
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
@@ -58,12 +59,12 @@ pub(super) async fn print(
     .await
     .map_err(|error| spec.explain(error))?;
     if json {
-        let object: &str = row.try_get(0).map_err(Error::from)?;
+        let object: &str = row.read(0)?;
         show::line(object)?;
         return Ok(0);
     }
-    let items: Vec<&str> = row.try_get(1).map_err(Error::from)?;
-    let texts: Vec<&str> = row.try_get(2).map_err(Error::from)?;
+    let items: Vec<&str> = row.read(1)?;
+    let texts: Vec<&str> = row.read(2)?;
     show::print(&labelled(&items, &texts))?;
     Ok(0)
 }

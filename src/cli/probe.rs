@@ -48,9 +48,8 @@ pub(super) async fn run(connection: LoadArgs, args: ProbeArgs) -> Result<u8> {
         Page::Readyz => "readyz",
     };
     let refused = |why: String| {
-        Error::new(Kind::NotComplete, format!("no valid response from http://{address}/{page}: {why}")).hint(
-            "Check that the daemon is running, and that http.listen of the configuration, or --listen, is its address.",
-        )
+        Error::new(Kind::NotComplete, format!("no valid response from http://{address}/{page}: {why}"))
+            .hint("Check that the daemon is running and listens on the address in --listen or http.listen.")
     };
     let answer = match tokio::time::timeout(LIMIT, ask(address, page)).await {
         Ok(Ok(answer)) => answer,

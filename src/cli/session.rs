@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::ident;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::Columns;
 use crate::text;
 
 /// Value of `application_name` in `pg_stat_activity`.
@@ -48,7 +49,7 @@ pub(super) async fn open_plain(config: &Config) -> Result<Session> {
 /// Runs a statement that returns one row with one column, which may be null.
 pub(super) async fn ask(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<String>> {
     let row = connect::within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await.map_err(explain)?;
-    row.try_get(0).map_err(Error::from)
+    row.read(0)
 }
 
 /// Runs a statement that changes a job, and returns the new state of the job.
@@ -72,7 +73,7 @@ pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &
         tokio::time::sleep(Duration::from_millis(100)).await;
         let row = connect::within(CONTROL_LIMIT, session.client.query_opt(STATE, &[&name])).await.map_err(explain)?;
         match row {
-            Some(row) => state = row.try_get(0).map_err(Error::from)?,
+            Some(row) => state = row.read(0)?,
             None => break,
         }
     }
@@ -107,7 +108,9 @@ fn not_connected(error: Error, database: &Database) -> Error {
         ),
         (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
         (_, Some("3D000")) => Some("Check the database name at the end of the url."),
-        (Kind::ConnectionLost, None) => Some("Check that the server is running, and the host and port in the url."),
+        (Kind::ConnectionLost, None) => {
+            Some("Check that the server is running, and check the host and port in the url.")
+        }
         _ => None,
     };
     let hint = error.hint.clone().or_else(|| hint.map(str::to_owned));

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::text;
 
 #[derive(Debug, Args)]
@@ -56,7 +57,7 @@ async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
     if let (Some(name), true) = (name, rows.is_empty()) {
         jobs::read_one(session, name).await?;
     }
-    let objects = rows.iter().map(|row| row.try_get(0).map_err(Error::from)).collect::<Result<Vec<&str>>>()?;
+    let objects = rows.iter().map(|row| row.read(0)).collect::<Result<Vec<&str>>>()?;
     show::print(&if objects.is_empty() { "[]\n".to_owned() } else { format!("[{}]\n", objects.join(",\n ")) })
 }
 
@@ -164,7 +165,7 @@ async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result
     }
     let mut text = String::new();
     for row in &fields {
-        let (label, value): (&str, &str) = (row.try_get(0).map_err(Error::from)?, row.try_get(1).map_err(Error::from)?);
+        let (label, value): (&str, &str) = (row.read(0)?, row.read(1)?);
         text.push_str(&format!("{label:<17} {}\n", text::printable(&said(label, value, commands))));
     }
     if let Some(next) = job.needs(commands) {
@@ -175,7 +176,7 @@ async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result
         text.push_str("last events\n");
     }
     for row in &events {
-        let cell = |at| row.try_get::<_, &str>(at).map_err(Error::from);
+        let cell = |at| row.read::<&str>(at);
         text.push_str(&format!("  {}  {} ({})\n", cell(0)?, text::printable(cell(2)?), cell(1)?));
     }
     if !job.has_ended() {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::pg::schema::state::{self, Found};
 use crate::text;
 
@@ -86,17 +87,14 @@ struct Census {
 
 async fn census(client: &tokio_postgres::Client) -> Result<Census> {
     let row = within(CONTROL_LIMIT, client.query_one(CENSUS, &[])).await.map_err(not_allowed)?;
-    let read = || -> Result<Census, tokio_postgres::Error> {
-        Ok(Census {
-            database: row.try_get(0)?,
-            jobs: row.try_get(1)?,
-            live: row.try_get(2)?,
-            live_names: row.try_get::<_, Option<String>>(3)?.unwrap_or_default(),
-            daemons: row.try_get(4)?,
-            dependents: row.try_get(5)?,
-        })
-    };
-    read().map_err(Error::from)
+    Ok(Census {
+        database: row.read(0)?,
+        jobs: row.read(1)?,
+        live: row.read(2)?,
+        live_names: row.read::<Option<String>>(3)?.unwrap_or_default(),
+        daemons: row.read(4)?,
+        dependents: row.read(5)?,
+    })
 }
 
 impl Census {

@@ -44,7 +44,7 @@ impl Config {
         if config.databases.is_empty() {
             if url.is_none() {
                 return Err(Error::new(Kind::Config, "no database is configured")
-                    .hint("Use --database-url URL, set BACKFILLD_DATABASE_URL, or configure one under `databases` in --config FILE."));
+                    .hint("Use --database-url URL, set BACKFILLD_DATABASE_URL, or configure a database under `databases` in --config FILE."));
             }
             config.databases.push(Database::default());
         }

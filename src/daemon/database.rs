@@ -23,6 +23,7 @@ use crate::http::status::board::Board;
 use crate::metrics::handle::Handle;
 use crate::pg::connect::{self, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
+use crate::pg::row::Columns;
 use crate::pg::schema::{install, state};
 use crate::queue::daemon as queue;
 use crate::queue::lease::Leases;
@@ -179,9 +180,10 @@ impl Service {
         let ended = tokio::select! {
             biased;
             () = shutdown.drain.cancelled() => Ok(Ended::Drained),
-            // A worker that ends without a shutdown has panicked. The daemon must not continue with
-            // fewer workers than configured.
+            // A task that ends without a shutdown has panicked. The daemon must not continue with
+            // fewer workers than configured, or without its heartbeat or its throttle.
             Some(Err(panic)) = workers.join_next() => Err(Error::new(Kind::Internal, format!("worker task panicked: {panic}"))),
+            Some(Err(panic)) = helpers.join_next() => Err(Error::new(Kind::Internal, format!("helper task panicked: {panic}"))),
             ended = self.attend(&started, worker_id, &leases, &throttle, &working) => Ok(ended),
         };
         stop.drain.cancel();
@@ -246,11 +248,11 @@ impl Service {
         state::check(&session.client).await?;
         let row = within(CONTROL_LIMIT, session.client.query_one(
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
-        let login: String = row.get(0);
-        if row.get::<_, bool>(3) {
+        let login: String = row.read(0)?;
+        if row.read::<bool>(3)? {
             return Err(Error::new(Kind::ReadOnly, "the server is a standby").hint("Use the url of the primary."));
         }
-        if row.get::<_, Option<bool>>(2) == Some(true) {
+        if row.read::<Option<bool>>(2)? == Some(true) {
             tracing::warn!(
                 login,
                 "the login is a superuser: triggers and functions that a job calls run with all privileges; connect as the table owner instead"
@@ -271,7 +273,7 @@ impl Service {
                 .await
                 .map_err(|error| error.context(format!("executor for \"{}\"", executor.run_as)))?;
             let executor_login: String =
-                within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.get(0);
+                within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.read(0)?;
             register(&session.client, &executor_login, &executor.run_as, false).await?;
             roles.push(executor.run_as.clone());
         }
@@ -283,7 +285,8 @@ impl Service {
         let pool = self.logins.control_pool(size)?;
         // Opens a connection in advance. Otherwise the first job would wait for the connection.
         drop(control(&pool).await?);
-        let since = self.since.get_or_init(|| row.get(1)).clone();
+        let now: String = row.read(1)?;
+        let since = self.since.get_or_init(|| now).clone();
         Ok(Started { control: pool, roles, since })
     }
 
@@ -353,7 +356,7 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         }
         let client = control(&started.control).await?;
         let row = within(CONTROL_LIMIT, client.query_one(BUSY, &[&started.since])).await?;
-        let (busy, waiting, failed): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let (busy, waiting, failed): (i64, i64, i64) = (row.read(0)?, row.read(1)?, row.read(2)?);
         Ok(if busy > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
     }
 }

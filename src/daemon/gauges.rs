@@ -2,6 +2,7 @@
 //! of the jobs of all daemons, so that a job that no daemon holds is visible too.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use deadpool_postgres::{Client, Pool};
@@ -16,6 +17,7 @@ use crate::metrics::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges
 use crate::metrics::handle::Handle;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 use crate::throttle::handle::Throttle;
 use crate::throttle::measure::signal::Signal;
 
@@ -82,32 +84,43 @@ pub(super) async fn paint(
     progress.growth.look(pool).await;
     let client = control(pool).await?;
     let jobs = rows(&client, JOBS).await?;
-    let far: Vec<(&str, i64, i64)> = jobs.iter().map(|row| (row.get(0), row.get(7), row.get(8))).collect();
-    let at_work = jobs.iter().filter(|row| matches!(row.get(1), "running" | "verifying"));
-    let held_by = of_all(at_work.map(|row| row.get(2)));
+    let mut far: Vec<(&str, i64, i64)> = Vec::new();
+    let mut held: Vec<Option<&str>> = Vec::new();
+    for job in &jobs {
+        far.push((job.read(0)?, job.read(7)?, job.read(8)?));
+        if matches!(job.read(1)?, "running" | "verifying") {
+            held.push(job.read(2)?);
+        }
+    }
+    let held_by = of_all(held.into_iter());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let jobs = jobs
         .iter()
         .zip(progress.observe(&far, now))
-        .map(|(row, last_progress_at)| JobGauges {
-            name: row.get(0),
-            state: row.get(1),
-            waiting_reason: row.get(2),
-            progress_ratio: row.get(3),
-            remaining_rows: row.get::<_, Option<f64>>(4).map(|rows| rows.max(0.0)),
-            last_progress_at: Some(last_progress_at),
-            eta: row.get(5),
-            deadline: row.get(6),
-            heap_growth: progress.growth.of(row.get(0)).table,
-            index_growth: progress.growth.of(row.get(0)).indexes,
+        .map(|(row, last_progress_at)| {
+            let growth = progress.growth.of(row.read(0)?);
+            Ok(JobGauges {
+                name: row.read(0)?,
+                state: row.read(1)?,
+                waiting_reason: row.read(2)?,
+                progress_ratio: row.read(3)?,
+                remaining_rows: row.read::<Option<f64>>(4)?.map(|rows| rows.max(0.0)),
+                last_progress_at: Some(last_progress_at),
+                eta: row.read(5)?,
+                deadline: row.read(6)?,
+                heap_growth: growth.table,
+                index_growth: growth.indexes,
+            })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     handle.jobs(database, jobs);
 
     let counted = rows(&client, QUEUE).await?;
+    let counted: HashMap<&str, i64> =
+        counted.iter().map(|row| Ok((row.read(0)?, row.read(1)?))).collect::<Result<_>>()?;
     let of_state = |state: &State| {
         let text = state.to_string();
-        let count = counted.iter().find(|row| row.get::<_, &str>(0) == text).map_or(0, |row| row.get(1));
+        let count = counted.get(text.as_str()).copied().unwrap_or(0);
         (text, count)
     };
     let oldest = rows(&client, OLDEST).await?;
@@ -115,7 +128,7 @@ pub(super) async fn paint(
         database,
         QueueGauges {
             jobs: State::ALL.iter().map(of_state).collect(),
-            oldest_queued_at: oldest.first().and_then(|row| row.get(0)),
+            oldest_queued_at: oldest.first().map_or(Ok(None), |row| row.read(0))?,
         },
     );
     let throttled = throttled(throttle);

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::Result;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -58,6 +59,6 @@ async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;
-    let ratios = |row: &tokio_postgres::Row| (row.get(0), Ratios { table: row.get(1), indexes: row.get(2) });
-    Ok(rows.iter().map(ratios).collect())
+    let ratios = |row: &tokio_postgres::Row| Ok((row.read(0)?, Ratios { table: row.read(1)?, indexes: row.read(2)? }));
+    rows.iter().map(ratios).collect()
 }

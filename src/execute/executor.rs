@@ -27,6 +27,7 @@ use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, blame};
 use crate::pg::pools::Logins;
+use crate::pg::row::{self, Columns};
 use crate::pg::session::{self, Plans, Recipe};
 
 /// Minimum lock timeout, even if `max_victim_wait_ms` is lower. A row that is locked only for a
@@ -123,15 +124,12 @@ impl Executor {
         &self.session
     }
 
-    /// Sets [`Bounds::victim_wait`] for the following statements, and changes the session's
-    /// `lock_timeout` accordingly.
-    pub async fn set_victim_wait(&mut self, victim_wait: Duration) -> Result<()> {
+    /// Sets [`Bounds::victim_wait`] and `lock_timeout` for the following statements.
+    pub fn set_victim_wait(&mut self, victim_wait: Duration) {
         if self.bounds.victim_wait != victim_wait {
             self.bounds.victim_wait = victim_wait;
-            let sql = format!("set lock_timeout = {}", self.bounds.lock_wait().as_millis());
-            self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await?;
+            self.session.set("lock_timeout", self.bounds.lock_wait().as_millis().to_string());
         }
-        Ok(())
     }
 
     /// Returns how long a statement that failed after `took` kept the server busy. If the statement
@@ -157,8 +155,9 @@ select backfill.suppressible($1::pg_catalog.oid),
             let assigned: Vec<&str> =
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
-            let row = self.session.bounded(self.bounds.limit, self.session.client.query_one(TABLE, &values)).await?;
-            let table = Table { suppressible: row.get(0), returns_old: row.get(1), keys_change: row.get(2) };
+            let row =
+                self.session.bounded_ours(self.bounds.limit, self.session.client.query_one(TABLE, &values)).await?;
+            let table = Table { suppressible: row.read(0)?, returns_old: row.read(1)?, keys_change: row.read(2)? };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
         self.prepared.as_mut().ok_or_else(|| Error::new(Kind::Internal, "no prepared statements"))
@@ -204,7 +203,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         if failpoint::active("checkpoint_apart") {
             return outcome(&self.run_apart(claim, batch).await?);
         }
-        let answer = self.answer(&statement, &values, hard).await?;
+        let answer = Box::pin(self.answer(&statement, &values, hard)).await?;
         failpoint::point("after_batch")?;
         outcome(&answer)
     }
@@ -217,7 +216,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             .session
             .bounded(self.bounds.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0]))
             .await?;
-        Ok(row.map(|row| Key(row.get(0))))
+        row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
     /// Checks that no other session holds a table lock that blocks changes to all rows.
@@ -239,7 +238,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
         }
-        let left = self.session.bounded(self.bounds.limit, self.session.client.batch_execute("rollback")).await;
+        let left =
+            self.session.bounded_unpinned(self.bounds.limit, self.session.client.batch_execute("rollback")).await;
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
@@ -264,7 +264,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let statement = self.prepare(&sql).await?;
         let rows = self.guarded(&statement, &values).await?;
         failpoint::point("after_skip_row")?;
-        Ok(rows.first().map(read))
+        rows.first().map(read).transpose()
     }
 
     /// Retries deferred rows. Rows that are still locked stay deferred.
@@ -350,13 +350,22 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
+    /// Sets the settings on which the next statement depends. The requests are sent at once, before
+    /// the next statement.
+    async fn settle_settings(&self) -> Result<()> {
+        let client = &self.session.client;
+        let (unseen, set) =
+            tokio::join!(biased; client.batch_execute(UNSEEN), client.batch_execute(self.session.settings()));
+        unseen.and(set).map_err(Error::from)
+    }
+
     /// Runs one statement as a transaction of its own.
     async fn run_at_once(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let all = async { tokio::join!(client.batch_execute(UNSEEN), client.query(statement, values)) };
-        let ((unseen, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let all = async { tokio::join!(biased; self.settle_settings(), client.query(statement, values)) };
+        let ((set, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let answer = answer.map_err(|error| blame(error.into(), cancelled));
-        match (unseen.map_err(Error::from), answer) {
+        match (set, answer) {
             // The cancel request cancelled the `set` instead of the batch, and the batch committed.
             // The error is reported as a lost connection, so that the next claim reads the
             // checkpoint again.
@@ -371,14 +380,21 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// daemon sends a LOCK TABLE before the statement, in the same round trip.
     async fn run_locked(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let begin = format!("{UNSEEN}; begin; lock table only {} in row exclusive mode", self.plan.target);
+        let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
-            tokio::join!(client.batch_execute(&begin), client.query(statement, values), client.batch_execute("commit"))
+            tokio::join!(
+                biased;
+                self.settle_settings(),
+                client.batch_execute(&begin),
+                client.query(statement, values),
+                client.batch_execute("commit")
+            )
         };
-        let ((begun, answer, ended), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let ((set, begun, answer, ended), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
-        match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
+        let begun = set.and(begun.map_err(Error::from));
+        match (begun, answer.map_err(|error| blame(error.into(), cancelled))) {
             // The cancel request cancelled the statements before the batch (`set`, `begin` and
             // `lock`), and the batch committed as a transaction of its own. The error is reported
             // as a lost connection, so that the next claim reads the checkpoint again.
@@ -397,8 +413,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         let asked: [&(dyn ToSql + Sync); 3] = [&from, &i64::from(batch.rows), &batch.upper.0];
         let changed = self.session.bounded(self.bounds.limit, client.query_one(&rows, &asked)).await?;
         failpoint::point("between_rows_and_checkpoint")?;
-        let (key, scanned, count, done): (Vec<String>, i64, i64, bool) =
-            (changed.get("key"), changed.get("scanned"), changed.get("changed"), changed.get("done"));
+        let key = row::key(&changed, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
+        let (scanned, count, done): (i64, i64, bool) =
+            (changed.read("scanned")?, changed.read("changed")?, changed.read("done")?);
         let moved: [&(dyn ToSql + Sync); 8] =
             [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &key, &scanned, &count, &done];
         self.session.bounded(self.bounds.limit, client.query(&apart::checkpoint(), &moved)).await
@@ -416,8 +433,8 @@ async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Re
     session::open(logins, claim, &recipe).await
 }
 
-fn count(row: &Row, column: &str) -> u64 {
-    u64::try_from(row.get::<_, i64>(column)).unwrap_or(0)
+fn count(row: &Row, column: &str) -> Result<u64> {
+    Ok(u64::try_from(row.read::<i64>(column)?).unwrap_or(0))
 }
 
 /// Returns the SQLSTATE and the message of the error, or neither if the row is only deferred.
@@ -427,25 +444,22 @@ fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
 
 fn outcome(answer: &[Row]) -> Result<Outcome> {
     let none = || Error::new(Kind::Internal, "a batch committed without returning its checkpoint");
-    answer.first().map(read).ok_or_else(none)
+    answer.first().ok_or_else(none).and_then(read)
 }
 
-fn read(row: &Row) -> Outcome {
-    Outcome {
-        checkpoint: Checkpoint {
-            position: Some(Key(row.get("key"))),
-            done: row.get("done"),
-            ctid: row.get("new_ctid"),
-        },
-        scanned: count(row, "scanned"),
-        changed: count(row, "changed"),
-        deferred: count(row, "deferred"),
-        quarantined: count(row, "quarantined"),
+fn read(row: &Row) -> Result<Outcome> {
+    let position = row::key(row, "key")?.ok_or_else(|| row::unreadable("the key is null"))?;
+    Ok(Outcome {
+        checkpoint: Checkpoint { position: Some(position), done: row.read("done")?, ctid: row.read("new_ctid")? },
+        scanned: count(row, "scanned")?,
+        changed: count(row, "changed")?,
+        deferred: count(row, "deferred")?,
+        quarantined: count(row, "quarantined")?,
         // `took` is negative if the server's clock was set back during the batch.
-        took: Duration::try_from_secs_f64(row.get("took")).unwrap_or_default(),
-        desired: Desired::read(row.get("desired")),
-        revision: row.get("revision"),
-    }
+        took: Duration::try_from_secs_f64(row.read("took")?).unwrap_or_default(),
+        desired: Desired::read(row.read("desired")?),
+        revision: row.read("revision")?,
+    })
 }
 
 fn retried(answer: &[Row]) -> Result<RetryOutcome> {
@@ -453,11 +467,11 @@ fn retried(answer: &[Row]) -> Result<RetryOutcome> {
         Error::new(Kind::Internal, "a retry of deferred rows committed without returning its outcome")
     })?;
     Ok(RetryOutcome {
-        ctid: row.get("new_ctid"),
-        changed: count(row, "changed"),
-        deferred: count(row, "deferred"),
-        quarantined: count(row, "quarantined"),
-        desired: Desired::read(row.get("desired")),
-        revision: row.get("revision"),
+        ctid: row.read("new_ctid")?,
+        changed: count(row, "changed")?,
+        deferred: count(row, "deferred")?,
+        quarantined: count(row, "quarantined")?,
+        desired: Desired::read(row.read("desired")?),
+        revision: row.read("revision")?,
     })
 }

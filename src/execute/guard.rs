@@ -28,6 +28,7 @@ use crate::error::{Error, Kind, Result};
 use crate::metrics;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::Logins;
+use crate::pg::row::Columns;
 
 /// Minimum time until the next check of a statement for which another session waits. A check reads
 /// the server's lock table, which is already busy while many sessions wait.
@@ -162,7 +163,7 @@ impl Guard {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
                 Ok(session) => {
                     if failing.take().is_some() {
-                        tracing::info!("can read again which sessions wait for a batch");
+                        tracing::info!("the sessions that wait for a batch can be read again");
                     }
                     self.look_out(&session).await
                 }
@@ -194,10 +195,10 @@ impl Guard {
             }
             let rows = within(CHECK_TIMEOUT, session.client.query(&look, &[&pids])).await?;
             let seen = rows.iter().map(|row| {
-                let waited = Duration::try_from_secs_f64(row.get::<_, f64>(2)).unwrap_or_default();
-                (row.get(0), Victims { sessions: u64::try_from(row.get::<_, i64>(1)).unwrap_or(0), waited })
+                let waited = Duration::try_from_secs_f64(row.read::<f64>(2)?).unwrap_or_default();
+                Ok((row.read(0)?, Victims { sessions: u64::try_from(row.read::<i64>(1)?).unwrap_or(0), waited }))
             });
-            self.judge(&seen.collect(), Instant::now());
+            self.judge(&seen.collect::<Result<_>>()?, Instant::now());
         }
     }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::error::Result;
 use crate::metrics::{Wal, Written};
 use crate::pg::connect::Session;
+use crate::pg::row::{self, Columns};
 
 /// Minimum time between two measurements. Each measurement costs one or two round trips, and the
 /// first measurement costs one more.
@@ -76,8 +77,8 @@ select wal_bytes::pg_catalog.int8 from pg_catalog.pg_stat_get_backend_wal(pg_cat
         let server = match self.known {
             Some(server) => server,
             None => {
-                let row = session.bounded(limit, client.query_one(SERVER, &[])).await?;
-                *self.known.insert(Server { flushes: row.get(0), counts_wal: row.get(1) })
+                let row = session.bounded_ours(limit, client.query_one(SERVER, &[])).await?;
+                *self.known.insert(Server { flushes: row.read(0)?, counts_wal: row.read(1)? })
             }
         };
         let pending = if server.flushes {
@@ -85,12 +86,12 @@ select wal_bytes::pg_catalog.int8 from pg_catalog.pg_stat_get_backend_wal(pg_cat
         } else {
             PENDING.to_owned()
         };
-        let row = session.bounded(limit, client.query_one(&pending, &[&relation])).await?;
-        let (updated, hot) = (unsigned(row.get(0)), unsigned(row.get(1)));
+        let row = session.bounded_ours(limit, client.query_one(&pending, &[&relation])).await?;
+        let (updated, hot) = (unsigned(row.read(0)?), unsigned(row.read(1)?));
         let mut wal = None;
         if server.counts_wal {
-            let row = session.bounded(limit, client.query_opt(WAL, &[])).await?;
-            let now = unsigned(row.and_then(|row| row.get(0)));
+            let row = session.bounded_ours(limit, client.query_opt(WAL, &[])).await?;
+            let now = unsigned(row::first(row)?);
             wal = Some(Wal { bytes: now.saturating_sub(self.wal), rows: std::mem::take(&mut self.rows) });
             self.wal = now;
         }

@@ -54,7 +54,7 @@ fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
         _ => "The address cannot be used.",
     };
     Error::new(kind, format!("could not listen on {listen}: {error}"))
-        .hint(format!("{remedy} Choose another address with --listen ADDR or http.listen. Port 0 takes a free port."))
+        .hint(format!("{remedy} Choose another address with --listen ADDR or http.listen. With port 0, the system chooses a free port."))
 }
 
 /// Builds the router. `get` also accepts HEAD, and refuses every other method with status 405.

@@ -178,7 +178,7 @@ impl Isolation {
 pub struct KeyColumn {
     pub name: String,
     pub attnum: i16,
-    /// The type, as `format_type` returns it.
+    /// The type, as `backfill._type_name` returns it.
     #[serde(rename = "type")]
     pub sql_type: String,
     /// The collation of the index column, quoted and with its schema. None for types without
@@ -197,7 +197,7 @@ pub struct KeyColumn {
 pub struct Assignment {
     pub columns: Vec<String>,
     pub expression: String,
-    /// The types of the columns, as `format_type` returns them.
+    /// The types of the columns, as `backfill._type_name` returns them.
     #[serde(default)]
     pub types: Vec<String>,
 }
@@ -214,6 +214,17 @@ impl Assignment {
         let inner = self.expression.trim_start_matches(['(', '\n', ' ', '\t', '\r']);
         inner.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("select"))
             || inner.get(..4).is_some_and(|word| word.eq_ignore_ascii_case("with"))
+    }
+
+    /// Returns the list of a row constructor, `(x, y)` or `row(x, y)`, with its parentheses.
+    /// Returns none for a query.
+    pub fn row_constructor(&self) -> Option<&str> {
+        let trimmed = self.expression.trim();
+        let list = match trimmed.get(..3) {
+            Some(word) if word.eq_ignore_ascii_case("row") => trimmed[3..].trim_start(),
+            _ => trimmed,
+        };
+        (!self.is_select()).then_some(list)
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         VICTIM_WAIT,
         Unit::Seconds,
-        "Time for which another session had waited when a batch, planning or a vacuum was cancelled for it.",
+        "Time that a session had waited for a lock when the batch, planning or vacuum that held the lock was cancelled.",
     ),
     (HOLD, Unit::Seconds, "Time for which the next batch of a slice was held or delayed, by reason."),
     (
@@ -89,7 +89,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         SIGNAL_UTILIZATION,
         Unit::Count,
-        "Value of a signal divided by its limit. From 1 on, a budget holds jobs and a load slows them down to the minimum speed.",
+        "Value of a signal divided by its limit. At 1 or more, a budget signal holds jobs, and a load signal slows them down to the minimum speed.",
     ),
     (REPLICA_UP, Unit::Count, "1 if the lag of the replica can be read, 0 if not."),
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 if it has replayed all WAL."),

@@ -1,26 +1,43 @@
 //! Builds the SQL condition that compares columns with the expressions that a job assigns to them.
 
 use crate::job::plan::Assignment;
-use crate::pg::ident::{quote, quote_all};
+use crate::pg::ident::quote;
 
 /// Returns the condition that selects the rows in which at least one column differs from the
-/// expression that is assigned to it.
+/// expression that is assigned to it. Two nulls do not differ.
+///
+/// Each column is compared as a row of one column. `is distinct from` would use an operator `=`
+/// that is found by the job's `search_path`, where another role may have created one. The
+/// comparison of rows uses the default operators of the types instead.
 pub fn differs(assignments: &[Assignment]) -> String {
     let differs: Vec<String> = assignments
         .iter()
         .map(|assignment| {
-            let expression = format!("(\n{}\n)", assignment.expression);
-            match (assignment.columns.as_slice(), assignment.types.as_slice()) {
-                // The value is cast to the type of the column, as in the assignment. For example, a
-                // number that is assigned to a text column is compared as text.
-                ([column], [sql_type]) => format!("{} is distinct from {expression}::{sql_type}", quote(column)),
-                ([column], _) => format!("{} is distinct from {expression}", quote(column)),
-                (columns, _) => {
-                    let columns = quote_all(columns.iter().map(String::as_str));
-                    format!("row({columns}) is distinct from {expression}")
-                }
-            }
+            let columns = assignment.columns.iter().map(|column| quote(column)).collect::<Vec<_>>().join(", ");
+            format!(
+                "row({columns})::pg_catalog.record operator(pg_catalog.<>) ({})::pg_catalog.record",
+                values(assignment)
+            )
         })
         .collect();
     format!("({})", differs.join(" or "))
+}
+
+/// Returns the assigned values as a row. Each value is cast to the type of its column, as in the
+/// assignment. For example, a number that is assigned to a text column is compared as text.
+fn values(assignment: &Assignment) -> String {
+    let expression = &assignment.expression;
+    match assignment.types.as_slice() {
+        [sql_type] => format!("row((\n{expression}\n)::{sql_type})"),
+        types => {
+            let number = types.len();
+            let names = (0..number).map(|n| format!("_bf_c{n}")).collect::<Vec<_>>().join(", ");
+            let cast = types.iter().enumerate().map(|(n, sql_type)| format!("_bf_c{n}::{sql_type}"));
+            let from = match assignment.row_constructor() {
+                Some(list) => format!("values {list}"),
+                None => expression.clone(),
+            };
+            format!("select row({}) from (\n{from}\n) as _bf_value({names})", cast.collect::<Vec<_>>().join(", "))
+        }
+    }
 }

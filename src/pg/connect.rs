@@ -19,6 +19,8 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::cancel::{self, Cancelled};
 use crate::pg::conninfo::{self, CONNECT_TIMEOUT, ConnInfo, Host, Place};
 use crate::pg::peer::{Address, Peer};
+use crate::pg::pins::{OUR_PATH, Pins};
+use crate::pg::row::Columns;
 use crate::pg::tls::connector::Connector;
 use crate::pg::tls::failure;
 use crate::pg::tls::stream::Stream;
@@ -40,6 +42,8 @@ pub struct Session {
     /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
     /// the session.
     pub pid: Option<i32>,
+    /// The settings of an executor's session. None for the other sessions.
+    pins: Option<Pins>,
 }
 
 impl Session {
@@ -74,8 +78,65 @@ impl Session {
         limit: Duration,
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
-        let (answer, cancelled) = self.or_cancelled(limit, statement).await?;
-        answer.map_err(|error| blame(error.into(), cancelled))
+        self.with_settings(limit, self.pins.as_ref().map(|pins| pins.of_the_job.as_str()), statement).await
+    }
+
+    /// Runs a statement like [`Session::bounded`], but under a `search_path` that finds only
+    /// objects of PostgreSQL. Statements without a name or an expression of the user run in this
+    /// way. Otherwise an operator that another role created in a schema of the job's `search_path`
+    /// could take the place of an operator in the statement, and would run with the job's
+    /// privileges.
+    pub async fn bounded_ours<T>(
+        &self,
+        limit: Duration,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        self.with_settings(limit, self.pins.as_ref().map(|pins| pins.ours.as_str()), statement).await
+    }
+
+    /// Runs a statement within a transaction that has failed, in which no setting can be set.
+    pub async fn bounded_unpinned<T>(
+        &self,
+        limit: Duration,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        self.with_settings(limit, None, statement).await
+    }
+
+    async fn with_settings<T>(
+        &self,
+        limit: Duration,
+        settings: Option<&str>,
+        statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T> {
+        let both = async {
+            match settings {
+                // The two requests are sent in this order, in one round trip.
+                Some(settings) => tokio::join!(biased; self.client.batch_execute(settings), statement),
+                None => (Ok(()), statement.await),
+            }
+        };
+        let ((set, answer), cancelled) = self.or_cancelled(limit, both).await?;
+        let answer = answer.map_err(|error| blame(error.into(), cancelled))?;
+        set.map_err(|error| blame(error.into(), cancelled))?;
+        Ok(answer)
+    }
+
+    /// Sets the settings that precede each statement of this session.
+    pub(super) fn pin(&mut self, pins: Pins) {
+        self.pins = Some(pins);
+    }
+
+    /// Changes one of the settings that precede each statement of this session.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        if let Some(pins) = &mut self.pins {
+            pins.set(name, value);
+        }
+    }
+
+    /// Returns the statement that sets the settings of this session, with the job's `search_path`.
+    pub fn settings(&self) -> &str {
+        self.pins.as_ref().map_or("", |pins| &pins.of_the_job)
     }
 
     /// Runs one or more statements under the limits of [`Session::bounded`]. Returns their result,
@@ -112,10 +173,11 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
         let ended = async {
             let other = Box::pin(open(&self.info, |_| {})).await?;
             within(CONNECT_TIMEOUT, other.client.batch_execute("set role none")).await?;
+            within(CONNECT_TIMEOUT, other.client.batch_execute(OUR_PATH)).await?;
             within(CONNECT_TIMEOUT, other.client.query_opt(END, &[&pid])).await
         };
         match ended.await {
-            Ok(row) => row.is_some_and(|row| row.get(0)),
+            Ok(row) => row.is_some_and(|row| row.read(0).unwrap_or(false)),
             Err(error) => {
                 tracing::warn!(error = %error.message, "could not terminate a session whose statement ignored a cancel request");
                 false
@@ -173,7 +235,7 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
     });
     let mut info = info.clone();
     info.places = vec![peer.place()];
-    Ok(Session { client, peer, info, driver, pid: None })
+    Ok(Session { client, peer, info, driver, pid: None, pins: None })
 }
 
 pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
@@ -320,7 +382,7 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
         let wants_certificate =
             error.kind == Kind::Authentication && says("client certificate") && error.hint.is_none();
         return if wants_certificate {
-            error.hint("Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key.")
+            error.hint("Set sslcert to a certificate issued by a CA in the server's ssl_ca_file, and sslkey to the key of this certificate.")
         } else {
             error
         };
@@ -330,8 +392,8 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     }
     if says("password missing") {
         return Error::new(Kind::Authentication, "the server requires a password, but none is configured").hint(
-            "Put the password into the url (user:password@host), into the file or the variable that password_file or \
-             password_env of the configuration names, into PGPASSWORD, or into ~/.pgpass.",
+            "Put the password into the url (user:password@host), into the file that password_file names, into the variable that \
+             password_env names, into PGPASSWORD, or into ~/.pgpass.",
         );
     }
     if says("server did not use channel binding") {

@@ -317,7 +317,7 @@ impl Given {
             return Err(wrong(
                 "host",
                 "does not have the same number of entries as hostaddr or port",
-                "Give one port for all hosts or one port per host, and either no hostaddr or one per host.",
+                "Give one port for all hosts, or one per host. Give no hostaddr, or one per host.",
             ));
         }
         (0..count)

@@ -1,4 +1,5 @@
-//! Quotes names. Each name in an SQL statement is quoted by this module or by the server.
+//! Quotes names and string constants. Each name in an SQL statement is quoted by this module or by
+//! the server.
 
 /// Returns a name in double quotes. A double quote within the name is doubled. Source: PostgreSQL
 /// documentation, "Identifiers and Key Words".
@@ -11,6 +12,12 @@ pub fn quote_all<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(quote).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns a string constant that has the same meaning whatever `standard_conforming_strings` is.
+pub fn literal(text: &str) -> String {
+    let escaped = text.replace('\'', "''");
+    if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -19,5 +26,11 @@ mod tests {
     fn odd_names_stay_one_name() {
         assert_eq!(quote("a\"; drop table x; --"), "\"a\"\"; drop table x; --\"");
         assert_eq!(quote_all(["a", "B c"]), "\"a\", \"B c\"");
+    }
+
+    #[test]
+    fn literals_keep_quotes_and_backslashes() {
+        assert_eq!(literal("a'b"), "'a''b'");
+        assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
     }
 }

@@ -16,10 +16,12 @@
 use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
-/// Returns whether the walk ascends in some columns and descends in others. `descending` of a
-/// column is set only in this case.
+/// Returns whether no row comparison follows the order of the walk. This is the case if the walk
+/// ascends in some columns and descends in others (`descending` of a column is set only then). It
+/// is also the case if the operators of the columns are in several schemas, because a row
+/// comparison has one operator for all columns.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
-    key.iter().any(|column| column.descending)
+    key.iter().any(|column| column.descending) || key.windows(2).any(|pair| pair[0].operators != pair[1].operators)
 }
 
 /// Returns whether the keys of a batch must be listed first, because no single condition bounds an
@@ -183,19 +185,15 @@ pub fn equal(key: &[KeyColumn], list: &str) -> String {
         .join(" and ")
 }
 
+/// Compares the key as a row. The key must not be mixed.
 fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {
-    let schema = match key {
-        [first, rest @ ..] if rest.iter().all(|column| column.operators == first.operators) => {
-            format!("operator({}.{operator})", first.operators)
-        }
-        // A row comparison has one operator for all columns. If the operators of the columns are in
-        // several schemas, the operator has no schema here, and the job's search_path must contain
-        // all of these schemas.
-        _ => operator.to_owned(),
-    };
     match key {
-        [only] => format!("{} {schema} {right}", ordered_column(only)),
-        _ => format!("({}) {schema} {right}", key.iter().map(ordered_column).collect::<Vec<_>>().join(", ")),
+        [only] => one(only, &ordered_column(only), operator, right),
+        _ => {
+            let schema = key.first().map_or("pg_catalog", |column| column.operators.as_str());
+            let columns = key.iter().map(ordered_column).collect::<Vec<_>>().join(", ");
+            format!("({columns}) operator({schema}.{operator}) {right}")
+        }
     }
 }
 
@@ -231,12 +229,20 @@ fn lexicographic(
     condition.unwrap_or_else(|| "true".to_owned())
 }
 
+/// Returns SQL that converts a text array to the form in which a key is sent to the daemon: a JSON
+/// array in UTF-8, as `bytea`. The code of a job can change `client_encoding` within a statement,
+/// and the server would then convert text to another encoding. It never converts `bytea`.
+/// [`row::key`](crate::pg::row::key) reads this form.
+pub fn sent(array: &str) -> String {
+    format!("pg_catalog.convert_to(pg_catalog.to_json({array})::pg_catalog.text, 'UTF8')")
+}
+
 /// Returns SQL that converts an expression of a key column's type to text without loss, under any
 /// DateStyle, IntervalStyle and TimeZone. Dates and timestamps become ISO 8601. A timestamp with
 /// time zone has a numeric offset. Source: PostgreSQL documentation, "JSON Functions and
 /// Operators".
 pub fn as_text(column: &KeyColumn, expression: &str) -> String {
-    let base = column.sql_type.as_str();
+    let base = column.sql_type.strip_prefix("pg_catalog.").unwrap_or(&column.sql_type);
     let plain = ["smallint", "integer", "bigint", "numeric", "text", "character", "uuid", "bytea", "boolean", "inet"];
     let is_array = base.ends_with(']');
     if base == "date" || base.starts_with("timestamp") && !is_array {

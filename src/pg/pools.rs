@@ -17,6 +17,7 @@ use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
 use crate::pg::conninfo::ConnInfo;
+use crate::pg::row::Columns;
 
 /// The settings of the control login's sessions. `synchronous_commit` is on, so that a crash cannot
 /// undo a claim, a plan or the outcome of a job. `transaction_timeout` exists only in PostgreSQL 17
@@ -162,8 +163,8 @@ impl Logins {
         let mut session = self.open(read, |_| {}).await?;
         const WHO: &str = "select current_user::pg_catalog.text, pg_catalog.pg_backend_pid()";
         let row = connect::within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
-        let user: String = row.get(0);
-        session.pid = Some(row.get(1));
+        let user: String = row.read(0)?;
+        session.pid = Some(row.read(1)?);
         if user != run_as {
             return Err(Error::new(
                 Kind::Permission,

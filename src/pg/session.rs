@@ -15,7 +15,9 @@ use crate::job::plan::Isolation;
 use crate::job::plan::KeyColumn;
 use crate::pg::connect::{Session, within};
 use crate::pg::keyset;
+use crate::pg::pins::{OUR_PATH, Pins};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::Columns;
 
 /// The settings of an executor's session that differ between jobs, or between the planning, the
 /// execution and the vacuum of a job.
@@ -47,12 +49,10 @@ impl Plans {
     }
 }
 
-const PIN: &str = "select pg_catalog.set_config(n, v, false) from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as u(n, v)";
-/// Sets `transaction_timeout`, which exists only in PostgreSQL 17 and later.
-const PIN_WHERE_KNOWN: &str = "
-select pg_catalog.set_config(s.name, u.v, false)
-from (values ('transaction_timeout'::pg_catalog.text, '0'::pg_catalog.text)) as u(n, v)
-join pg_catalog.pg_settings s on s.name = u.n";
+/// Reads what the settings of the session depend on: whether the server knows `transaction_timeout`
+/// (PostgreSQL 17 and later), and the login.
+const SERVER: &str = "
+select exists (select from pg_catalog.pg_settings s where s.name = 'transaction_timeout'), session_user::pg_catalog.text";
 /// Makes the server check every 500 ms, while a statement runs, whether the client is still
 /// connected. The statement raises an error, which is ignored, if the operating system of the
 /// server does not support this check.
@@ -61,8 +61,25 @@ const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'
 /// Opens an executor session for a claim and applies a recipe to the session.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
     let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
-    let session = logins.open_executor(&claim.run_as, &name).await?;
-    prepare(&session.client, recipe).await?;
+    let mut session = logins.open_executor(&claim.run_as, &name).await?;
+    within(CONTROL_LIMIT, session.client.batch_execute(OUR_PATH)).await?;
+    let row = within(CONTROL_LIMIT, session.client.query_one(SERVER, &[])).await?;
+    let (knows_transaction_timeout, login): (bool, String) = (row.read(0)?, row.read(1)?);
+    let mut pins = of(recipe);
+    if knows_transaction_timeout {
+        pins.push(("transaction_timeout", "0".to_owned()));
+    }
+    // The code of a job can leave the role (`reset role`). A login that has the name of the role
+    // has set no role.
+    pins.push(("role", if login == claim.run_as { "none".to_owned() } else { claim.run_as.clone() }));
+    let job_path = recipe.settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned());
+    session.pin(Pins::new(pins, job_path));
+    session.bounded(CONTROL_LIMIT, session.client.batch_execute("")).await?;
+    if let Err(error) = within(CONTROL_LIMIT, session.client.batch_execute(NOTICE_DEAD_CLIENT)).await
+        && error.sqlstate.is_none()
+    {
+        return Err(error);
+    }
     Ok(session)
 }
 
@@ -83,15 +100,19 @@ pub async fn backend(session: &Session) -> Result<Backend> {
     const WHO: &str = "
 select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
-    let row = within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
-    Ok(Backend { pid: row.get(0), started: row.get(1), server: row.get(2) })
+    let row = session.bounded_ours(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
+    Ok(Backend { pid: row.read(0)?, started: row.read(1)?, server: row.read(2)? })
 }
 
-async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
+/// Returns the settings of a recipe, without `search_path`.
+fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let settings = recipe.settings;
-    let mut pins: Vec<(&str, String)> = vec![
-        ("search_path", settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned())),
+    let mut pins: Vec<(&'static str, String)> = vec![
+        ("client_encoding", "UTF8".to_owned()),
+        ("quote_all_identifiers", "off".to_owned()),
+        ("transform_null_equals", "off".to_owned()),
+        ("array_nulls", "on".to_owned()),
         ("extra_float_digits", "3".to_owned()),
         ("bytea_output", "hex".to_owned()),
         ("standard_conforming_strings", "on".to_owned()),
@@ -124,15 +145,7 @@ async fn prepare(client: &Client, recipe: &Recipe<'_>) -> Result<()> {
     if recipe.plans == Plans::IndexInOrder {
         pins.extend([("enable_sort", "off".to_owned()), ("enable_incremental_sort", "off".to_owned())]);
     }
-    let (names, values): (Vec<&str>, Vec<String>) = pins.into_iter().unzip();
-    within(CONTROL_LIMIT, client.query(PIN, &[&names, &values])).await?;
-    within(CONTROL_LIMIT, client.query(PIN_WHERE_KNOWN, &[])).await?;
-    if let Err(error) = within(CONTROL_LIMIT, client.batch_execute(NOTICE_DEAD_CLIENT)).await
-        && error.sqlstate.is_none()
-    {
-        return Err(error);
-    }
-    Ok(())
+    pins
 }
 
 const DEADLOCK_TIMEOUT: &str = "
@@ -148,7 +161,7 @@ select least(
 /// with a session of the application, the batch therefore usually ends before the server cancels
 /// the statement of the application (P16).
 pub async fn batch_limit(client: &Client) -> Result<Duration> {
-    let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.get(0);
+    let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.read(0)?;
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)
         .clamp(Duration::from_millis(20), Duration::from_secs(2)))
 }

@@ -10,6 +10,7 @@ use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, KeyColumn};
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 
 #[derive(Debug, Clone)]
 pub struct Found {
@@ -36,7 +37,7 @@ pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
     const ASSIGNMENTS: &str = "
-select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod) from unnest(a.columns) with ordinality u(name, n)
+select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.atttypmod) from unnest(a.columns) with ordinality u(name, n)
                                         join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
   from backfill._assignments($1) a";
     let client = control(pool).await?;
@@ -46,18 +47,18 @@ select a.columns, a.expression, array(select format_type(t.atttypid, t.atttypmod
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
                 .hint("If the job is no longer needed, delete it with backfill.forget. Otherwise enqueue a new job for the current table.")
         })?;
-    let Json(key): Json<Key> = row.get(2);
+    let Json(key): Json<Key> = row.read(2)?;
     let assignments: Vec<Assignment> = match &claim.set {
         Some(set) => within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[set, &claim.relation]))
             .await?
             .iter()
-            .map(|row| Assignment { columns: row.get(0), expression: row.get(1), types: row.get(2) })
-            .collect(),
+            .map(|row| Ok(Assignment { columns: row.read(0)?, expression: row.read(1)?, types: row.read(2)? }))
+            .collect::<Result<_>>()?,
         None => Vec::new(),
     };
     not_of_the_key(&assignments, &key.columns)?;
-    let (spread, alias) = (row.get(3), row.get(4));
-    Ok(Found { target: row.get(0), key: key.columns, assignments, spread, alias })
+    let (spread, alias) = (row.read(3)?, row.read(4)?);
+    Ok(Found { target: row.read(0)?, key: key.columns, assignments, spread, alias })
 }
 
 /// Refuses assignments to key columns. If the key of a row changed, the walk could miss the row or

@@ -10,6 +10,7 @@ use crate::pg::assigned;
 use crate::pg::connect::Session;
 use crate::pg::ident::{quote, quote_all};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::plan::catalog::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +103,9 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
             // The values for several columns come from a query, or from a row constructor.
-            _ if assignment.is_select() => format!("(select count(*) from {expression} as backfill_probe_{n})"),
+            _ if assignment.is_select() => {
+                format!("(select pg_catalog.count(*) from {expression} as backfill_probe_{n})")
+            }
             _ => format!("{expression} is null"),
         })
         .collect();
@@ -236,22 +239,22 @@ async fn lacks_temporary(executor: &Session, error: &Error) -> Result<bool> {
     if error.kind != error::Kind::Permission {
         return Ok(false);
     }
-    Ok(executor.bounded(CONTROL_LIMIT, executor.client.query_one(SQL, &[])).await?.get(0))
+    executor.bounded_ours(CONTROL_LIMIT, executor.client.query_one(SQL, &[])).await?.read(0)
 }
 
 const ALL_COLUMNS: &str = "
 select attnum from pg_catalog.pg_attribute where attrelid = $1 and attnum > 0 and not attisdropped order by attnum";
 
 async fn all_columns(executor: &Session, claim: &Claim) -> Result<Vec<i16>> {
-    let rows = executor.bounded(CONTROL_LIMIT, executor.client.query(ALL_COLUMNS, &[&claim.relation])).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let rows = executor.bounded_ours(CONTROL_LIMIT, executor.client.query(ALL_COLUMNS, &[&claim.relation])).await?;
+    rows.iter().map(|row| row.read(0)).collect()
 }
 
 async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> Result<Vec<i16>> {
     const SQL: &str = "select attnum from pg_catalog.pg_attribute where attrelid = $1 and attname = any ($2::pg_catalog.text[]) and attnum > 0";
     let names: Vec<&str> = found.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
-    let rows = executor.bounded(CONTROL_LIMIT, executor.client.query(SQL, &[&claim.relation, &names])).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let rows = executor.bounded_ours(CONTROL_LIMIT, executor.client.query(SQL, &[&claim.relation, &names])).await?;
+    rows.iter().map(|row| row.read(0)).collect()
 }
 
 /// Returns the reason why the columns cannot be compared with the assigned values, or none if they
@@ -282,9 +285,9 @@ select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y
                       or o.opcintype in (select c.casttarget from pg_catalog.pg_cast c where c.castsource = y.oid and c.castmethod = 'b' and c.castcontext = 'i')))
  order by 1 limit 1";
     let found =
-        executor.bounded(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
+        executor.bounded_ours(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
     if let Some(row) = found {
-        let lacking: String = row.get(0);
+        let lacking: String = row.read(0)?;
         return Ok(Some(format!("Values of type {lacking} cannot be compared: the type has no equality operator.")));
     }
     let compared = format!("explain (costs off) select 1 from only {target} where {}", assigned::differs(assignments));
@@ -316,19 +319,20 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
                 "create function pg_temp.{name}() returns {setof} language sql begin atomic {body}; end"
             ))
             .await?;
+        executor.client.batch_execute("set local search_path = pg_catalog, pg_temp").await?;
         executor.client.query_one(READ, &[&format!("pg_temp.{name}()"), &claim.relation]).await
     };
     let answer = executor.bounded(CONTROL_LIMIT, made).await;
-    executor.bounded(CONTROL_LIMIT, executor.client.batch_execute("rollback")).await?;
+    executor.bounded_unpinned(CONTROL_LIMIT, executor.client.batch_execute("rollback")).await?;
     let row = answer?;
     Ok(Probe {
-        columns: row.get::<_, Option<Vec<i16>>>(0).unwrap_or_default(),
-        reads_rows: row.get(1),
-        varies: row.get(2),
-        reads: row.get::<_, Option<Vec<u32>>>(3).unwrap_or_default(),
-        whole_row: row.get(4),
-        row_as_text: row.get(5),
-        opaque: row.get(6),
+        columns: row.read::<Option<Vec<i16>>>(0)?.unwrap_or_default(),
+        reads_rows: row.read(1)?,
+        varies: row.read(2)?,
+        reads: row.read::<Option<Vec<u32>>>(3)?.unwrap_or_default(),
+        whole_row: row.read(4)?,
+        row_as_text: row.read(5)?,
+        opaque: row.read(6)?,
     })
 }
 

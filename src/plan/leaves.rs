@@ -10,6 +10,7 @@ use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, Leaf, PlannedSlice};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 use crate::plan::{catalog, expressions, slices};
 
 /// A leaf and its number of pages.
@@ -83,21 +84,21 @@ async fn read(pool: &Pool, claim: &Claim, columns: &[i16], only: Option<u32>) ->
 select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1, $2::text[]::name[], $3, $4)";
     let client = control(pool).await?;
     let rows = within(CONTROL_LIMIT, client.query(LEAVES, &[&claim.relation, &claim.key, &columns, &only])).await?;
-    let read = |row: &tokio_postgres::Row| {
-        let Json(key) = row.get(2);
-        Found {
+    let read = |row: &tokio_postgres::Row| -> Result<Found> {
+        let Json(key) = row.read(2)?;
+        Ok(Found {
             leaf: Leaf {
-                relation: row.get(0),
-                target: row.get(1),
+                relation: row.read(0)?,
+                target: row.read(1)?,
                 key,
-                columns: row.get(3),
-                fingerprint: row.get(4),
+                columns: row.read(3)?,
+                fingerprint: row.read(4)?,
                 upper: None,
             },
-            pages: row.get(5),
-        }
+            pages: row.read(5)?,
+        })
     };
-    Ok(rows.iter().map(read).collect())
+    rows.iter().map(read).collect()
 }
 
 /// Refuses a leaf if the names or the order of its columns differ from those of the target. The
@@ -109,7 +110,7 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
      = (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum > 0 and not a.attisdropped)";
     let client = control(pool).await?;
     let row = within(CONTROL_LIMIT, client.query_one(SAME, &[&claim.relation, &leaf.relation])).await?;
-    if row.get::<_, Option<bool>>(0) == Some(true) {
+    if row.read::<Option<bool>>(0)? == Some(true) {
         return Ok(());
     }
     Err(Error::new(

@@ -18,6 +18,7 @@ use crate::job::options::{Options, Proof};
 use crate::job::plan::{self, Isolation, Plan, PlanResult, Sizes};
 use crate::pg::connect::Session;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::{self, Columns};
 use crate::pg::session::{self, Plans, Recipe};
 
 /// `statement_timeout` of the planning session. Reading a sample and the bounds of a large table
@@ -49,6 +50,7 @@ pub async fn make(
     options: &Options,
     defaults: &Value,
 ) -> Result<PlanResult> {
+    const FINGERPRINT: &str = "select pg_catalog.convert_to(backfill._fingerprint($1, $2), 'UTF8')";
     let found = catalog::read(control, claim).await?;
     let needs = expressions::read(executor, claim, &found).await?;
     if options.verify == Proof::Expression && claim.work() == plan::Kind::Update && !needs.comparable {
@@ -81,13 +83,10 @@ pub async fn make(
         // been rewritten since the snapshot.
         reads.push(claim.relation);
     }
-    let fingerprint: String = executor
-        .bounded(
-            CONTROL_LIMIT,
-            executor.client.query_one("select backfill._fingerprint($1, $2)", &[&claim.relation, &needs.columns]),
-        )
-        .await?
-        .get(0);
+    let fingerprint = executor
+        .bounded_ours(CONTROL_LIMIT, executor.client.query_one(FINGERPRINT, &[&claim.relation, &needs.columns]))
+        .await?;
+    let fingerprint = row::text(&fingerprint, 0)?;
     let leaves: Vec<u32> = parts.iter().filter_map(|part| part.leaf.as_ref()).map(|leaf| leaf.relation).collect();
     let sizes = sizes(executor, if found.spread { &leaves } else { std::slice::from_ref(&claim.relation) }).await?;
     let plan = Plan {
@@ -122,8 +121,8 @@ async fn sizes(executor: &Session, relations: &[u32]) -> Result<Sizes> {
     const SIZES: &str = "
 select coalesce(pg_catalog.sum(pg_catalog.pg_table_size(r)), 0)::pg_catalog.int8, coalesce(pg_catalog.sum(pg_catalog.pg_indexes_size(r)), 0)::pg_catalog.int8
 from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
-    let row = executor.bounded(CONTROL_LIMIT, executor.client.query_one(SIZES, &[&relations])).await?;
-    Ok(Sizes { table_bytes: row.get(0), index_bytes: row.get(1) })
+    let row = executor.bounded_ours(CONTROL_LIMIT, executor.client.query_one(SIZES, &[&relations])).await?;
+    Ok(Sizes { table_bytes: row.read(0)?, index_bytes: row.read(1)? })
 }
 
 /// Returns the refusal of a job that requests the verification `expression` although it is not

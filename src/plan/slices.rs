@@ -10,6 +10,7 @@ use crate::key::{Key, KeyRange};
 use crate::pg::connect::Session;
 use crate::pg::ident::quote;
 use crate::pg::keyset;
+use crate::pg::row::{self, Columns};
 
 /// Approximate number of pages that a sample reads. If the table is smaller, the sample reads the
 /// whole table. 400 pages of 8 kB are about 3 MB.
@@ -26,13 +27,13 @@ const PLAN_LIMIT: Duration = Duration::from_secs(70);
 pub async fn upper(executor: &Session, target: &str, key: &[KeyColumn]) -> Result<(Option<Key>, String)> {
     let sql = format!(
         "select s.snapshot, k.key from (select pg_catalog.pg_current_snapshot()::pg_catalog.text as snapshot) s
-         left join (select array[{}] as key from only {} order by {} limit 1) k on true",
-        key_texts(key),
+         left join (select {} as key from only {} order by {} limit 1) k on true",
+        keyset::sent(&format!("array[{}]", key_texts(key))),
         target,
         keyset::reversed(key),
     );
     let row = executor.bounded(PLAN_LIMIT, executor.client.query_one(&sql, &[])).await?;
-    Ok((row.get::<_, Option<Vec<String>>>(1).map(Key), row.get(0)))
+    Ok((row::key(&row, 1)?, row.read(0)?))
 }
 
 fn key_texts(key: &[KeyColumn]) -> String {
@@ -88,9 +89,9 @@ async fn sample(
     upper: &Key,
     wanted: u32,
 ) -> Result<Sample> {
-    let row = executor.bounded(PLAN_LIMIT, executor.client.query_one(SIZE, &[&relation])).await?;
-    let pages = row.get::<_, i64>(0).max(1);
-    let known_rows: f64 = row.get(1);
+    let row = executor.bounded_ours(PLAN_LIMIT, executor.client.query_one(SIZE, &[&relation])).await?;
+    let pages = row.read::<i64>(0)?.max(1);
+    let known_rows: f64 = row.read(1)?;
     let sample_pages = if wanted > 1 { SAMPLE_PAGES } else { ESTIMATE_PAGES };
     #[allow(clippy::cast_precision_loss)]
     let percent = (100.0 * sample_pages / pages as f64).min(100.0);
@@ -99,13 +100,13 @@ async fn sample(
                                   from only {target} tablesample system ($1::pg_catalog.float4)
                                  where {until} and (($4::pg_catalog.text[]) is null or {after})),
          c as (select pg_catalog.count(*) as rows from s)
-         select c.rows, array[{texts}] from c left join s on s.n = any (array(select c.rows * i / $3::pg_catalog.int8 from pg_catalog.generate_series(1, $3::pg_catalog.int8 - 1) i where c.rows >= 100 * $3::pg_catalog.int8))
+         select c.rows, {texts} from c left join s on s.n operator(pg_catalog.=) any (array(select c.rows operator(pg_catalog.*) i operator(pg_catalog./) $3::pg_catalog.int8 from pg_catalog.generate_series(1, $3::pg_catalog.int8 operator(pg_catalog.-) 1) i where c.rows operator(pg_catalog.>=) (100 operator(pg_catalog.*) $3::pg_catalog.int8)))
          order by s.n",
         columns = key.iter().enumerate().map(|(n, column)| format!("{} as k{n}", quote(&column.name))).collect::<Vec<_>>().join(", "),
         ordered = keyset::ordered(key),
         until = keyset::until(key, "$2"),
         after = keyset::after(key, "$4"),
-        texts = key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "),
+        texts = keyset::sent(&format!("array[{}]", key.iter().enumerate().map(|(n, column)| keyset::as_text(column, &format!("s.k{n}"))).collect::<Vec<_>>().join(", "))),
     );
     #[allow(clippy::cast_possible_truncation)]
     let (share, from) = (percent as f32, from.map(|key| &key.0));
@@ -114,13 +115,13 @@ async fn sample(
         .await?;
     let mut bounds: Vec<Key> = Vec::new();
     for row in &rows {
-        let bound: Vec<Option<String>> = row.get(1);
-        let Some(bound) = bound.into_iter().collect::<Option<Vec<String>>>().map(Key) else { continue };
+        let Some(bound) = row::key(row, 1)? else { continue };
         if bounds.last() != Some(&bound) && bound != *upper {
             bounds.push(bound);
         }
     }
-    Ok(Sample { bounds, rows: rows.first().map_or(0, |row| row.get(0)), percent, known_rows })
+    let sampled = rows.first().map_or(Ok(0), |row| row.read(0))?;
+    Ok(Sample { bounds, rows: sampled, percent, known_rows })
 }
 
 /// Estimates the number of rows from the sample and the table's statistics, which may be old or

@@ -17,6 +17,7 @@ use crate::job::state::State;
 use crate::key::Key;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::{self, Columns};
 use crate::pg::session::Backend;
 use crate::queue::call::call;
 
@@ -32,7 +33,7 @@ fn seconds(duration: Duration) -> f64 {
 /// Returns the error of a job that failed.
 pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
     let row = call(pool, "select error from backfill.jobs where id = $1", &[&claim.job_id]).await?;
-    row.map_or(Ok(None), |row| row.try_get(0).map_err(Error::from))
+    row.map_or(Ok(None), |row| row.read(0))
 }
 
 /// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
@@ -40,7 +41,7 @@ pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
     const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
     let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
-    let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else { return Ok(None) };
+    let Some(found) = row::first::<Json<Value>>(row)? else { return Ok(None) };
     let unreadable = match serde_json::from_value(found.0.clone()) {
         Ok(claim) => return Ok(Some(claim)),
         Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
@@ -87,13 +88,13 @@ pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> 
 pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
-    Ok(row.map(|row| (Desired::read(row.get(0)), row.get(1))))
+    row.map(|row| Ok((Desired::read(row.read(0)?), row.read(1)?))).transpose()
 }
 
 /// Returns the time at which the server's statistics were last reset. A crash resets them.
 pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
     const SQL: &str = "select stats_reset::text from pg_catalog.pg_stat_bgwriter";
-    Ok(call(pool, SQL, &[]).await?.and_then(|row| row.get(0)))
+    row::first(call(pool, SQL, &[]).await?)
 }
 
 /// Returns up to `most` deferred rows of a slice. `after` is the ID of the last row that was
@@ -103,7 +104,7 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
     let client = control(pool).await?;
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
     let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
-    Ok(rows.iter().map(|row| DeferredRow { id: row.get(0), key: Key(row.get(1)) }).collect())
+    rows.iter().map(|row| Ok(DeferredRow { id: row.read(0)?, key: Key(row.read(1)?) })).collect()
 }
 
 /// Returns the instructions for a verifying slice: whether rows are compared with the expressions
@@ -112,19 +113,19 @@ pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
     let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice does not exist any more"))?;
-    Ok(Proof { by_expression: row.get(0), planned: row.get(1) })
+    Ok(Proof { by_expression: row.read(0)?, planned: row.read(1)? })
 }
 
 /// Returns the current options of the job.
 pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
     const SQL: &str = "select backfill._options($1)";
     let row = call(pool, SQL, &[&claim.job_id]).await?;
-    Ok(row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)).map_or(Value::Null, |found| found.0))
+    Ok(row::first::<Json<Value>>(row)?.map_or(Value::Null, |found| found.0))
 }
 
 /// Returns the state of the job after a claim has ended.
-fn state(row: Option<tokio_postgres::Row>) -> Option<State> {
-    row.and_then(|row| row.get::<_, Option<String>>(0)).and_then(|text| State::read(&text))
+fn state(row: Option<tokio_postgres::Row>) -> Result<Option<State>> {
+    Ok(row::first::<String>(row)?.and_then(|text| State::read(&text)))
 }
 
 /// Stores a plan and its slices, and ends the claim of the planning slice.
@@ -134,7 +135,7 @@ pub async fn save_plan(pool: &Pool, claim: &Claim, planned: &PlanResult) -> Resu
     let slices = Json(listed(&planned.slices));
     let values: [&(dyn ToSql + Sync); 6] =
         [&claim.slice_id, &claim.token, &Json(plan), &slices, &planned.rows_estimated, &planned.snapshot];
-    let state = state(call(pool, SQL, &values).await?);
+    let state = state(call(pool, SQL, &values).await?)?;
     failpoint::point("after_save_plan")?;
     Ok(state)
 }
@@ -156,14 +157,14 @@ fn listed(parts: &[PlannedSlice]) -> Value {
 pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
     let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.map(state)
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.and_then(state)
 }
 
 /// Returns the leaf of a slice that this worker holds.
 pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
     const SQL: &str = "select backfill._leaf($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
-    let Some(found) = row.and_then(|row| row.get::<_, Option<Json<Value>>>(0)) else {
+    let Some(found) = row::first::<Json<Value>>(row)? else {
         return Err(Error::new(Kind::Fenced, format!("the claim of slice {} has ended", claim.slice_id)));
     };
     serde_json::from_value(found.0).map_err(|error| {
@@ -184,14 +185,14 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
-    Ok(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?.is_some_and(|row| row.get(0)))
+    Ok(row::first(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?)?.unwrap_or(false))
 }
 
 /// Splits a slice at `bound`, with about `rows` rows on either side, and ends the claim.
 pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
     failpoint::point("before_split")?;
-    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?);
+    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?)?;
     failpoint::point("after_split")?;
     Ok(state)
 }
@@ -204,14 +205,14 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
 /// - The target itself was dropped or replaced.
 pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
 }
 
 /// Ends a claim whose slice was walked to its end. If the slice still has deferred rows, it can be
 /// claimed again after 1 s or 5 s. Otherwise the slice is finished.
 pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
-    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?);
+    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?)?;
     failpoint::point("after_finish")?;
     Ok(state)
 }
@@ -219,14 +220,14 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
 /// Releases a slice. The next claim of the slice continues from its checkpoint.
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.map(state)
+    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
 }
 
 /// Terminates the session in which the claim's work runs. Returns false if the session has already
 /// ended or if the control login may not terminate it.
 pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
-    Ok(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?.is_some_and(|row| row.get(0)))
+    Ok(row::first(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?)?.unwrap_or(false))
 }
 
 /// Releases a slice because the job's window is closed. All slices of the job then wait until the
@@ -237,7 +238,7 @@ pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Opti
     const SQL: &str = "
 select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
     let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.map(state)
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
 }
 
 /// Releases a slice that may be claimed again only after `pause`. Until the next claim, the job
@@ -251,7 +252,7 @@ pub async fn release_for_retry(
 ) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
     let values: [&(dyn ToSql + Sync); 5] = [&claim.slice_id, &claim.token, &reason, &text, &seconds(pause)];
-    call(pool, SQL, &values).await.map(state)
+    call(pool, SQL, &values).await.and_then(state)
 }
 
 /// Ends the job as failed and stores the error and its hint, unless the job has already ended.
@@ -262,5 +263,5 @@ pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<St
         None => error.message.clone(),
     };
     let redacted = error.redacted.as_deref().map(Json);
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint, &redacted]).await.map(state)
+    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint, &redacted]).await.and_then(state)
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::job::claim::{Claim, Desired};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::Columns;
 
 /// The slices that this worker holds. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -176,10 +177,11 @@ impl Leases {
         let answers = rows
             .iter()
             .map(|row| {
-                let live = u32::try_from(row.get::<_, i32>(3)).unwrap_or(1).max(1);
-                (row.get(0), LeaseState { desired: Desired::read(row.get(1)), revision: row.get(2), live })
+                let live = u32::try_from(row.read::<i32>(3)?).unwrap_or(1).max(1);
+                let desired = Desired::read(row.read(1)?);
+                Ok((row.read(0)?, LeaseState { desired, revision: row.read(2)?, live }))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         self.renewed(asked_at, &asked, &answers);
         Ok(())
     }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::failpoint;
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 
 /// Time between two passes, and before the first pass. Without the first wait, a daemon that
 /// restarts repeatedly would run a pass at each start.
@@ -28,7 +29,7 @@ async fn batch(pool: &Pool, days: u32) -> Result<i32> {
     const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
     let client = control(pool).await?;
     let days = i32::try_from(days).unwrap_or(i32::MAX);
-    Ok(within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.get(0))
+    within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.read(0)
 }
 
 /// Removes old history until `stop`. Runs as a separate task, so that it does not delay other

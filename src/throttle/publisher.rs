@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::error::Result;
+use crate::pg::row::Columns;
 use crate::throttle::measure::ask::ask;
 use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
@@ -113,7 +114,7 @@ struct Message {
 async fn publish(client: &Client, message: &Message) -> Result<Option<f64>> {
     let Message { signals, worker, duty_cycle, budget_duty_cycle } = message;
     let statement = client.prepare_cached(PUBLISH).await?;
-    Ok(client.query_one(&statement, &[signals, worker, duty_cycle, budget_duty_cycle]).await?.get(2))
+    client.query_one(&statement, &[signals, worker, duty_cycle, budget_duty_cycle]).await?.read(2)
 }
 
 fn signals<'a>(

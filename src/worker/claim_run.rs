@@ -284,7 +284,7 @@ impl<'a> ClaimRun<'a> {
         if revision != self.settings.revision {
             let own = queue::options(&self.scope.context.control, self.scope.claim).await?;
             self.settings = JobSettings::read(&self.scope.context.settings.defaults, &own, revision)?;
-            self.executor.set_victim_wait(self.settings.victim_wait()).await?;
+            self.executor.set_victim_wait(self.settings.victim_wait());
         }
         Ok(Step::Continue)
     }

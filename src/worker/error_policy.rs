@@ -86,7 +86,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         ),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server, the role or the database has no free connection: waiting; raise the connection limit or lower workers of the database",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit, or lower the setting workers of the database",
         ),
         Kind::Authentication => (
             Action::Reconnect,
@@ -105,6 +105,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         | Kind::Usage
         | Kind::Config
         | Kind::Timeout
+        | Kind::Unreadable
         | Kind::Internal => (Action::Fail, "the job cannot continue"),
     }
 }
@@ -272,10 +273,10 @@ pub fn waits_for(kind: Kind) -> &'static str {
 pub fn too_slow(error: Error) -> Error {
     Error { kind: Kind::Data, ..error }
         .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)")
-        .hint("Make the expression cheaper, for example with an index for its subquery. If SHOW deadlock_timeout is below 3s, an administrator can raise it for the database; deadlocks of all its sessions are then found later. Then run backfill.retry.")
+        .hint("Make the expression cheaper, for example with an index for its subquery. If deadlock_timeout is below 3s, an administrator can raise it for the database; deadlocks in all sessions of the database are then detected later. Then run backfill.retry.")
 }
 
-const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, for example a trigger, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint. set cannot be changed: if set is wrong, enqueue a corrected job under another name, with a filter that leaves out the changed rows.";
+const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, for example a trigger, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.";
 
 /// Returns the error of a statement that fails for so many consecutive rows that the rows are not
 /// at fault.
@@ -294,14 +295,14 @@ fn of_no_row(error: Error) -> Error {
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
         .context("each attempt to change only this row lost the connection")
-        .hint("Do not retry yet, because a retry may crash the server with all its sessions again. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
+        .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.
 pub fn deadly_to_all(message: &str) -> Error {
     Error::new(Kind::Refused, message)
         .context("the server went down or the connection was lost repeatedly during the same batch")
-        .hint("Do not retry yet, because a retry may crash the server with all its sessions again. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on one of the rows. When the cause is fixed, run backfill.retry.")
+        .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on one of the rows. When the cause is fixed, run backfill.retry.")
 }
 
 fn place(batch: &Batch) -> String {

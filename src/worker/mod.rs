@@ -18,8 +18,10 @@ mod split;
 mod split_timer;
 mod vacuum;
 
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -106,7 +108,7 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
     if claim.takeover {
         metrics::lease_taken_over(context.database());
     }
-    let ended = work(context, claim, &lease, stop).await;
+    let ended = contained(Box::pin(work(context, claim, &lease, stop))).await;
     failpoint::point("before_giving_back")?;
     match ended {
         Ok(ClaimEnd::Passed) => tell(context, claim, queue::finish(&context.control, claim).await?).await,
@@ -121,6 +123,22 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
         Err(error) => end_failed_claim(context, claim, &lease, error).await?,
     }
     Ok(())
+}
+
+/// Runs the work of a claim. A panic becomes an error, which fails the job and leaves the daemon
+/// running. The next claim starts with a new session and a new walk, so no state that the panic
+/// interrupted is used again, except shared values that stay valid between any two steps.
+async fn contained(work: impl Future<Output = Result<ClaimEnd>>) -> Result<ClaimEnd> {
+    let panic = match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(ended) => return ended,
+        Err(panic) => panic,
+    };
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Err(Error::new(
+        Kind::Internal,
+        format!("a defect in backfilld ended the work on this job: {}", said.unwrap_or("panic")),
+    )
+    .hint("Please report this defect with the log of the daemon. The job can be retried with backfill.retry."))
 }
 
 async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<ClaimEnd> {
@@ -193,7 +211,9 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
 
 async fn end_session(context: &Context, claim: &Claim) {
     match queue::end_session(&context.control, claim).await {
-        Ok(true) => tracing::warn!("terminated the session of a job that the executor's login could not terminate"),
+        Ok(true) => {
+            tracing::warn!("terminated the session of a job, because the executor's login could not terminate it")
+        }
         Ok(false) => {}
         Err(error) => tracing::debug!(error = %error.message, "could not terminate the session of a job"),
     }

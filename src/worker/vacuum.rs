@@ -4,13 +4,13 @@
 
 use tokio::time::Instant;
 
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::execute::guard::{Victims, Watched};
 use crate::job::options::Vacuum;
 use crate::job::plan::Isolation;
 use crate::job::waiting::Waiting;
-use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::pg::session::{self, Plans, Recipe};
 use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
@@ -70,13 +70,14 @@ impl ClaimRun<'_> {
 select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
        or case when pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 170000 then pg_catalog.has_table_privilege(c.oid, 'MAINTAIN') else false end
   from pg_catalog.pg_class c where c.oid = $1";
-        let client = &self.executor.session().client;
-        let row = within(CONTROL_LIMIT, client.query_opt(ROWS, &[&self.plan.relation])).await?;
-        let (rows, may): (f64, bool) = row.map_or((0.0, false), |row| (row.get(0), row.get(1)));
+        let session = self.executor.session();
+        let row = session.bounded_ours(CONTROL_LIMIT, session.client.query_opt(ROWS, &[&self.plan.relation])).await?;
+        let (rows, may): (f64, bool) =
+            row.map_or(Ok::<_, Error>((0.0, false)), |row| Ok((row.read(0)?, row.read(1)?)))?;
         if !may {
             self.dead_rows.switch_off();
             tracing::warn!(
-                "job continues without vacuum (option vacuum is run): role {} lacks the privilege to vacuum {}; it must own the table or, from PostgreSQL 17, have MAINTAIN on it",
+                "job continues without vacuum, although option vacuum is set to run: role {} lacks the privilege to vacuum {}; it must own the table or, in PostgreSQL 17 and later, have MAINTAIN on it",
                 self.scope.claim.run_as,
                 self.plan.target
             );
@@ -101,7 +102,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         // A running vacuum cannot be slowed down. So the vacuum runs at autovacuum's pace from the
         // start if there is other load, or a budget or a load gauge slows jobs down.
         if !self.gate.at_full_speed(self.limits()) {
-            session.bounded(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
+            session.bounded_ours(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
         let mut watched = session.pid().map(|pid| self.scope.context.guard.watch(pid, self.settings.victim_wait()));
         let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
@@ -111,7 +112,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
             tokio::select! {
                 biased;
                 ended = &mut running => {
-                    let ended = ended.map_err(crate::error::Error::from);
+                    let ended = ended.map_err(Error::from);
                     if let Err(error) = &ended && error.kind == Kind::ConnectionLost {
                         ended?;
                     } else if let Err(error) = ended {

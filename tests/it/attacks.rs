@@ -8,8 +8,11 @@ mod forgery;
 mod fragments;
 mod http;
 mod matrix;
+mod operators;
+mod panics;
 mod quota;
 mod runaway;
+mod settings;
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

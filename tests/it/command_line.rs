@@ -60,7 +60,9 @@ async fn a_finished_job_is_not_advised_to_run_again_without_a_warning() {
     let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
     assert!(
         code == 0
-            && text.contains("run backfilld rerun done, but only if set gives the same result when it runs twice."),
+            && text.contains(
+                "run backfilld rerun done, but only if applying set twice gives the same result as applying it once."
+            ),
         "{text}"
     );
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);

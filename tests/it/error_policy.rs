@@ -543,6 +543,12 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     assert!(read < 10 * LARGE, "{read} rows were read of {LARGE}");
 }
 
+/// The batch may have committed, so it must not be repeated. A retry reads the checkpoint again.
+#[test]
+fn a_batch_whose_answer_is_unreadable_is_not_repeated() {
+    assert_eq!(action(Kind::Unreadable).0, Action::Fail);
+}
+
 #[test]
 fn every_kind_of_error_has_a_test() {
     let kinds =

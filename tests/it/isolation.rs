@@ -205,8 +205,7 @@ async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_aga
     enqueue(&cluster, "cancelled", set, r#"{"max_rows_per_second": 500, "max_batch_rows": 10}"#).await;
     let proxy = Proxy::to(cluster.addr()).await;
     let _daemon = quick(&proxy.url("owner", "app")).start();
-    let begin =
-        "set log_parameter_max_length_on_error = 0; begin; lock table only public.cancelled in row exclusive mode";
+    let begin = "begin; lock table only public.cancelled in row exclusive mode";
     for query in ["commit", begin, "commit"] {
         until_more_batches(&owner, "cancelled", 5).await;
         proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");

@@ -1,5 +1,9 @@
 //! Integration tests. Each test that needs servers starts its own. All tests are in one binary, so
 //! that they are linked once.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod assert;

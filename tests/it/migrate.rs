@@ -69,9 +69,9 @@ async fn a_foreign_or_too_new_schema_is_refused_with_the_remedy() {
         text
     };
     cluster.sql("owner", "app", "create schema backfill; create table backfill.recipes (id int)").await;
-    assert!(refusal("app").await.contains("that was not created by backfilld"));
+    assert!(refusal("app").await.contains("was not created by backfilld"));
     cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill; create function backfill.f() returns int language sql as 'select 1'").await;
-    assert!(refusal("app").await.contains("that was not created by backfilld"));
+    assert!(refusal("app").await.contains("was not created by backfilld"));
     // An empty schema that a DBA created for backfilld is accepted.
     cluster.sql("owner", "app", "drop schema backfill cascade; create schema backfill").await;
     assert!(migrate(&cluster, "owner", "app").await.status.success());

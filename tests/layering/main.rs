@@ -340,3 +340,37 @@ mod each_rule_can_fail {
         assert_eq!(large_structs(&parse([("job/plan.rs", &*text)])), Vec::<String>::new());
     }
 }
+
+/// Clippy forbids these methods in the daemon. In the tests and benches it cannot forbid them,
+/// because it would also forbid `Row::get`, with which a test may panic.
+const FORBIDDEN_IN_TESTS: [&str; 3] = ["std::thread::sleep", "std::time::Instant", "std::process::exit"];
+
+fn forbidden(text: &str) -> Option<&'static str> {
+    let text = text.replace("std::time::{Duration, Instant}", "std::time::Instant");
+    FORBIDDEN_IN_TESTS.into_iter().find(|method| text.contains(method))
+}
+
+#[test]
+fn tests_and_benches_follow_paused_time() {
+    fn files(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => files(&path, found),
+                false if path.extension().is_some_and(|end| end == "rs") => found.push(path),
+                false => {}
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = Vec::new();
+    for folder in ["tests/it", "tests/testbed", "benches"] {
+        files(&root.join(folder), &mut found);
+    }
+    assert!(found.len() > 50, "found only {} files", found.len());
+    for path in found {
+        let method = forbidden(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(method, None, "{}", path.display());
+    }
+    assert_eq!(forbidden("use std::time::{Duration, Instant};"), Some("std::time::Instant"));
+}

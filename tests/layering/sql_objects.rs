@@ -32,7 +32,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("pg::keyset", &["key_text"]),
     ("pg::schema", &["_grant_all", "_state_of", "job", "schema_text", "schema_version"]),
     ("pg::session", &["_server_identity"]),
-    ("plan", &["_fingerprint", "_leaf_plans"]),
+    ("plan", &["_fingerprint", "_leaf_plans", "_type_name"]),
     ("plan::catalog", &["_assignments", "_check_submitter_rights", "_check_target", "_is_spread", "_key_of"]),
     (
         "queue::claim",

@@ -4,9 +4,10 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 
 pub(super) async fn one(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row> {
     within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await
@@ -17,5 +18,5 @@ pub(super) async fn all(session: &Session, sql: &str, parameters: &[&(dyn ToSql 
 }
 
 pub(super) fn cell<'a, T: FromSql<'a>>(row: &'a Row, name: &str) -> Result<T> {
-    row.try_get(name).map_err(Error::from)
+    row.read(name)
 }

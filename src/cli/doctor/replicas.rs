@@ -60,7 +60,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
                 format!(
                     "{name}: role \"{login}\" cannot read the lag of this replica, so every job is held (replica_lag)"
                 ),
-                format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
+                format!("As an administrator, run: {}", grant("pg_read_all_stats", &login)),
             ),
         }
     }
@@ -82,7 +82,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "replicas",
             format!("role \"{login}\" cannot read replica lag: every job will be held as soon as a replica connects"),
-            format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
+            format!("As an administrator, run: {}", grant("pg_read_all_stats", &login)),
         );
     }
     Ok(())

@@ -10,6 +10,7 @@ use crate::config::database::Database;
 use crate::error::{Error, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::Columns;
 
 const LOGIN: &str = "
 select session_user::text as login, (select rolsuper from pg_roles where rolname = session_user) as is_superuser,
@@ -31,7 +32,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
         found.warn(
             "login",
             format!("\"{login}\" lacks pg_signal_backend: if an executor login changes its own password, the daemon cannot end the sessions of this login"),
-            format!("As an administrator: {}", grant("pg_signal_backend", &login)),
+            format!("As an administrator, run: {}", grant("pg_signal_backend", &login)),
         );
     }
     if cell(&row, "is_owner")? {
@@ -64,7 +65,7 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
     let mut roles = Vec::new();
     let mut statements = Vec::new();
     for row in &wanting {
-        let role: String = row.try_get(0).map_err(Error::from)?;
+        let role: String = row.read(0)?;
         let exists: bool =
             cell(&one(session, "select to_regrole($1) is not null as exists", &[&role]).await?, "exists")?;
         if !exists {
@@ -72,8 +73,11 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
         }
         roles.push(role);
     }
-    let first =
-        if statements.is_empty() { String::new() } else { format!("As an administrator: {}\n", statements.join(" ")) };
+    let first = if statements.is_empty() {
+        String::new()
+    } else {
+        format!("As an administrator, run: {}\n", statements.join(" "))
+    };
     found.warn(
         "roles",
         format!(
@@ -190,10 +194,10 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
 /// names the alternative, a separate login for the executor.
 fn remedy_for(role: &str, remedy: &str) -> String {
     if remedy.starts_with("create ") || remedy.starts_with("grant ") || remedy.ends_with("reset all;") {
-        return format!("As an administrator: {remedy}");
+        return format!("As an administrator, run: {remedy}");
     }
     format!(
-        "If only this executor uses the login, as an administrator: {remedy}\nOtherwise configure a login of its own for the executor of {role} (see SECURITY.md)."
+        "If nothing else uses the login, run as an administrator: {remedy}\nOtherwise configure a separate login for the executor of role {role} (see SECURITY.md)."
     )
 }
 

@@ -19,7 +19,9 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
         Err(error) if error.kind == Kind::Schema => {
             let remedy = error.hint.unwrap_or_default();
             let remedy = match (state::found(&session.client).await?, state::missing_create(&session.client).await?) {
-                (Found::Absent, Some(grant)) => format!("As an administrator: {grant}\nthen run: backfilld migrate"),
+                (Found::Absent, Some(grant)) => {
+                    format!("As an administrator, run: {grant}\nThen run: backfilld migrate")
+                }
                 _ => remedy,
             };
             found.fail("schema", error.message, remedy);

@@ -57,7 +57,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if cell(&row, "is_standby")? {
         found.fail("server", "the server is a standby", "Use the url of the primary.");
     } else if cell(&row, "is_read_only")? {
-        found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: a provider sets it when the disk is full. If it is on for this login only, as an administrator: alter role LOGIN set default_transaction_read_only = off;");
+        found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: a provider sets it when the disk is full. If it is on for this login only, run as an administrator: alter role LOGIN set default_transaction_read_only = off;");
     }
     let deadlock_timeout: i32 = cell(&row, "deadlock_timeout_ms")?;
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {
@@ -171,7 +171,7 @@ async fn pid(session: &Session, before: &str) -> Result<String> {
     let sql = format!("{before}select pg_catalog.pg_backend_pid()");
     let answer = within(CONTROL_LIMIT, session.client.simple_query(&sql)).await?;
     let found = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
         _ => None,
     });
     Ok(found.unwrap_or_default())

@@ -39,7 +39,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.warn(
             "signals",
             format!("role \"{login}\" cannot read other sessions' activity: signals oldest_xmin and statement_time are disabled"),
-            format!("As an administrator: {}", grant("pg_read_all_stats", &login)),
+            format!("As an administrator, run: {}", grant("pg_read_all_stats", &login)),
         );
     }
     if database.signals.iter().any(|rule| rule.name == "archiver") {
@@ -54,7 +54,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
                 "signals",
                 "archiver: this role cannot list the WAL files to be archived, so every job is held",
                 format!(
-                    "As an administrator: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {};",
+                    "As an administrator, run: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {};",
                     cell::<String>(&row, "quoted")?
                 ),
             );

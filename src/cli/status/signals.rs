@@ -8,6 +8,7 @@ use crate::cli::{session, show};
 use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::CONTROL_LIMIT;
+use crate::pg::row::Columns;
 use crate::text;
 
 /// Reads the signals. Signals that hold jobs come first, then the signals with the highest
@@ -19,21 +20,21 @@ select s.signal, s.source, s.kind, s.value::float8, s.\"limit\"::float8, s.utili
   from backfill.signals s
  order by s.holding desc, s.utilization desc nulls last, s.signal, s.source";
 /// Returns one line of the table.
-fn cells(row: &Row) -> std::result::Result<Vec<String>, tokio_postgres::Error> {
-    let number = |at: usize| row.try_get::<_, Option<f64>>(at);
-    let in_bytes: bool = row.try_get(7)?;
+fn cells(row: &Row) -> Result<Vec<String>> {
+    let number = |at: usize| row.read::<Option<f64>>(at);
+    let in_bytes: bool = row.read(7)?;
     let show = |value: f64| {
         if in_bytes { format!("{} MiB", text::figure(value / f64::from(1 << 20))) } else { text::figure(value) }
     };
     Ok(vec![
-        row.try_get(0)?,
-        row.try_get(1)?,
-        row.try_get(2)?,
+        row.read(0)?,
+        row.read(1)?,
+        row.read(2)?,
         number(3)?.map_or_else(|| "?".to_owned(), show),
         number(4)?.map_or_else(String::new, show),
         number(5)?.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
         format!("{:.1} s", number(6)?.unwrap_or_default()),
-        row.try_get(8)?,
+        row.read(8)?,
     ])
 }
 
@@ -53,7 +54,6 @@ pub(super) async fn read(session: &Session) -> Result<String> {
         ("AGE", Right),
         ("REASON", Left),
     ];
-    let cells =
-        rows.iter().map(cells).collect::<std::result::Result<Vec<_>, _>>().map_err(crate::error::Error::from)?;
+    let cells = rows.iter().map(cells).collect::<Result<Vec<_>>>()?;
     Ok(show::table(&head, &cells).join("\n") + "\n")
 }

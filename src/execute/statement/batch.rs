@@ -6,12 +6,13 @@
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).
 
-use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
+use super::fragments::{ANSWER, Names, TOOK, change_of, changed, lock, matches, unchanged, unresolved};
 use super::key_scan::{KeyScan, list_scan, range_scan};
 
 use super::table::Table;
 use crate::job::batch::BatchMode;
 use crate::job::plan::Plan;
+use crate::pg::ident::literal;
 use crate::pg::keyset;
 
 /// The work that a batch does on its rows.
@@ -80,10 +81,11 @@ pub fn batch(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_
     let Fragments { queries, counts, advance, skipped } = fragments(plan, kind, table, mode, from_start);
     format!(
         "with {queries}
-select {ANSWER}, s.key, s.scanned, s.changed, s.done, {TOOK} as took, {skipped}
+select {ANSWER}, {sent} as key, s.scanned, s.changed, s.done, {TOOK} as took, {skipped}
 from {counts} s
 cross join lateral {advance} a
 where s.whole and {unchanged}",
+        sent = keyset::sent("s.key"),
         unchanged = unchanged(plan, table),
     )
 }

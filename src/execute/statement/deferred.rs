@@ -3,10 +3,11 @@
 //!
 //! Parameters of all statements except [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
-use super::fragments::{ANSWER, Names, TOOK, change_of, changed, literal, lock, matches, unchanged, unresolved};
+use super::fragments::{ANSWER, Names, TOOK, change_of, changed, lock, matches, unchanged, unresolved};
 use super::key_scan::next;
 use super::table::Table;
 use crate::job::plan::Plan;
+use crate::pg::ident::literal;
 use crate::pg::keyset;
 
 /// Returns the statement that passes only the next row after the position ($4). This row has the
@@ -17,13 +18,14 @@ pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
         "with {next}
-select {ANSWER}, s.key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
+select {ANSWER}, {sent} as key, 1::pg_catalog.int8 as scanned, 0::pg_catalog.int8 as changed, false as done, {TOOK} as took,
        ($5::pg_catalog.text is null)::pg_catalog.int4::pg_catalog.int8 as deferred, ($5::pg_catalog.text is not null)::pg_catalog.int4::pg_catalog.int8 as quarantined
 from (select array[{texts}] as key, {object} as object from _bf_next) s
 cross join lateral backfill.advance_deferring($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, 1, 0, 0, false,
   case when $5::pg_catalog.text is null then pg_catalog.jsonb_build_array(pg_catalog.to_jsonb(s.key)) end,
   case when $5::pg_catalog.text is not null then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object('position', s.key, 'key', s.object, 'sqlstate', $5::pg_catalog.text, 'message', $7::pg_catalog.text)) end) a
 where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.key operator(pg_catalog.=) $6::pg_catalog.text[] and {unchanged}",
+        sent = keyset::sent("s.key"),
         next = next(plan, &key, (!from_start).then_some("$4"), "$6", 2),
         texts = key.texts,
         object = key.object,
@@ -36,9 +38,9 @@ pub fn next_key(plan: &Plan, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
         "with {next}
-select array[{texts}] as key from _bf_next where {from_start} = ($1::pg_catalog.text[] is null)",
+select {sent} as key from _bf_next where ($1::pg_catalog.text[] is null) is {from_start}",
         next = next(plan, &key, (!from_start).then_some("$1"), "$2", 1),
-        texts = key.texts,
+        sent = keyset::sent(&format!("array[{}]", key.texts)),
     )
 }
 
@@ -72,7 +74,7 @@ from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.in
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
              array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as deferred,
              (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', h._bf_id, 'position', array[{texts}], 'key', {object})), '[]')
-                from _bf_held h where h._bf_id <> all (select _bf_id from _bf_rows)) as quarantined) s
+                from _bf_held h where h._bf_id operator(pg_catalog.<>) all (select _bf_id from _bf_rows)) as quarantined) s
 cross join lateral backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.deferred, s.quarantined) a
 where {unchanged}",
         asked = asked.join(", "),

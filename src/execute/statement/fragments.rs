@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use crate::job::plan::{Assignment, Isolation, Kind, Plan};
-use crate::pg::ident::{quote, quote_all};
+use crate::pg::ident::{literal, quote, quote_all};
 use crate::pg::keyset;
 
 /// Result columns of each statement that advances the checkpoint or retries deferred rows. They
@@ -110,7 +110,7 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     let names = (0..columns.len()).map(|n| format!("_bf_n{n}")).collect::<Vec<_>>().join(", ");
     let columns = columns.join(", ");
     let look = format!(
-        "(select case when row({columns})::record operator(pg_catalog.*=) row({new})::record then not (row({values})::record operator(pg_catalog.*=) row({columns})::record) end
+        "(select case when row({columns})::pg_catalog.record operator(pg_catalog.*=) row({new})::pg_catalog.record then not (row({values})::pg_catalog.record operator(pg_catalog.*=) row({columns})::pg_catalog.record) end
      from (select {outer}, {key}) as _bf_new({key_names}, {names}) cross join only {target} where {equal})",
         values = values.join(", "),
         outer = key.columns,
@@ -187,12 +187,4 @@ pub(super) fn assignment(assignment: &Assignment) -> String {
         [column] => format!("{} = (\n{}\n)", quote(column), assignment.expression),
         columns => format!("({}) = (\n{}\n)", quote_all(columns.iter().map(String::as_str)), assignment.expression),
     }
-}
-
-/// Returns a string constant for text from the catalog or the plan, for example the name of a
-/// column or a fingerprint. A parameter would hide the value from the planner, and some of these
-/// values must be known to the planner.
-pub(super) fn literal(text: &str) -> String {
-    let escaped = text.replace('\'', "''");
-    if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }

@@ -35,7 +35,7 @@ pub(super) fn range_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan 
     let after = if from_start { "true".to_owned() } else { keyset::after(&plan.key, "$4") };
     let end = format!(
         "_bf_bound as materialized (
-  select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1),
+  select {columns} from only {target} where {after} and {until} order by {ordered} offset $5::pg_catalog.int8 operator(pg_catalog.-) 1 limit 1),
 _bf_end as materialized (
   select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_bound
   union all
@@ -59,7 +59,7 @@ pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
         "{ahead},
 {list},
 _bf_end as materialized (
-  (select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_list order by {ordered} offset $5::pg_catalog.int8 - 1 limit 1)
+  (select {names}, $5::pg_catalog.int8 as scanned, false as done from _bf_list order by {ordered} offset $5::pg_catalog.int8 operator(pg_catalog.-) 1 limit 1)
   union all
   select {upper}, (select pg_catalog.count(*) from _bf_list), true where (select pg_catalog.count(*) from _bf_list) operator(pg_catalog.<) $5::pg_catalog.int8)",
         ahead = keyset::ahead(&plan.key, &plan.source(), (!from_start).then_some("$4"), "$5::pg_catalog.int8"),

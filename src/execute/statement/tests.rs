@@ -1,5 +1,4 @@
 use super::batch::{BatchKind, batch};
-use super::fragments::literal;
 use super::table::Table;
 use crate::job::batch::BatchMode;
 use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Plan};
@@ -108,10 +107,4 @@ fn a_verification_changes_nothing() {
     );
     assert!(!sql.contains("update"));
     assert!(sql.contains("case when c is null then"));
-}
-
-#[test]
-fn literals_keep_quotes_and_backslashes() {
-    assert_eq!(literal("a'b"), "'a''b'");
-    assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
 }

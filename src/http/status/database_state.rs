@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::row::Columns;
 
 const SHOWN: &str = "select backfill._status_jobs()";
 const SEEN: &str = "select backfill._status($1::int8[])";
@@ -135,9 +136,9 @@ pub struct Event {
 pub(super) async fn read(pool: &Pool) -> Result<DatabaseState> {
     let client = control(pool).await?;
     let shown = within(CONTROL_LIMIT, client.prepare_cached(SHOWN)).await?;
-    let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.get(0);
+    let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.read(0)?;
     let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
     let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
-    serde_json::from_str(row.get(0))
+    serde_json::from_str(row.read(0)?)
         .map_err(|error| Error::new(Kind::Internal, format!("could not read the jobs: {error}")))
 }

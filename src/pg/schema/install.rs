@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Transaction};
 use super::release::{FIRST_VERSION, Release, Text, Version};
 use super::state::{Found, found, too_new, too_old};
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 
 const CREATE: &str = "create schema if not exists backfill;\n";
 
@@ -124,7 +125,7 @@ pub async fn migrate_to(release: &Release, client: &mut Client, with_publication
         match install(release, client, with_publication).await {
             Err(error) if !matches!(error.kind, Kind::LockTimeout | Kind::Deadlock) => return Err(error),
             Err(error) if tries == TRIES => {
-                let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.get(0);
+                let who: Option<String> = client.query_one(IN_THE_WAY, &[]).await.map_err(Error::from)?.read(0)?;
                 return Err(error
                     .detail(format!("Process IDs of the sessions that hold locks on tables of schema backfill: {}.", who.as_deref().unwrap_or("none")))
                     .hint("An open transaction that has enqueued a job holds such a lock. Find the sessions in pg_stat_activity, end their transactions, and run backfilld migrate again."));
@@ -185,8 +186,8 @@ async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
     if found(transaction.client()).await? != Found::Absent {
         transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
     }
-    if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.get(0) {
-        return Err(Error::new(Kind::Schema, "a schema named backfill exists that was not created by backfilld")
+    if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.read(0)? {
+        return Err(Error::new(Kind::Schema, "the existing schema backfill was not created by backfilld")
             .detail("It contains objects but no table backfill.schema_version.")
             .hint("Rename it, for example: alter schema backfill rename to backfill_old;"));
     }
@@ -197,7 +198,7 @@ async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
 }
 
 async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
-    let publications: Option<String> = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.get(0);
+    let publications: Option<String> = transaction.query_one(ALL_TABLES, &[]).await.map_err(Error::from)?.read(0)?;
     match publications {
         None => Ok(()),
         Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is FOR ALL TABLES and would publish the tables of schema backfill"))
@@ -211,14 +212,15 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
 /// drops retired functions, and runs the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
-    let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.get(0);
+    let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.read(0)?;
     let missing = || release.versions.iter().filter(|version| version.number > have);
     for version in missing() {
         run(transaction, version.tables, &format!("version {}", version.number)).await?;
     }
     transaction.batch_execute(TEXT_SETTINGS).await.map_err(Error::from)?;
     let rows = transaction.query("select name, hash from backfill.schema_text", &[]).await.map_err(Error::from)?;
-    let stored: BTreeMap<String, String> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let stored: BTreeMap<String, String> =
+        rows.iter().map(|row| Ok((row.read(0)?, row.read(1)?))).collect::<Result<_>>()?;
     let tables_changed = missing().any(|version| !version.tables.trim().is_empty());
     let changed = |text: &&Text| {
         // A view with `select *` has only the columns that its table had when the view was created.
@@ -234,7 +236,7 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
         run(transaction, &record(version, release), &format!("version {}", version.number)).await?;
     }
     for row in transaction.query(GRANT_AGAIN, &[&grants]).await.map_err(Error::from)? {
-        run(transaction, row.get(0), "grants").await?;
+        run(transaction, row.read(0)?, "grants").await?;
     }
     run(transaction, release.rights, "rights").await?;
     Ok(missing().map(|version| version.number).collect())

@@ -241,7 +241,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if set gives the same result when it runs twice.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying set twice gives the same result as applying it once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -274,10 +274,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if set gives the same result when it runs twice.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying set twice gives the same result as applying it once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
+          hint = 'To walk fewer slices at a time, lower the setting workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -998,6 +998,26 @@ CREATE FUNCTION backfill._differs(relation oid, set_sql text) RETURNS text
     from backfill._assignments(set_sql) a
 $$;
 
+-- Name: _differs_in_any_path(oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._differs_in_any_path(relation oid, set_sql text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('(%s)', string_agg(format('row(%s)::pg_catalog.record operator(pg_catalog.<>) (%s)::pg_catalog.record', c.names,
+           case when cardinality(a.columns) = 1 then format(E'row((\n%s\n)::%s)', a.expression, c.types[1])
+                else format('select row(%s) from (%s) as _bf_value(%s)',
+                            (select string_agg(format('_bf_c%s::%s', u.n - 1, u.t), ', ' order by u.n) from unnest(c.types) with ordinality u(t, n)),
+                            case when a.expression ~* '^[(\s]*(select|with)\M' then format(E'\n%s\n', a.expression)
+                                 else format(E'values %s\n', regexp_replace(btrim(a.expression, E' \t\n\r'), '^row\s*(?=\()', '', 'i')) end,
+                            (select string_agg(format('_bf_c%s', n), ', ') from generate_series(0, cardinality(a.columns) - 1) n)) end), ' or '))
+    from backfill._assignments(set_sql) a
+    cross join lateral (
+      select string_agg(quote_ident(u.name), ', ' order by u.n) as names, array_agg(backfill._type_name(t.atttypid, t.atttypmod) order by u.n) as types
+        from unnest(a.columns) with ordinality u(name, n)
+        join pg_attribute t on t.attrelid = _differs_in_any_path.relation and t.attname = u.name and not t.attisdropped) c
+$$;
+
 -- Name: _drop_lease(bigint); Type: FUNCTION
 
 CREATE FUNCTION backfill._drop_lease(slice_id bigint) RETURNS void
@@ -1179,8 +1199,8 @@ CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]
                    || case when t.tgtype::int & 1 = 1 then ' each row' else ' each statement' end as at, t.tgfoid::regproc::text as function
               from heap join pg_trigger t on t.tgrelid = heap.oid
              -- Triggers that implement a constraint, such as a foreign key, are left out.
-             -- tgisinternal cannot distinguish these triggers from others, because up to PostgreSQL
-             -- 14 a partition's copy of a trigger counts as internal, too.
+             -- tgisinternal does not identify these triggers, because in PostgreSQL 14 and earlier
+             -- it is also set for a partition's copy of a trigger.
              where not exists (select from pg_constraint c where c.oid = t.tgconstraint and c.contype <> 't') and t.tgenabled in ('O', 'A') and t.tgtype::int & (case kind when 'delete' then 8 else 16 end) <> 0
                and (kind = 'delete' or t.tgattr = '' or exists (select from pg_attribute a where a.attrelid = t.tgrelid and a.attname = any (assigned) and a.attnum = any (t.tgattr::smallint[]))))
   select jsonb_build_object(
@@ -1208,7 +1228,7 @@ CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- The number of events that are kept of each kind. It is higher for events without a job (for
+  -- The number of events of each kind that are kept. It is higher for events without a job (for
   -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
@@ -1607,7 +1627,7 @@ CREATE FUNCTION backfill._job_needs_slices() RETURNS trigger
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter leaves out the changed rows.', old.name);
+    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter excludes the rows that are already changed.', old.name);
 end $$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
@@ -1667,7 +1687,7 @@ begin
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
+    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
 end $_$;
 
 -- Name: _key_of_job(bigint); Type: FUNCTION
@@ -1895,10 +1915,9 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- A slice may be split if it has at least 80 % of the largest number of remaining rows. Suppose
-    -- that only the largest slice may be split, and that two slices progress at the same rate. Each
-    -- holder may then see the other slice as the larger one whenever it checks, and neither slice
-    -- is split.
+    -- A slice may be split if it has at least 80 % of the largest number of remaining rows of any
+    -- slice. If only the largest slice could be split, two slices that progress at the same rate
+    -- might never be split: at each check, each holder could see the other slice as the larger one.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -2069,7 +2088,7 @@ begin
                      select a.atttypid, a.atttypmod
                      union all
                      select t.typbasetype, t.typtypmod from d join pg_type t on t.oid = d.typ where t.typtype = 'd')
-                   select format_type(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
+                   select backfill._type_name(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
           'collation', case when x.indcollation[p.n] <> 0 then (
              select quote_ident(ns.nspname) || '.' || quote_ident(cl.collname)
                from pg_collation cl join pg_namespace ns on ns.oid = cl.collnamespace where cl.oid = x.indcollation[p.n]) end,
@@ -2130,7 +2149,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set. For a delete, it needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -2145,9 +2164,12 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- Use the statistics if the sample was cut short. Also use them if the sample has only a part of
-  -- the table and roughly agrees with the statistics, because the statistics are more precise. The
-  -- planner of the daemon makes the same choice. Otherwise use the sample, because it is current.
+  -- Use the statistics in these cases. The planner of the daemon makes the same choice.
+  -- - The sample was cut short.
+  -- - The sample has only a part of the table and roughly agrees with the statistics, which are
+  --   more precise.
+  --
+  -- Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
   if (s ->> 'cut')::boolean or ((s ->> 'percent')::float8 < 100 and (p ->> 'known_rows')::float8 > 0 and v_rows / (p ->> 'known_rows')::float8 between 0.5 and 2) then
     v_rows := greatest((p ->> 'known_rows')::float8, case when (s ->> 'cut')::boolean then (s ->> 'sampled')::float8 else 0 end);
@@ -2261,7 +2283,7 @@ begin
         round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
-    ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
+    ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
                     else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
@@ -2314,8 +2336,8 @@ begin
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
       'key', (select string_agg(format('%L, %I', k ->> 'name', k ->> 'name'), ', ' order by n) from jsonb_array_elements(j.plan -> 'key') with ordinality u(k, n)),
       'needs_work', case when j.kind = 'delete' or not comparable then format(E'(\n%s\n)', j.filter_sql)
-                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs(j.relation, j.set_sql)
-                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs(j.relation, j.set_sql)) end);
+                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs_in_any_path(j.relation, j.set_sql)
+                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs_in_any_path(j.relation, j.set_sql)) end);
   end if;
 end $$;
 
@@ -2418,7 +2440,7 @@ begin
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
-      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. set cannot be changed: if set is wrong, enqueue a corrected job under another name, with a filter that leaves out the changed rows.', j.name, greatest(1000, 10 * most));
+      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
@@ -2433,8 +2455,8 @@ CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_secon
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
            where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
-             -- A job is left out if it was paused or retried, or if all work was paused while it
-             -- ran, because its working time is not known.
+             -- Leave out jobs whose working time is not known: jobs that were paused or retried,
+             -- and jobs that ran while all work was paused.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
                                and (e.job_id = j.id and e.kind in ('pause', 'retry') or e.kind = 'pause_all'))
            order by j.finished_at desc limit 20) x
@@ -2521,7 +2543,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
     AS $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor login is connected to another server than the queue: %s instead of %s', server, backfill._server_identity()),
+    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than that of the queue: %s instead of %s', server, backfill._server_identity()),
       hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
@@ -2548,8 +2570,8 @@ begin
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- Queued jobs that were enqueued without run_as, and whose role no executor serves, will now
-    -- run as the role of the only url. Their submitters must be allowed to run jobs as that role.
+    -- A queued job moves to the role of the only url if it was enqueued without run_as and no
+    -- executor serves its role. Its submitter must be allowed to run jobs as the new role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -2634,9 +2656,9 @@ begin
   if exists (select from backfill.executor e where e.run_as = actor) then
     return actor;
   end if;
-  -- The row that a daemon with a single url wrote to backfill.executor remains after its
-  -- configuration has changed to executors. So while any daemon is running, such a row counts only
-  -- if a running daemon serves its role.
+  -- A daemon with a single url writes a row to backfill.executor. The row remains after the
+  -- configuration of the daemon has changed to executors. So while any daemon is running, such a
+  -- row counts only if a running daemon serves its role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -2661,7 +2683,7 @@ begin
     else 'grant ' || nullif(concat_ws(', ', case when not has_any_column_privilege(run_as, c.oid, 'select') then 'select' end,
            case when kind = 'delete' and not has_table_privilege(run_as, c.oid, 'delete') then 'delete'
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
-  return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ', the daemon''s own or the one in run_as' end,
+  return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
     case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
 end $$;
@@ -2741,10 +2763,10 @@ begin
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
-        else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
+        else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
   end if;
-  -- This is a warning, because many clients hide notices. Without the warning, a deploy could wait
-  -- forever for a job that is not active.
+  -- This message is a warning and not a notice, because many clients hide notices. Without the
+  -- warning, a deploy could wait forever for a job that is not active.
   if state in ('failed', 'cancelled') then
     raise warning using message = format('job "%s" already exists and has %s; enqueueing it again does not start it', job_name, case state when 'failed' then state else 'been cancelled' end),
       hint = format('To continue from the checkpoint: select backfill.retry(%L); to run it again from the beginning: select backfill.rerun(%L);', job_name, job_name);
@@ -2991,8 +3013,8 @@ declare
 begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
-    -- If one slice makes the job fail, another slice may be released after the job has ended. The
-    -- last batches of that slice count, too.
+    -- If one slice makes the job fail, a worker may release another slice after the job has ended.
+    -- The totals must include the last batches of that slice.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -3016,8 +3038,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -3073,12 +3095,12 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many unresolved rows, which still match the filter with their
-      -- new values. Unresolved rows do not make the job fail.
+      -- The walk counted at least as many unresolved rows as the verification found. Unresolved
+      -- rows still match the filter with their new values. They do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when they began to match'
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
       perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect of backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
@@ -3110,7 +3132,7 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report it with its rows of backfill.events.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include its rows of backfill.events.'
              when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
              when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
@@ -3379,6 +3401,18 @@ begin
   perform set_config('role', old_role, true);
 end $$;
 
+-- Name: _type_name(oid, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._type_name(type oid, modifier integer) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when t.typnamespace = 'pg_catalog'::regnamespace
+                and n.name !~ '^(smallint|integer|bigint|real|double precision|numeric|boolean|character|bit|time|timestamp|interval)\M'
+              then 'pg_catalog.' || n.name else n.name end
+    from pg_type t cross join lateral format_type(t.oid, _type_name.modifier) n(name) where t.oid = _type_name.type
+$$;
+
 -- Name: _unfinished_jobs(); Type: FUNCTION
 
 CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, kind text, target text, relation oid, run_as name, has_executor boolean)
@@ -3589,7 +3623,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice. Otherwise check the rows with a query of your own, and leave this call out.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying set twice gives the same result as applying it once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3604,8 +3638,8 @@ begin
         else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then, each function and operator is written with its schema. Otherwise the
-  -- job's search_path could find an object of the user first.
+  -- the settings. Until then, the function names each function and operator with its schema.
+  -- Otherwise the server could find an object of the user first.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -3625,7 +3659,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Make the application write rows that need no work, or add a trigger that does. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
+      hint = backfill._name_job('Make the application, or a new trigger, write rows that need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 
@@ -3752,9 +3786,9 @@ CREATE FUNCTION backfill.preview(target regclass, set text, filter text DEFAULT 
     LANGUAGE plpgsql
     AS $_$
 declare
-  v_message text;
-  v_detail  text;
-  v_hint    text;
+  v_message pg_catalog.text;
+  v_detail  pg_catalog.text;
+  v_hint    pg_catalog.text;
 begin
   return query select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t;
 -- The error is raised again here, so that it does not have a CONTEXT line for each inner function.
@@ -3890,7 +3924,7 @@ end $$;
 
 -- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises 0A000 if suppressible(relation) does not have the given value any more. For daemons.';
+COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises 0A000 if suppressible(relation) no longer has the given value. For daemons.';
 
 -- Name: suppressible(oid); Type: FUNCTION
 
@@ -3936,7 +3970,7 @@ begin
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
-      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that leaves out the changed rows, and delete this job with backfill.forget.';
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed, and delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
@@ -3977,7 +4011,7 @@ end $$;
 
 -- Name: FUNCTION unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) IS 'Makes the same checks of a partition or child as backfill.unchanged makes of a table. For daemons.';
+COMMENT ON FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], key smallint[], fingerprint text, root oid, root_name text) IS 'Checks a partition or child in the same way as backfill.unchanged checks a table. For daemons.';
 
 -- Name: wait(text, interval); Type: PROCEDURE
 
@@ -3985,8 +4019,8 @@ CREATE PROCEDURE backfill.wait(IN name text, IN timeout interval DEFAULT '1 day'
     LANGUAGE plpgsql
     AS $$
 declare
-  j record;
-  deadline timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
+  j pg_catalog.record;
+  deadline pg_catalog.timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
@@ -5539,6 +5573,10 @@ REVOKE ALL ON FUNCTION backfill._desired_state(job bigint) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._differs(relation oid, set_sql text) FROM PUBLIC;
 
+-- Name: FUNCTION _differs_in_any_path(relation oid, set_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._differs_in_any_path(relation oid, set_sql text) FROM PUBLIC;
+
 -- Name: FUNCTION _drop_lease(slice_id bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._drop_lease(slice_id bigint) FROM PUBLIC;
@@ -5982,6 +6020,10 @@ REVOKE ALL ON FUNCTION backfill._tokens(fragment text, what text) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) TO backfill_operator;
+
+-- Name: FUNCTION _type_name(type oid, modifier integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._type_name(type oid, modifier integer) FROM PUBLIC;
 
 -- Name: FUNCTION _unfinished_jobs(); Type: ACL
 

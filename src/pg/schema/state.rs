@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use super::release::{FIRST_VERSION, Release};
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 
 const STATE: &str = "select max(version), (select min_compatible_version from backfill.schema_version order by version desc limit 1) from backfill.schema_version";
 
@@ -20,12 +21,12 @@ pub async fn found(client: &Client) -> Result<Found> {
         .query_one("select to_regclass('backfill.schema_version') is not null", &[])
         .await
         .map_err(Error::from)?
-        .get(0);
+        .read(0)?;
     if !there {
         return Ok(Found::Absent);
     }
     let row = client.query_one(STATE, &[]).await.map_err(Error::from)?;
-    Ok(match (row.get::<_, Option<i32>>(0), row.get::<_, Option<i32>>(1)) {
+    Ok(match (row.read::<Option<i32>>(0)?, row.read::<Option<i32>>(1)?) {
         (Some(version), Some(min_compatible)) => Found::Version { version, min_compatible },
         _ => Found::Absent,
     })
@@ -62,14 +63,14 @@ where not has_database_privilege(current_user, current_database(), 'create')";
 /// `None` if the login already has the privilege.
 pub async fn missing_create(client: &Client) -> Result<Option<String>> {
     let row = client.query_opt(MISSING_CREATE, &[]).await.map_err(Error::from)?;
-    row.map(|row| row.try_get(0)).transpose().map_err(Error::from)
+    row.map_or(Ok(None), |row| row.read(0))
 }
 
 pub(super) fn too_old(version: i32) -> Error {
     let what = format!("schema backfill is at version {version}, which cannot be upgraded");
     Error::new(Kind::Schema, what)
         .detail(format!("Versions before {FIRST_VERSION} were used only during development, before release 0.3.0."))
-        .hint("Finish the jobs with the binary that installed the schema, and run `backfilld uninstall` with that binary, which deletes all jobs and their history. Then run `backfilld migrate` with this binary.")
+        .hint("Finish the jobs and run `backfilld uninstall` with the binary that installed the schema. The uninstall deletes all jobs and their history. Then run `backfilld migrate` with this binary.")
 }
 
 pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {

@@ -161,9 +161,11 @@ fn of_alert(alert: AlertDescription, host: &str, terms: &Terms) -> Error {
 fn refused_remedy(terms: &Terms) -> &'static str {
     match terms.client {
         Some(_) => {
-            "Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key. See the log of the server for the reason."
+            "Set sslcert to a certificate issued by a CA in the server's ssl_ca_file, and sslkey to the key of this certificate. See the log of the server for the reason."
         }
-        None => "Set sslcert to a certificate from a CA in the server's ssl_ca_file, and sslkey to its key.",
+        None => {
+            "Set sslcert to a certificate issued by a CA in the server's ssl_ca_file, and sslkey to the key of this certificate."
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use deadpool_postgres::Client;
 use tokio::time::Instant;
 
 use crate::error::Result;
+use crate::pg::row::Columns;
 
 /// Maximum time for which batches wait for one vacuum. A vacuum of a large table can take hours,
 /// and removes more than the dead rows of the daemon's batches.
@@ -33,7 +34,7 @@ select l.relation
 pub async fn poll(client: &Client) -> Result<Vec<u32>> {
     let statement = client.prepare_cached(RUNNING).await?;
     let rows = client.query(&statement, &[]).await?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    rows.iter().map(|row| row.read(0)).collect()
 }
 
 /// Holds the running vacuums by table, each with the time when the daemon first saw it.

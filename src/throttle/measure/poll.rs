@@ -5,6 +5,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
 
 use crate::error::{self, Error, Result};
+use crate::pg::row::Columns;
 
 /// A signal that is read from the database server.
 pub trait Poll: Send {
@@ -51,7 +52,7 @@ pub const SERVER: &str = "server";
 /// float8.
 pub async fn number(client: &Client, sql: &str) -> Result<f64> {
     let rows = client.query_typed(&format!("select (\n{sql}\n)::pg_catalog.float8"), &[]).await?;
-    let value = rows.first().map(|row| row.try_get::<_, Option<f64>>(0)).transpose()?.flatten();
+    let value = rows.first().map(|row| row.read::<Option<f64>>(0)).transpose()?.flatten();
     value
         .filter(|value| value.is_finite())
         .ok_or_else(|| Error::new(error::Kind::Data, "the query returned no number (null, NaN or infinity)"))

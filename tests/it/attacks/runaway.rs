@@ -26,7 +26,11 @@ create function uncancellable() returns int language plpgsql volatile as $f$ beg
 end $f$;
 create function lifted() returns int language plpgsql volatile as $f$ begin
   perform set_config(n, '0', false) from unnest(array['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'client_connection_check_interval']) n;
-  if nextval('calls') > 1 then raise log 'LIFTED'; perform pg_sleep(600); end if;
+  if nextval('calls') > 1 then
+    raise log 'LIFTED';
+    -- The session sets statement_timeout again before each batch, but the timeout fires only once.
+    begin perform pg_sleep(600); exception when query_canceled then perform pg_sleep(600); end;
+  end if;
   return 1;
 end $f$;
 create sequence calls;
@@ -62,10 +66,7 @@ async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_
     })
     .await;
     eprintln!("both jobs failed after {:?}", started.elapsed());
-    for (name, expected) in [
-        ("caught", "ignored a cancel request"),
-        ("lifting", "changing the row takes longer than the time limit of a batch"),
-    ] {
+    for (name, expected) in [("caught", "ignored a cancel request"), ("lifting", "statement_timeout did not stop it")] {
         let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
         assert!(error.contains(expected), "{name}: {error}");
     }
@@ -123,6 +124,6 @@ async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
-    let message = "terminated the session of a job that the executor's login could not terminate";
+    let message = "terminated the session of a job, because the executor's login could not terminate it";
     wait::until(SOON, "the termination is logged", async || daemon.output().contains(message)).await;
 }

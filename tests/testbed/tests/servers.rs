@@ -1,5 +1,9 @@
 //! Tests that real servers behave as the testbed documents.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"
+)]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use backfilld_testbed::cluster::{Cluster, Mode, Options};

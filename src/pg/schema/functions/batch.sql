@@ -26,7 +26,7 @@ begin
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
-      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that leaves out the changed rows, and delete this job with backfill.forget.';
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed, and delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
@@ -59,7 +59,7 @@ begin
   end if;
   return backfill.unchanged(relation, name, columns, key, fingerprint);
 end $$;
-comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Makes the same checks of a partition or child as backfill.unchanged makes of a table. For daemons.';
+comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Checks a partition or child in the same way as backfill.unchanged checks a table. For daemons.';
 
 -- Returns a key value as text that can be converted back to the same value under any DateStyle and
 -- IntervalStyle. Under the job's DateStyle, a range of timestamps could contain the abbreviation of
@@ -115,7 +115,7 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) does not have the given value any more. For daemons.';
+comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) no longer has the given value. For daemons.';
 
 -- Raises an error if the batch changed fewer rows than it found. Batches of tables with a trigger
 -- that may leave a row unchanged call this function. After the error, the batch is rolled back and

@@ -69,7 +69,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if set gives the same result when it runs twice.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying set twice gives the same result as applying it once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -102,10 +102,10 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if set gives the same result when it runs twice.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying set twice gives the same result as applying it once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower workers of this database in the configuration of the daemons. This affects all jobs of the database.';
+          hint = 'To walk fewer slices at a time, lower the setting workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -245,8 +245,8 @@ comment on function backfill.resume_all() is 'Resumes the jobs of this database 
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare
-  j record;
-  deadline timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
+  j pg_catalog.record;
+  deadline pg_catalog.timestamptz := pg_catalog.clock_timestamp() operator(pg_catalog.+) timeout;
   n integer := 0;
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then

@@ -32,7 +32,7 @@ begin
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
-        else 'Use another name. Or delete the existing job with its checkpoint, then enqueue again: backfill.forget' end, job_name);
+        else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
   end if;
   -- This message is a warning and not a notice, because many clients hide notices. Without the
   -- warning, a deploy could wait forever for a job that is not active.

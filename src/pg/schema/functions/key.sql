@@ -128,7 +128,7 @@ begin
                      select a.atttypid, a.atttypmod
                      union all
                      select t.typbasetype, t.typtypmod from d join pg_type t on t.oid = d.typ where t.typtype = 'd')
-                   select format_type(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
+                   select backfill._type_name(d.typ, d.typmod) from d join pg_type t on t.oid = d.typ where t.typtype <> 'd'),
           'collation', case when x.indcollation[p.n] <> 0 then (
              select quote_ident(ns.nspname) || '.' || quote_ident(cl.collname)
                from pg_collation cl join pg_namespace ns on ns.oid = cl.collnamespace where cl.oid = x.indcollation[p.n]) end,
@@ -148,6 +148,17 @@ begin
     return;
   end loop;
 end $$;
+
+-- Returns the name of a type in a form that has the same meaning under any search_path. format_type
+-- returns the names of built-in types without their schema. Of these names, only the ones that are
+-- keywords (for example integer) always mean the built-in type.
+create or replace function backfill._type_name(type oid, modifier integer) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when t.typnamespace = 'pg_catalog'::regnamespace
+                and n.name !~ '^(smallint|integer|bigint|real|double precision|numeric|boolean|character|bit|time|timestamp|interval)\M'
+              then 'pg_catalog.' || n.name else n.name end
+    from pg_type t cross join lateral format_type(t.oid, _type_name.modifier) n(name) where t.oid = _type_name.type
+$$;
 
 -- Returns the columns by which the leaves of a target are walked: the requested columns, or the
 -- primary key of the target. Null means that each leaf is walked by its own primary key.
@@ -222,7 +233,7 @@ begin
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'Name the columns of a unique btree index on NOT NULL columns with key => array[...]. If there is none, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
+    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
 end $$;
 
 -- Returns the data that the walk of each leaf needs: OID, name, key, column numbers, fingerprint,

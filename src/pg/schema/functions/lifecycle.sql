@@ -262,8 +262,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if set gives the same result when it runs twice. Please report the defect with the rows of backfill.events of this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -324,7 +324,7 @@ begin
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when they began to match'
+    told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
       perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect of backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
@@ -356,7 +356,7 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report it with its rows of backfill.events.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include its rows of backfill.events.'
              when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
              when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
@@ -374,5 +374,5 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   raise exception using errcode = 'BF005', message = format('job "%s" cannot continue from its checkpoint', old.name),
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
-    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter leaves out the changed rows.', old.name);
+    hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter excludes the rows that are already changed.', old.name);
 end $$;

@@ -204,7 +204,7 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set, or for a delete set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('set and filter are both null', 'A preview needs set. For a delete, it needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
@@ -341,7 +341,7 @@ begin
         round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
-    ('WAL', format('about %s, and up to %s of full pages in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
+    ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
                     else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
@@ -358,7 +358,8 @@ begin
 end $$;
 
 -- Shows what a job would do. set => null previews a delete. The function cannot pin its
--- search_path, because it passes on the search_path of the caller. So every name is qualified.
+-- search_path, because it passes on the search_path of the caller. So every name
+-- is qualified, also the names of types.
 create or replace function backfill.preview(
   target  regclass,
   "set"   text,
@@ -368,9 +369,9 @@ create or replace function backfill.preview(
 ) returns table (item text, value text)
 language plpgsql volatile as $$
 declare
-  v_message text;
-  v_detail  text;
-  v_hint    text;
+  v_message pg_catalog.text;
+  v_detail  pg_catalog.text;
+  v_hint    pg_catalog.text;
 begin
   return query select t.item, t.value from backfill._preview_text(backfill._preview(case when $2 is null then 'delete' else 'update' end, null, $1, $2, $3, $4, null, $5, backfill._caller_settings())) t;
 -- The error is raised again here, so that it does not have a CONTEXT line for each inner function.

@@ -23,6 +23,24 @@ begin
   return whole >= pg_snapshot_xmin(planned)::text::numeric;
 end $$;
 
+-- Returns the same condition as _differs, in a form that uses no operator of the job's search_path,
+-- where another role may have created one. The daemon compares rows in the same form
+-- (src/pg/assigned.rs).
+create or replace function backfill._differs_in_any_path(relation oid, set_sql text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('(%s)', string_agg(format('row(%s)::pg_catalog.record operator(pg_catalog.<>) (%s)::pg_catalog.record', c.names,
+           case when cardinality(a.columns) = 1 then format(E'row((\n%s\n)::%s)', a.expression, c.types[1])
+                else format('select row(%s) from (%s) as _bf_value(%s)',
+                            (select string_agg(format('_bf_c%s::%s', u.n - 1, u.t), ', ' order by u.n) from unnest(c.types) with ordinality u(t, n)),
+                            case when a.expression ~* '^[(\s]*(select|with)\M' then format(E'\n%s\n', a.expression)
+                                 else format(E'values %s\n', regexp_replace(btrim(a.expression, E' \t\n\r'), '^row\s*(?=\()', '', 'i')) end,
+                            (select string_agg(format('_bf_c%s', n), ', ') from generate_series(0, cardinality(a.columns) - 1) n)) end), ' or '))
+    from backfill._assignments(set_sql) a
+    cross join lateral (
+      select string_agg(quote_ident(u.name), ', ' order by u.n) as names, array_agg(backfill._type_name(t.atttypid, t.atttypmod) order by u.n) as types
+        from unnest(a.columns) with ordinality u(name, n)
+        join pg_attribute t on t.attrelid = _differs_in_any_path.relation and t.attname = u.name and not t.attisdropped) c
+$$;
 
 -- Returns in spec the data that a check of the job's whole table needs. If the check is not
 -- possible, returns the reason in refusal. Only the role that enqueued the job gets the data, so
@@ -50,8 +68,8 @@ begin
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
       'key', (select string_agg(format('%L, %I', k ->> 'name', k ->> 'name'), ', ' order by n) from jsonb_array_elements(j.plan -> 'key') with ordinality u(k, n)),
       'needs_work', case when j.kind = 'delete' or not comparable then format(E'(\n%s\n)', j.filter_sql)
-                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs(j.relation, j.set_sql)
-                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs(j.relation, j.set_sql)) end);
+                         when j.filter_sql is null or backfill._verify_kind(j) = 'expression' then backfill._differs_in_any_path(j.relation, j.set_sql)
+                         else format(E'(\n%s\n) and %s', j.filter_sql, backfill._differs_in_any_path(j.relation, j.set_sql)) end);
   end if;
 end $$;
 
@@ -103,7 +121,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do it only if set gives the same result when it runs twice. Otherwise check the rows with a query of your own, and leave this call out.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying set twice gives the same result as applying it once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -139,7 +157,7 @@ begin
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
       detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Make the application write rows that need no work, or add a trigger that does. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
+      hint = backfill._name_job('Make the application, or a new trigger, write rows that need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';

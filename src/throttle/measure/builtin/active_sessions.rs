@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::Result;
+use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
@@ -78,7 +79,7 @@ impl Poll for ActiveSessions {
             let rows = client.query_typed(OTHERS, &[]).await?;
             let (mut active, mut recent) = (0, 0);
             if let Some(row) = rows.first() {
-                (active, recent) = (row.try_get::<_, i64>(0)?, row.try_get::<_, i64>(1)?);
+                (active, recent) = (row.read::<i64>(0)?, row.read::<i64>(1)?);
             }
             let other_load = self.other_load.observe(Instant::now(), recent.unsigned_abs());
             let other_load = Sample {

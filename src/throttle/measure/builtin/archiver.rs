@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 
 const RIGHTS: &str = "
@@ -28,19 +29,19 @@ impl Poll for Archiver {
         Box::pin(async move {
             let rights = client.query_typed(RIGHTS, &[]).await?;
             let Some(row) = rights.first() else { return Ok(Vec::new()) };
-            let (archives, may): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+            let (archives, may): (bool, bool) = (row.read(0)?, row.read(1)?);
             if !archives {
                 return Ok(self.limit.map(|_| Sample::of_server(0.0, self.limit)).into_iter().collect());
             }
             if !may {
-                let login: String = row.try_get(2)?;
+                let login: String = row.read(2)?;
                 return Err(Error::new(Kind::Permission, "permission denied to list the WAL files to be archived")
                     .hint(format!(
                         "As an administrator, run: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {login};"
                     )));
             }
             let waited = client.query_typed(WAITED, &[]).await?;
-            let waited = waited.first().map(|row| row.try_get::<_, f64>(0)).transpose()?;
+            let waited = waited.first().map(|row| row.read::<f64>(0)).transpose()?;
             Ok(waited.map(|seconds| Sample::of_server(seconds.max(0.0), self.limit)).into_iter().collect())
         })
     }

@@ -9,6 +9,7 @@ use futures_util::future::BoxFuture;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 
 const AGE: &str = "
@@ -29,7 +30,7 @@ impl Poll for OldestXmin {
         Box::pin(async move {
             let rows = client.query_typed(AGE, &[]).await?;
             let Some(row) = rows.first() else { return Ok(Vec::new()) };
-            let (may, login): (bool, String) = (row.try_get(0)?, row.try_get(1)?);
+            let (may, login): (bool, String) = (row.read(0)?, row.read(1)?);
             if !may {
                 return Err(Error::new(
                     Kind::Permission,
@@ -37,7 +38,7 @@ impl Poll for OldestXmin {
                 )
                 .hint(format!("As an administrator, run: grant pg_read_all_stats to {login};")));
             }
-            Ok(vec![Sample::of_server(row.try_get(2)?, self.limit)])
+            Ok(vec![Sample::of_server(row.read(2)?, self.limit)])
         })
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::Result;
+use crate::pg::row::Columns;
 use crate::throttle::measure::builtin::counter_rate::CounterRate;
 use crate::throttle::measure::poll::{Poll, Sample};
 
@@ -44,7 +45,7 @@ pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, 
     );
     let rows = client.query_typed(&sql, &[]).await?;
     let Some(row) = rows.first() else { return Ok((0.0, 0.0)) };
-    let (count, seconds): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
+    let (count, seconds): (f64, f64) = (row.read(0)?, row.read(1)?);
     // The first minute after a server start or a reset gives no reliable rate per minute.
     Ok((count, count / seconds.max(60.0) * 60.0))
 }

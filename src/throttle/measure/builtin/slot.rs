@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use crate::config::signal::SignalRule;
 use crate::error::Result;
+use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 
 const KEPT: &str = "
@@ -39,7 +40,7 @@ impl Poll for Slots {
         Box::pin(async move {
             let mut slots = Vec::new();
             for row in client.query_typed(KEPT, &[]).await? {
-                let (source, value): (String, f64) = (row.try_get(0)?, row.try_get(1)?);
+                let (source, value): (String, f64) = (row.read(0)?, row.read(1)?);
                 slots.push(Sample { limit: self.limit(&source), value: value.max(0.0), source, says: None });
             }
             Ok(slots)

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 
 /// Minimum number of calls for a value. Fewer calls are kept, and are added to the calls of the
@@ -128,9 +129,9 @@ impl Poll for StatementTime {
         Box::pin(async move {
             let installed = client.query_typed(INSTALLED, &[]).await?;
             let Some(row) = installed.first() else { return Ok(Vec::new()) };
-            let (schema, may): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
+            let (schema, may): (String, bool) = (row.read(0)?, row.read(1)?);
             if !may {
-                let login: String = row.try_get(2)?;
+                let login: String = row.read(2)?;
                 return Err(Error::new(
                     Kind::Permission,
                     "permission denied to read other roles' statements in pg_stat_statements",
@@ -169,11 +170,11 @@ async fn spent(client: &Client, schema: &str, with_text: bool) -> Result<HashMap
     );
     let mut found: HashMap<Id, Spent> = HashMap::new();
     for row in client.query_typed(&sql, &[]).await? {
-        let id = (row.try_get::<_, u32>(0)?, row.try_get::<_, i64>(1)?);
+        let id = (row.read::<u32>(0)?, row.read::<i64>(1)?);
         // The extension counts calls at top level and calls within functions separately.
         let spent = found.entry(id).or_insert(Spent { calls: 0.0, millis: 0.0 });
-        spent.calls += row.try_get::<_, f64>(2)?;
-        spent.millis += row.try_get::<_, f64>(3)?;
+        spent.calls += row.read::<f64>(2)?;
+        spent.millis += row.read::<f64>(3)?;
     }
     Ok(found)
 }

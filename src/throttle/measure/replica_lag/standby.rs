@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use crate::config::replica::ReplicaRule;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
+use crate::pg::row::Columns;
 
 /// Time limit for a result.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -119,11 +120,11 @@ impl Standby {
 pub async fn replayed(session: &Session) -> Result<u64> {
     let late = |_| Error::new(Kind::Timeout, format!("no response within {} s", TIMEOUT.as_secs()));
     let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;
-    if !row.try_get::<_, bool>(0)? {
+    if !row.read::<bool>(0)? {
         return Err(Error::new(Kind::Config, "this server is not a standby")
             .hint("The server may have been promoted. Correct the url of the replica, or remove its rule."));
     }
-    let lsn: Option<i64> = row.try_get(1)?;
+    let lsn: Option<i64> = row.read(1)?;
     lsn.and_then(|lsn| u64::try_from(lsn).ok())
         .ok_or_else(|| Error::new(Kind::ServerUnavailable, "this standby has not replayed any WAL yet"))
 }

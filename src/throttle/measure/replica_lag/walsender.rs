@@ -4,6 +4,7 @@ use deadpool_postgres::Client;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::row::Columns;
 
 /// State of the primary at one poll.
 #[derive(Debug, Clone)]
@@ -59,22 +60,22 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     let (Some(first), lsn) = (rows.first(), |lsn: i64| u64::try_from(lsn).unwrap_or(0)) else {
         return Err(Error::new(Kind::Internal, "reading pg_stat_replication returned no row"));
     };
-    let Some(primary_lsn) = first.try_get::<_, Option<i64>>("primary_lsn")? else {
+    let Some(primary_lsn) = first.read::<Option<i64>>("primary_lsn")? else {
         return Err(Error::new(Kind::ReadOnly, "this server is a standby, where replica lag cannot be read")
             .hint("Connect to the primary."));
     };
-    let fix = fix(first.try_get("role")?, first.try_get("member")?, first.try_get("version")?);
+    let fix = fix(first.read("role")?, first.read("member")?, first.read("version")?);
     let mut walsenders = Vec::new();
     for row in &rows {
-        let Some(pid) = row.try_get::<_, Option<i32>>("pid")? else { continue };
+        let Some(pid) = row.read::<Option<i32>>("pid")? else { continue };
         walsenders.push(Walsender {
             pid,
-            application_name: row.try_get::<_, Option<String>>("application_name")?.unwrap_or_default(),
-            client_addr: row.try_get("client_addr")?,
-            client_port: row.try_get("client_port")?,
-            state: row.try_get("state")?,
-            replay_lsn: row.try_get::<_, Option<i64>>("replay_lsn")?.map(lsn),
-            logical: row.try_get("logical")?,
+            application_name: row.read::<Option<String>>("application_name")?.unwrap_or_default(),
+            client_addr: row.read("client_addr")?,
+            client_port: row.read("client_port")?,
+            state: row.read("state")?,
+            replay_lsn: row.read::<Option<i64>>("replay_lsn")?.map(lsn),
+            logical: row.read("logical")?,
         });
     }
     Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })

@@ -1,0 +1,61 @@
+//! The settings of an executor's session that the daemon depends on.
+//!
+//! The code of a job can change each setting of its session, also for the statements that follow.
+//! It could then change how the server reads the parameters of a batch (`client_encoding`), which
+//! objects a statement names (`search_path`), or with which privileges it runs (`role`). So the
+//! session sets all settings again before each statement, in the same round trip.
+
+use crate::pg::ident::literal;
+
+/// Makes sure that operators and functions without a schema are those of PostgreSQL.
+pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
+
+/// The settings of one session.
+#[derive(Debug)]
+pub struct Pins {
+    settings: Vec<(&'static str, String)>,
+    job_path: String,
+    /// Sets the settings, with the job's `search_path`.
+    pub(super) of_the_job: String,
+    /// Sets the settings, with a `search_path` that finds only objects of PostgreSQL.
+    pub(super) ours: String,
+}
+
+impl Pins {
+    pub(super) fn new(settings: Vec<(&'static str, String)>, job_path: String) -> Self {
+        let mut pins = Self { settings, job_path, of_the_job: String::new(), ours: String::new() };
+        pins.write();
+        pins
+    }
+
+    /// Changes the value of a setting for the following statements.
+    pub fn set(&mut self, name: &'static str, value: String) {
+        self.settings.retain(|(other, _)| *other != name);
+        self.settings.push((name, value));
+        self.write();
+    }
+
+    fn write(&mut self) {
+        let sql = |path: &str| {
+            let all = self.settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("search_path", path)]);
+            let calls = all.map(|(name, value)| format!("pg_catalog.set_config('{name}', {}, false)", literal(value)));
+            format!("select {}", calls.collect::<Vec<_>>().join(", "))
+        };
+        (self.of_the_job, self.ours) = (sql(&self.job_path), sql("pg_catalog, pg_temp"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_leave_its_quotes() {
+        let pins = Pins::new(vec![("TimeZone", "a'b\\".to_owned())], "\"x'\", public".to_owned());
+        assert_eq!(
+            pins.of_the_job,
+            r#"select pg_catalog.set_config('TimeZone',  E'a''b\\', false), pg_catalog.set_config('search_path', '"x''", public', false)"#
+        );
+        assert!(pins.ours.ends_with("pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"));
+    }
+}

@@ -1,0 +1,66 @@
+//! Reads values from the server's answers.
+//!
+//! `Row::get` of the driver panics if a value has another type than the caller expects, is null, or
+//! is not valid UTF-8. An answer can have such a value: the code of a job can change the settings
+//! of its session, and the server itself can be hostile. So `clippy.toml` forbids `Row::get`, and
+//! this module returns an error instead.
+
+use std::fmt;
+
+use tokio_postgres::Row;
+use tokio_postgres::row::RowIndex;
+use tokio_postgres::types::{FromSql, FromSqlOwned};
+
+use crate::error::{Error, Kind, Result};
+use crate::key::Key;
+
+/// Reads the columns of a row.
+pub trait Columns {
+    /// Returns the value of a column, given by its name or by its position (from 0).
+    ///
+    /// # Errors
+    /// [`Kind::Unreadable`] if the row has no such column, or if the value cannot be converted.
+    fn read<'a, T: FromSql<'a>>(&'a self, column: impl RowIndex + fmt::Display) -> Result<T>;
+}
+
+impl Columns for Row {
+    fn read<'a, T: FromSql<'a>>(&'a self, column: impl RowIndex + fmt::Display) -> Result<T> {
+        self.try_get(column).map_err(unreadable)
+    }
+}
+
+/// Returns the first column of the row, or none if there is no row or the value is null.
+///
+/// # Errors
+/// [`Kind::Unreadable`] as for [`Columns::read`].
+pub fn first<T: FromSqlOwned>(row: Option<Row>) -> Result<Option<T>> {
+    row.map_or(Ok(None), |row| row.read(0))
+}
+
+/// Returns a text that the statement sent as `bytea` in UTF-8, because the code of a job can change
+/// `client_encoding`.
+///
+/// # Errors
+/// [`Kind::Unreadable`] if the value is null or is not valid UTF-8.
+pub fn text(row: &Row, column: impl RowIndex + fmt::Display) -> Result<String> {
+    let sent: &[u8] = row.read(column)?;
+    std::str::from_utf8(sent).map(str::to_owned).map_err(unreadable)
+}
+
+/// Returns a key that the statement sent in the form of [`keyset::sent`](crate::pg::keyset::sent).
+/// None stands for null, and for a key with a null in one of its columns.
+///
+/// # Errors
+/// [`Kind::Unreadable`] if the value is not a JSON array of strings.
+pub fn key(row: &Row, column: impl RowIndex + fmt::Display) -> Result<Option<Key>> {
+    let sent: Option<&[u8]> = row.read(column)?;
+    let Some(sent) = sent else { return Ok(None) };
+    let values: Vec<Option<String>> = serde_json::from_slice(sent).map_err(unreadable)?;
+    Ok(values.into_iter().collect::<Option<Vec<String>>>().map(Key))
+}
+
+/// Returns the error for an answer of the server that has another form than the daemon expects.
+pub fn unreadable(reason: impl fmt::Display) -> Error {
+    Error::new(Kind::Unreadable, format!("could not read the server's answer: {reason}"))
+        .hint("Look for a function, trigger or operator of the job that changes a setting of its session, for example client_encoding.")
+}
