@@ -9,13 +9,12 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
-use tokio_postgres::{CancelToken, NoTls};
+use tokio_postgres::{CancelToken, Config, NoTls};
 
 use crate::error::{Error, Kind, Result};
-use crate::pg::peer::{Address, Peer};
+use crate::pg::peer::Peer;
 use crate::pg::tls::connector::Connector;
-use crate::pg::tls::terms::SslMode;
+use crate::pg::wire::{self, Asked, Wire};
 
 /// Maximum duration of a cancel request. A server needs a few milliseconds for a request. A request
 /// that takes longer than this limit is [`Cancelled::Unsettled`].
@@ -44,24 +43,19 @@ pub async fn cancel(token: &CancelToken, peer: &Peer) -> Cancelled {
 }
 
 async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
-    let mut stream = match &peer.address {
-        Address::Unix(path) => {
-            let mut stream = UnixStream::connect(path).await.map_err(network)?;
-            token.cancel_query_raw(&mut stream, NoTls).await?;
-            return until_end(stream).await;
-        }
-        Address::Tcp(address) => TcpStream::connect(address).await.map_err(network)?,
-    };
-    if peer.terms.mode == SslMode::Disable {
-        token.cancel_query_raw(&mut stream, NoTls).await?;
-    } else {
-        // The driver's token contains the TLS mode with which the session was opened, which can
-        // differ from `terms.mode` (`allow`). With `Require` the cancel key is sent only over TLS.
-        // With `Prefer` it is sent unencrypted if the server now refuses TLS.
-        let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
-        token.cancel_query_raw(&mut stream, handshake).await?;
+    let stream = wire::open(&peer.address, &Config::new()).await.map_err(network)?;
+    if !peer.is_encrypted {
+        let mut wire = Wire::new(stream, Asked::Nothing);
+        token.cancel_query_raw(&mut wire, NoTls).await?;
+        return until_end(wire).await;
     }
-    until_end(stream).await
+    // The driver's token contains the TLS mode with which the session was opened. With `prefer`,
+    // the driver would send the cancel key without TLS if the server now refused TLS.
+    // `Asked::Require` ends the connection before that.
+    let mut wire = Wire::new(stream, if peer.terms.direct { Asked::Direct } else { Asked::Require });
+    let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
+    token.cancel_query_raw(&mut wire, handshake).await?;
+    until_end(wire).await
 }
 
 /// Waits until the server has closed its side of the connection. The server sends no response to a

@@ -6,18 +6,21 @@
 //! and over TLS if the session uses TLS.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::SslMode as DriverMode;
-use tokio_postgres::config::SslNegotiation;
+use tokio_postgres::config::{SslMode as DriverMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage};
+use tokio_util::either::Either;
 
 use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::cancel::{self, Cancelled};
 use crate::pg::conninfo::{self, CONNECT_TIMEOUT, ConnInfo, Host, Place};
+use crate::pg::frames::Framed;
 use crate::pg::peer::{Address, Peer};
 use crate::pg::pins::{OUR_PATH, Pins};
 use crate::pg::row::Columns;
@@ -25,6 +28,7 @@ use crate::pg::tls::connector::Connector;
 use crate::pg::tls::failure;
 use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
+use crate::pg::wire::{self, Asked, Wire};
 
 /// A statement may exceed its limit by this time before the daemon cancels it. If the statement is
 /// still running after the same time again, the daemon terminates its session.
@@ -238,7 +242,11 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
     Ok(Session { client, peer, info, driver, pid: None, pins: None })
 }
 
-pub(super) type Dialled = (Client, Connection<Socket, Stream<Socket>>, Peer);
+/// A connection below TLS, and its driver.
+type Below = Wire<Either<TcpStream, UnixStream>>;
+type Driver = Connection<Below, Framed<Stream<Below>>>;
+
+pub(super) type Dialled = (Client, Driver, Peer);
 
 /// Tries the places one after the other. As in libpq, the search ends at the first server that
 /// accepts the login or reports an error, for example a rejected login. An invalid configuration
@@ -294,11 +302,11 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
     config.port(place.port).connect_timeout(info.timeout);
     let (name, given) = match &place.host {
         Host::Unix(folder) => {
-            config.host_path(folder);
             let address = Address::Unix(folder.join(format!(".s.PGSQL.{}", place.port)));
-            let peer = Peer { address, host: String::new(), terms: info.terms.clone() };
             // PostgreSQL never uses TLS on a Unix socket. As in libpq, sslmode has no effect here.
-            let (client, connection) = attempt(&mut config, DriverMode::Disable, &info.terms, place).await?;
+            let socket = Target { address: &address, host: "", place };
+            let (client, connection, _) = attempt(&mut config, DriverMode::Disable, &info.terms, socket).await?;
+            let peer = Peer { address, host: String::new(), terms: info.terms.clone(), is_encrypted: false };
             return Ok((client, connection, peer));
         }
         Host::Tcp { name, address } => (name, *address),
@@ -316,12 +324,11 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
     };
     let mut failed = Error::new(Kind::ConnectionLost, format!("the host name \"{name}\" has no address"));
     for address in addresses {
-        let mut config = config.clone();
-        config.host(name).hostaddr(address);
-        match dial_address(info, place, &mut config).await {
-            Ok((client, connection)) => {
-                let address = Address::Tcp(SocketAddr::new(address, place.port));
-                return Ok((client, connection, Peer { address, host: name.clone(), terms: info.terms.clone() }));
+        let address = Address::Tcp(SocketAddr::new(address, place.port));
+        match dial_address(info, &mut config, Target { address: &address, host: name, place }).await {
+            Ok((client, connection, is_encrypted)) => {
+                let peer = Peer { address, host: name.clone(), terms: info.terms.clone(), is_encrypted };
+                return Ok((client, connection, peer));
             }
             // Try the next address only if no server responded at this address.
             Err(error) if error.kind == Kind::ConnectionLost && error.sqlstate.is_none() => failed = error,
@@ -333,18 +340,14 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
 
 /// Connects as `sslmode` requires. If the server refuses the first attempt, some modes allow a
 /// second attempt with or without TLS.
-async fn dial_address(
-    info: &ConnInfo,
-    place: &Place,
-    config: &mut Config,
-) -> Result<(Client, Connection<Socket, Stream<Socket>>)> {
+async fn dial_address(info: &ConnInfo, config: &mut Config, target: Target<'_>) -> Result<(Client, Driver, bool)> {
     let (first, second) = match info.terms.mode {
         SslMode::Disable => (DriverMode::Disable, None),
         SslMode::Allow => (DriverMode::Disable, Some(DriverMode::Require)),
         SslMode::Prefer => (DriverMode::Prefer, Some(DriverMode::Disable)),
         SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => (DriverMode::Require, None),
     };
-    let error = match attempt(config, first, &info.terms, place).await {
+    let error = match attempt(config, first, &info.terms, target).await {
         Ok(connected) => return Ok(connected),
         Err(error) => error,
     };
@@ -354,24 +357,70 @@ async fn dial_address(
     let Some(second) = second.filter(|_| other_way) else { return Err(error) };
     tracing::debug!(error = %error.message, sslmode = info.terms.mode.name(), "connection rejected; trying the other TLS mode");
     let how = if second == DriverMode::Disable { "without TLS" } else { "with TLS" };
-    attempt(config, second, &info.terms, place).await.map_err(|other| {
+    attempt(config, second, &info.terms, target).await.map_err(|other| {
         let detail =
             error.detail.clone().unwrap_or_else(|| format!("The attempt {how} also failed: {}.", other.message));
         error.detail(detail)
     })
 }
 
+/// The server of an attempt to connect.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    address: &'a Address,
+    /// The host name or address from the connection string; empty for a Unix socket.
+    host: &'a str,
+    place: &'a Place,
+}
+
+/// Connects once. Also returns whether the session is encrypted.
 async fn attempt(
     config: &mut Config,
     mode: DriverMode,
     terms: &Terms,
-    place: &Place,
-) -> Result<(Client, Connection<Socket, Stream<Socket>>)> {
+    target: Target<'_>,
+) -> Result<(Client, Driver, bool)> {
     config.ssl_mode(mode);
+    let asked = match mode {
+        DriverMode::Disable => Asked::Nothing,
+        _ if terms.direct => Asked::Direct,
+        DriverMode::Require => Asked::Require,
+        _ => Asked::Offer,
+    };
     // Without TLS the certificate files are not read, so that a connection without TLS does not
     // fail because of a bad file.
-    let connector = if mode == DriverMode::Disable { Connector::new(&Terms::open())? } else { Connector::new(terms)? };
-    config.connect(connector).await.map_err(|error| explained(Error::from(error), terms, place))
+    let connector = if asked == Asked::Nothing { Connector::new(&Terms::open())? } else { Connector::new(terms)? };
+    let opened = wire::open(target.address, config).await;
+    let stream =
+        opened.map_err(|error| Error::new(Kind::ConnectionLost, format!("error connecting to server: {error}")))?;
+    let below = Wire::new(stream, asked);
+    let is_encrypted = below.is_encrypted();
+    let connected = config.connect_raw(below, connector.handshake(target.host)).await;
+    let (client, mut connection) = connected.map_err(|error| explained(Error::from(error), terms, target.place))?;
+    if config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite {
+        refuse_read_only(&client, &mut connection).await?;
+    }
+    Ok((client, connection, is_encrypted.load(Ordering::Relaxed)))
+}
+
+/// Refuses a server that does not fit `target_session_attrs=read-write`. The next host is then
+/// tried.
+async fn refuse_read_only(client: &Client, connection: &mut Driver) -> Result<()> {
+    let mut asked = std::pin::pin!(client.simple_query("show transaction_read_only"));
+    let mut driven = std::pin::pin!(async {
+        while let Some(Ok(_)) = std::future::poll_fn(|context| connection.poll_message(context)).await {}
+    });
+    let answer = tokio::select! {
+        answer = &mut asked => answer?,
+        () = &mut driven => return Err(Error::new(Kind::ConnectionLost, "the server closed the connection")),
+    };
+    let is_read_only = answer.iter().any(|message| {
+        matches!(message, SimpleQueryMessage::Row(row) if row.try_get(0).is_ok_and(|value| value == Some("on")))
+    });
+    if is_read_only {
+        return Err(Error::new(Kind::ConnectionLost, "error connecting to server: database does not allow writes"));
+    }
+    Ok(())
 }
 
 /// Adds hints to errors, and replaces the driver's terse errors with errors that an operator can

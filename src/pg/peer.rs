@@ -15,6 +15,8 @@ pub struct Peer {
     /// `sslmode=verify-full`, the name in the server's certificate is compared with it.
     pub host: String,
     pub terms: Terms,
+    /// Whether the session uses TLS. Its cancel requests then use TLS too.
+    pub is_encrypted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

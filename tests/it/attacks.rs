@@ -2,12 +2,14 @@
 //! Most of them are roles that may enqueue jobs. In module `http` the attacker is a client without
 //! credentials. SECURITY.md states what backfilld promises.
 
+mod answers;
 mod crowding;
 mod escape;
 mod forgery;
 mod fragments;
 mod http;
 mod matrix;
+mod memory;
 mod operators;
 mod panics;
 mod quota;

@@ -188,7 +188,7 @@ mod tests {
             .map_or_else(|_| Address::Unix(address.into()), |ip| Address::Tcp(std::net::SocketAddr::new(ip, 5432)));
         let mut terms = Terms::open();
         (terms.mode, terms.roots) = (mode, roots);
-        Peer { address, host: "db".to_owned(), terms }
+        Peer { address, host: "db".to_owned(), terms, is_encrypted: false }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::connector::Connector;
 use super::terms::SslMode;
 use super::{certificate, failure};
 use crate::error::{Error, Kind};
+use crate::pg::frames::Framed;
 
 /// A handshake that has not started.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Connector {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> MakeTlsConnect<S> for Connector {
-    type Stream = Stream<S>;
+    type Stream = Framed<Stream<S>>;
     type TlsConnect = Handshake;
     type Error = Error;
 
@@ -47,7 +48,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> MakeTlsConnect<S> for Connector {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Handshake {
-    type Stream = Stream<S>;
+    type Stream = Framed<Stream<S>>;
     type Error = Error;
     type Future = Handshaking<S>;
 
@@ -67,7 +68,7 @@ pub struct Handshaking<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
-    type Output = Result<Stream<S>, Error>;
+    type Output = Result<Framed<Stream<S>>, Error>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(inner) = &mut self.inner else {
@@ -80,7 +81,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
         Poll::Ready(match ready!(Pin::new(inner.as_mut()).poll(context)) {
             Ok(inner) => {
                 let (connector, host) = (self.connector.clone(), std::mem::take(&mut self.host));
-                Ok(Stream { inner, connector, host, answered: false })
+                Ok(Framed::new(Stream { inner, connector, host, answered: false }))
             }
             Err(error) => Err(failure::of_handshake(&error, &self.host, &self.connector.terms)),
         })
@@ -113,9 +114,9 @@ impl<S> Stream<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Framed<Stream<S>> {
     fn channel_binding(&self) -> ChannelBinding {
-        let (_, session) = self.inner.get_ref();
+        let (_, session) = self.get_ref().inner.get_ref();
         let end_point = session.peer_certificates().and_then(<[_]>::first).and_then(|der| certificate::end_point(der));
         end_point.map_or_else(ChannelBinding::none, ChannelBinding::tls_server_end_point)
     }
