@@ -28,8 +28,8 @@ pub struct ReplicaRule {
     /// `max_lag_seconds`: the replay lag at which jobs are held. Default: 1.
     #[serde(rename = "max_lag_seconds", deserialize_with = "units::seconds")]
     pub max_lag: Duration,
-    /// `max_lag_bytes`: the amount of unreplayed WAL at which jobs are held. A size (`64MiB`) or a
-    /// number of bytes. Default: 64MiB.
+    /// `max_lag_bytes`: the amount of unreplayed WAL at which jobs are held. The value is a size
+    /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
     /// Whether jobs are also held in two cases: no replica has matched this rule yet, or a replica

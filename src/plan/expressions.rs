@@ -177,9 +177,9 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 
 /// Determines what a delete depends on. A delete assigns no column. After the walk, its
 /// verification usually checks that no row matches the filter. But the filter may depend on the
-/// clock or on other rows (`created_at < now() - interval '90 days'`). Other rows then begin to
-/// match the filter during the job, and the job would fail after its last sweep. For such a filter,
-/// the verification only checks that the walk passed each row.
+/// clock or on other rows (`created_at < now() - interval '90 days'`). With such a filter, further
+/// rows may begin to match during the job, and the job would fail after its last sweep. So the
+/// verification then only checks that the walk passed each row.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
