@@ -144,8 +144,8 @@ impl Default for Shutdown {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retention {
-    /// Days for which slices, events and row errors of a finished job are kept. The name, spec and
-    /// verdict of a job are not deleted. Default: 90.
+    /// The number of days for which the slices, events and row errors of a finished job are kept.
+    /// The name, spec and verdict of a job are kept after this time. Default: 90.
     #[serde(deserialize_with = "units::days")]
     pub days: u32,
 }
@@ -181,7 +181,8 @@ impl Default for Lease {
 }
 
 impl Config {
-    /// Returns the keys that differ in `newer` and take effect only after backfilld restarts.
+    /// Returns the keys whose values differ in `newer` and whose new values take effect only after
+    /// backfilld restarts.
     pub fn needs_restart(&self, newer: &Self) -> Vec<&'static str> {
         let keys = [
             ("http.listen", self.http.listen != newer.http.listen),

@@ -30,12 +30,12 @@ use crate::http::status::board::Board;
 use crate::metrics::handle;
 use crate::shutdown::Shutdown;
 
-/// Runs the daemon until it receives SIGTERM or SIGINT, or, with `until_idle`, until no job can
-/// run. SIGHUP reloads the configuration. Returns the exit code:
+/// Runs the daemon until it receives SIGTERM or SIGINT. With `until_idle`, the daemon also ends
+/// when no job can run. SIGHUP reloads the configuration. Returns the exit code:
 ///
 /// - 0 if the daemon was drained or all work is done,
 /// - 1 with `until_idle` if a job failed,
-/// - 3 with `until_idle` if no job failed but a job still waits.
+/// - 3 with `until_idle` if no job failed but at least one job still waits.
 ///
 /// # Errors
 /// Problems that a retry does not solve, for example an invalid configuration, a schema that this

@@ -246,8 +246,8 @@ impl From<tokio_postgres::Error> for Error {
         if let Some(own) = own(&error) {
             return own.clone();
         }
-        // The driver's own text is only "error communicating with the server". The sources contain
-        // the cause.
+        // The driver's own text is only "error communicating with the server". The sources of the
+        // error contain the cause.
         let mut message = error.to_string();
         let mut source = error.source();
         while let Some(cause) = source {
@@ -269,8 +269,8 @@ fn ends_session(db: &tokio_postgres::error::DbError) -> bool {
     db.parsed_severity().map_or(db.severity() != "ERROR", |severity| matches!(severity, Fatal | Panic))
 }
 
-/// Returns the error of this program that a driver error wraps. The TLS code and the connections of
-/// the pool return such errors through the driver.
+/// Returns this program's own error if the driver error wraps one. The TLS code and the connections
+/// of the pool return such wrapped errors through the driver.
 fn own(error: &tokio_postgres::Error) -> Option<&Error> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = error.source();
     while let Some(cause) = source {
@@ -314,7 +314,7 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
 }
 
-/// Returns the class of a server error, after appendix A of the PostgreSQL manual.
+/// Returns the class of a server error, according to appendix A of the PostgreSQL manual.
 fn kind_of(code: &str, ends_session: bool) -> Kind {
     // These SQLSTATE classes apply to errors that did not end the session. The manual also uses
     // some of these classes for errors that end the session, for example a lost connection (08). If

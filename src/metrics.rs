@@ -1,15 +1,15 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
-//! The functions below write counters and histograms at the point where an event happens. Gauges
-//! are written as snapshots ([`gauges`]), because the exporter cannot delete a single series. It
-//! only has a timeout for idle series. For each database, a loop stores the newest complete
-//! snapshot, and each scrape renders the stored snapshots that are not too old. The next snapshot
-//! therefore no longer contains the series of a job that has been removed, of a job's earlier
+//! The functions below write counters and histograms when an event happens. Gauges are written as
+//! snapshots ([`gauges`]), because the exporter cannot delete a single series. It only has a
+//! timeout for idle series. For each database, a loop stores the newest complete snapshot, and each
+//! scrape renders the stored snapshots that are not too old. Each new snapshot replaces the
+//! previous one. So the output no longer contains the series of a removed job, of a job's earlier
 //! state, or of an outdated timestamp.
 //!
-//! The counters of jobs use the timeout. [`handle::Handle::jobs`] touches the counters of jobs that
-//! have not ended, and the exporter drops counters that have not been touched for
-//! [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
+//! The timeout for idle series applies to the counters of jobs. [`handle::Handle::jobs`] touches
+//! the counters of jobs that have not ended, and the exporter drops counters that have not been
+//! touched for [`handle::JOB_COUNTERS_IDLE`]. Counters without a job are never dropped.
 //!
 //! No metric has a label `job` or `instance`, because these are target labels of Prometheus.
 
@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 /// Counts a batch that ended. `took` is the duration of the whole round trip. The histograms and
-/// the counters of rows contain only committed batches.
+/// the counters of rows include only committed batches.
 pub fn batch_done(
     database: &str,
     job_name: &str,
@@ -142,8 +142,8 @@ pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// Counts work (a batch, planning or a vacuum) that is cancelled because another session waits for
-/// its lock.
+/// Counts a batch, planning or a vacuum that is cancelled because another session waits for a lock
+/// that this work holds.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }

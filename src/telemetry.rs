@@ -23,7 +23,8 @@ use crate::text;
 /// A function that replaces the current log filter with another one.
 type SetFilter = Box<dyn Fn(EnvFilter) -> std::result::Result<(), reload::Error> + Send + Sync>;
 
-/// The function that replaces the filter of the global subscriber. [`init`] sets it.
+/// The function that replaces the filter of the global subscriber. [`init`] stores the function
+/// here.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Starts logging. May be called only once per process. A filter in an environment variable takes

@@ -80,8 +80,8 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Returns the statements that a DBA must run to create `roles`. Jobs run without these roles, but
-/// only the owner of the schema can enqueue or view jobs.
+/// Returns the statements that a DBA must run to create `roles`. Jobs also run without these roles,
+/// but then only the owner of the schema can enqueue or view jobs.
 fn for_a_dba(roles: &[String]) -> String {
     let mut text =
         "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\

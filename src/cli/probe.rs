@@ -1,5 +1,5 @@
-//! `backfilld probe`: the health check of a container. It writes the HTTP request itself, so that
-//! the binary needs no HTTP client for the probe.
+//! `backfilld probe`: the health check of a container. The command writes the HTTP request itself,
+//! so that the binary needs no HTTP client for the probe.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;

@@ -32,8 +32,8 @@ impl SpecArgs {
     /// Adds a hint to an error that the server returned about the spec.
     pub(super) fn explain(&self, error: Error) -> Error {
         match error.sqlstate.as_deref() {
-            // The cast of the target to regclass raises these two SQLSTATEs. An unknown name in
-            // `set` or `filter` is refused with BF001.
+            // The cast of the target to regclass raises these two SQLSTATEs. An unknown name in the
+            // assignments or the filter is refused with BF001.
             Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => {
                 error.hint(format!(
                     "Check the spelling of --target {}, its schema, and the database of the connection.",

@@ -24,8 +24,8 @@ pub struct UninstallArgs {
     force: bool,
 }
 
-/// Reads what the removal deletes and what prevents it. The dependents are the views and functions
-/// outside the schema that use objects of the schema.
+/// Reads what the removal deletes and what prevents the removal. The dependents are the views and
+/// functions outside the schema that use objects of the schema.
 const CENSUS: &str = "
 select current_database()::text,
        (select count(*) from backfill.jobs),

@@ -1,5 +1,5 @@
 //! `backfilld watch`: shows the jobs until all of them have finished. On a terminal it draws bars.
-//! Otherwise it prints a line per job each second.
+//! Otherwise it prints one line for each job every second.
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;

@@ -126,7 +126,7 @@ impl Database {
         }
     }
 
-    /// Returns the rule for a replica. `application_name` and `client_addr` are those that the
+    /// Returns the rule for a replica. `application_name` and `client_addr` are the values that the
     /// primary reports. A replica that matches no rule gets the default limits, because a replica
     /// without limits could fall behind unnoticed.
     pub fn replica_rule(&self, application_name: &str, client_addr: Option<std::net::IpAddr>) -> ReplicaRule {

@@ -28,16 +28,16 @@ pub struct ReplicaRule {
     /// `max_lag_seconds`: the replay lag at which jobs are held. Default: 1.
     #[serde(rename = "max_lag_seconds", deserialize_with = "units::seconds")]
     pub max_lag: Duration,
-    /// `max_lag_bytes`: the amount of WAL not yet replayed at which jobs are held, as a size
+    /// `max_lag_bytes`: the amount of unreplayed WAL at which jobs are held. The value is a size
     /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
-    /// Whether jobs are also held while no replica matches this rule, and while a replica that has
-    /// matched the rule is disconnected. Default: false.
+    /// Whether jobs are also held in two cases: no replica has matched this rule yet, or a replica
+    /// that matched the rule is now disconnected. Default: false.
     pub required: bool,
     /// The environment variable that contains the connection string of the replica. If `url_env` or
-    /// `url_file` is set, the lag is read from the replica itself, and otherwise from the primary.
-    /// Default: none.
+    /// `url_file` is set, the lag is read from the replica itself. Otherwise, the lag is read from
+    /// the primary. Default: none.
     pub url_env: Option<String>,
     /// The file that contains the connection string of the replica. Default: none.
     pub url_file: Option<PathBuf>,
@@ -77,7 +77,7 @@ impl ReplicaRule {
     }
 
     /// Returns whether the lag is read from the replica itself, and not from the primary. A rule
-    /// with this property applies to a single replica.
+    /// that reads from the replica itself applies to a single replica.
     pub fn asks_itself(&self) -> bool {
         self.url_env.is_some() || self.url_file.is_some()
     }

@@ -404,8 +404,8 @@ fn a_file_that_grows_without_bound_is_refused_at_once() {
     }
 }
 
-/// Every text results in a configuration or in a configuration error. Neither of them shows a
-/// secret.
+/// Every text results in a configuration or in a configuration error. Neither the configuration nor
+/// the error shows a secret.
 #[test]
 fn no_text_makes_the_configuration_panic_or_show_a_password() {
     use proptest::strategy::{Strategy, ValueTree};

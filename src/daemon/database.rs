@@ -36,8 +36,8 @@ use crate::worker::error_policy::{Action, action, backoff};
 use crate::worker::log_limiter::LogLimiter;
 use crate::{window, worker};
 
-/// Interval of housekeeping, of the update of the gauges, and of the check whether all work is
-/// done.
+/// Interval at which the daemon runs housekeeping, updates the gauges, and checks whether all work
+/// is done.
 const TURN: Duration = Duration::from_millis(500);
 
 /// Maximum time after a hard stop until the workers have cancelled their batches and released their
@@ -53,7 +53,7 @@ pub(super) struct Settings {
     database: Database,
     lease: Lease,
     defaults: Value,
-    /// Days for which slices, events and row errors of finished jobs are kept.
+    /// The number of days for which the slices, events and row errors of finished jobs are kept.
     retention: u32,
 }
 

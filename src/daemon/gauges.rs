@@ -1,5 +1,5 @@
 //! Updates the gauges of the queue, of the jobs and of the throttle. Each daemon exports the gauges
-//! of the jobs of all daemons, so that a job that no daemon holds is visible too.
+//! of all jobs, including jobs that another daemon holds and jobs that no daemon holds.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -142,8 +142,8 @@ pub(super) async fn paint(
     Ok(Observation { rows: progress.came, held_by, lags })
 }
 
-/// Returns the waiting reason of the first job if all jobs are held, and otherwise none. A wait for
-/// the job's own rate limit does not count.
+/// Returns the waiting reason of the first job if all jobs are held, and otherwise none. A job that
+/// waits for its own rate limit does not count as held.
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())

@@ -37,8 +37,8 @@ const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 /// Keeps the claim's fencing token out of error messages. If this setting is not 0, the server adds
 /// a statement's parameters to the context of an error. The job's own code can change the setting
 /// and read this context. With the token, that code could advance the checkpoint of its slice. So
-/// the daemon sends this `set` before each statement that contains the token, in the same round
-/// trip. The server uses the value that is in effect when the parameters arrive.
+/// the daemon sends this SET command before each statement that contains the token, in the same
+/// round trip. The server uses the value that is in effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -69,8 +69,8 @@ impl Bounds {
     }
 }
 
-/// Holds the prepared statements of batches, and the properties that the table had when they were
-/// prepared.
+/// Holds the prepared statements of batches, and the properties that the table had when the
+/// statements were prepared.
 #[derive(Debug)]
 struct Prepared {
     table: Table,
@@ -219,7 +219,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
-    /// Checks that no other session holds a table lock that blocks changes to all rows.
+    /// Checks that no other session holds a table lock that blocks every change to the table's
+    /// rows.
     ///
     /// # Errors
     /// [`Kind::LockTimeout`] if another session holds such a lock, or waits for one, for longer
@@ -350,8 +351,8 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
-    /// Sets the settings on which the next statement depends. The requests are sent at once, before
-    /// the next statement.
+    /// Sets the settings on which the next statement depends. Both requests are sent immediately,
+    /// before the next statement.
     async fn settle_settings(&self) -> Result<()> {
         let client = &self.session.client;
         let (unseen, set) =
@@ -366,9 +367,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         let ((set, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
         let answer = answer.map_err(|error| blame(error.into(), cancelled));
         match (set, answer) {
-            // The cancel request cancelled the `set` instead of the batch, and the batch committed.
-            // The error is reported as a lost connection, so that the next claim reads the
-            // checkpoint again.
+            // The cancel request cancelled a SET command instead of the batch, and the batch
+            // committed. The error is reported as a lost connection, so that the next claim reads
+            // the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (_, answer) => answer,
         }
@@ -395,9 +396,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         self.leave_transaction(&ended).await?;
         let begun = set.and(begun.map_err(Error::from));
         match (begun, answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel request cancelled the statements before the batch (`set`, `begin` and
-            // `lock`), and the batch committed as a transaction of its own. The error is reported
-            // as a lost connection, so that the next claim reads the checkpoint again.
+            // The cancel request cancelled the statements before the batch (SET, BEGIN and LOCK),
+            // and the batch committed as a transaction of its own. The error is reported as a lost
+            // connection, so that the next claim reads the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
             (Ok(()), Ok(answer)) => ended.map(|()| answer),

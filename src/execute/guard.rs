@@ -2,13 +2,13 @@
 //! such a statement then cancels it.
 //!
 //! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
-//! longer than that. If a batch runs for half of `max_victim_wait_ms`, the guard checks in a
-//! session of its own which sessions wait for the batch. The guard follows the whole tree of waits:
-//! if two sessions wait for the same row, the second session waits for the first one and not for
-//! the batch. Each session in this tree is a victim. When a victim has waited for
+//! longer than the batch runs. If a batch runs for half of `max_victim_wait_ms`, the guard checks
+//! in a session of its own which sessions wait for the batch. The guard follows the whole tree of
+//! waits: if two sessions wait for the same row, the second session waits for the first one and not
+//! for the batch. Each session in this tree is a victim. When a victim has waited for
 //! `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows. A batch of one row is
 //! retried a few times, and then the row is deferred. A check costs the server about 1 ms, so the
-//! guard makes no check while each batch finishes within half of `max_victim_wait_ms`.
+//! guard makes no check as long as every batch finishes within half of `max_victim_wait_ms`.
 //!
 //! The guard also watches:
 //!
@@ -39,9 +39,9 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Returns the number of victims of each session in `$1` (process IDs), and the longest of their
-/// waits in seconds. A victim waits for the session directly or behind another victim. A wait that
-/// has just begun has no `waitstart` yet and counts as 0 s. A session in `$1` that waits for
+/// For each session in `$1` (process IDs), returns the number of its victims and the longest of
+/// their waits in seconds. A victim waits for the session directly or behind another victim. A wait
+/// that has just begun has no `waitstart` yet and counts as 0 s. A session in `$1` that waits for
 /// another session in `$1` is not a victim.
 const WAITING_SESSIONS: &str = "
 with recursive waits as materialized (
@@ -213,7 +213,7 @@ impl Guard {
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
                 // The next check takes place after half of `patience`. A session that starts to
-                // wait in the meantime has then waited for at most this long.
+                // wait in the meantime has then waited for at most half of `patience`.
                 flight.look_at = flight.look_at.max(now + flight.patience / 2);
                 continue;
             };

@@ -78,8 +78,8 @@ pub(super) enum Guard {
     /// Only clients on this machine can reach the address, so no token is required.
     Local,
     Token,
-    /// The page is refused. No token is configured, so every client that can reach the address
-    /// could read the page.
+    /// The page is refused, because no token is configured and clients on other machines can reach
+    /// the address.
     Closed,
 }
 

@@ -18,20 +18,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Maximum number of open connections, in total and from one address. During a flood from one
-/// address, probes from another address can still connect.
+/// Maximum number of open connections in total.
 const CONNECTIONS: usize = 128;
+/// Maximum number of open connections from one address. During a flood from one address, probes
+/// from another address can still connect.
 const CONNECTIONS_OF_ONE: usize = 32;
 /// Time after which a client that has sent no request may be disconnected to make room for a new
 /// client. A probe sends its request immediately.
 const SILENCE: Duration = Duration::from_millis(100);
-/// Maximum time for the head of a request, and for the whole connection including the response. A
-/// connection serves only one request.
+/// Maximum time for the head of a request.
 const HEAD: Duration = Duration::from_secs(3);
+/// Maximum time for a connection, including the response. A connection serves only one request.
 const WHOLE: Duration = Duration::from_secs(10);
-/// Maximum size of the head of a request in bytes, including the request line, and maximum number
-/// of headers.
+/// Maximum size of the head of a request in bytes, including the request line.
 const HEAD_BYTES: usize = 16 * 1024;
+/// Maximum number of headers of a request.
 const HEADERS: usize = 64;
 /// Time between a failed accept and the retry. If the process has no file descriptor left,
 /// immediate retries would only use CPU time.

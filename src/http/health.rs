@@ -16,13 +16,13 @@ const STUCK: Duration = Duration::from_secs(30);
 pub struct Health {
     started: Instant,
     pulses: Mutex<Vec<Weak<Beat>>>,
-    /// The reason why each database is not ready, by name. None if the database is ready.
+    /// For each database by name, the reason why the database is not ready, or none if it is ready.
     databases: Mutex<BTreeMap<String, Option<String>>>,
     draining: AtomicBool,
 }
 
-/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn. The loop drops the pulse at
-/// its end, so that a loop that ended normally does not count as stuck.
+/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn. The loop drops the pulse
+/// when the loop ends. Otherwise a loop that ended normally would count as stuck.
 pub struct Pulse {
     health: Arc<Health>,
     beat: Arc<Beat>,

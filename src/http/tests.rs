@@ -108,8 +108,8 @@ async fn a_token_guards_the_page_and_leaves_probes_open() {
         "{text}"
     );
     assert_eq!(served.ask("GET /status.json", "").await.0, 401);
-    // A browser sends this header after the user has entered any user name and, as the password,
-    // the token.
+    // A browser sends this header after the user has entered the token as the password, with any
+    // user name.
     assert_eq!(served.ask("GET /", "Authorization: Basic b3BzOnMzY3JldA==\r\n").await.0, 200);
     assert_eq!(served.ask("GET /status.json", "Authorization: Bearer s3cret\r\n").await.0, 200);
     assert_eq!(served.ask("GET /", "Authorization: Bearer wrong!\r\n").await.0, 401);

@@ -1,4 +1,4 @@
-//! Sums up the row versions and the WAL that this daemon's batches write, for each job. These sums
+//! For each job, sums up the row versions and the WAL that this daemon's batches write. These sums
 //! are not exported. Gauges export the ratios of the sums, and `backfilld_wal_bytes_total` counts
 //! the WAL bytes separately.
 

@@ -1,5 +1,5 @@
-//! Renders the gauges from the newest snapshots of the daemon's loops. Each scrape renders the
-//! snapshots, except those that are too old.
+//! Renders the gauges. Each scrape renders the newest snapshots that the daemon's loops have
+//! stored, except snapshots that are too old.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -20,8 +20,8 @@ use super::names::{
 pub(super) static STARTED: LazyLock<f64> =
     LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
 
-/// Age from which a snapshot is not exported. If the database cannot be reached, the state of the
-/// jobs is unknown, so the previous state must not be exported.
+/// Age at which a snapshot is no longer exported. If the database cannot be reached, the state of
+/// the jobs is unknown, so the previous state must not be exported.
 const STALE: Duration = Duration::from_secs(60);
 
 /// The gauges of one job. Times are Unix times in seconds. A value that is none has no series.

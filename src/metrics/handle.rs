@@ -66,10 +66,11 @@ impl Handle {
         text
     }
 
-    /// Sets the jobs of a database, the most important jobs first (running, then the other
-    /// unfinished jobs). Jobs beyond [`JobGauges::MOST`] are left out. The caller must include jobs
-    /// that ended in the last minutes, so that their final state is scraped. Also touches the
-    /// counters of the unfinished jobs, so that these counters are not dropped as idle.
+    /// Sets the jobs of a database. The caller passes the most important jobs first: the running
+    /// jobs, then the other unfinished jobs. Jobs beyond [`JobGauges::MOST`] are left out. The
+    /// caller must include jobs that ended in the last minutes, so that their final state is
+    /// scraped. Also touches the counters of the unfinished jobs, so that these counters are not
+    /// dropped as idle.
     pub fn jobs(&self, database: &str, mut jobs: Vec<JobGauges>) {
         jobs.truncate(JobGauges::MOST);
         for job in jobs.iter().filter(|job| !job.has_ended()) {

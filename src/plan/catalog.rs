@@ -29,9 +29,9 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// Checks the submitter's rights and the table again, as `enqueue` did, and reads the target. The
-/// rights and the table may have changed after the job was enqueued, and a job may have been
-/// inserted without `enqueue`.
+/// Repeats two checks of `enqueue`, of the submitter's rights and of the table, and reads the
+/// target. The rights and the table may have changed after the job was enqueued, and a job may have
+/// been inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)

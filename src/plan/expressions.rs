@@ -15,8 +15,8 @@ use crate::plan::catalog::Found;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
-    /// Attribute numbers of the columns that the job names (all columns if an expression reads a
-    /// whole row) and of the key, in ascending order.
+    /// Attribute numbers of the key's columns and of the columns that the job names, in ascending
+    /// order. If an expression reads a whole row, the list contains all columns.
     pub columns: Vec<i16>,
     /// OIDs of the other tables that the expressions read.
     pub reads: Vec<u32>,
@@ -98,8 +98,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .zip(&expressions)
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
-            // Only an update accepts the word `default`, so this probe reads null instead. A job
-            // with such an assignment is not comparable in any case.
+            // Only an update accepts the word `default`, so this probe contains `null` instead. The
+            // values of a job with such an assignment cannot be compared in any case.
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
             // The values for several columns come from a query, or from a row constructor.
@@ -175,11 +175,11 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
     format!("update only {target} set {} where {filter}", set.join(", "))
 }
 
-/// Determines what a delete depends on. A delete assigns no column. Its verification usually checks
-/// that no row matches the filter after the walk. But the filter may depend on the clock or on
-/// other rows (`created_at < now() - interval '90 days'`). Further rows then continually begin to
-/// match, and the job would fail after its last sweep. For such a filter, the verification only
-/// checks that each row was passed.
+/// Determines what a delete depends on. A delete assigns no column. After the walk, its
+/// verification usually checks that no row matches the filter. But the filter may depend on the
+/// clock or on other rows (`created_at < now() - interval '90 days'`). With such a filter, further
+/// rows may begin to match during the job, and the job would fail after its last sweep. So the
+/// verification then only checks that the walk passed each row.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -205,7 +205,8 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
 
 /// Returns the needs of a job whose role lacks the TEMPORARY privilege. The parse tree cannot be
 /// read without this privilege, so each property gets its safe value. Only `reads` and
-/// `rows_as_text` have no safe value, and are assumed to be empty and false.
+/// `rows_as_text` have no safe value. `reads` is assumed to be empty, and `rows_as_text` to be
+/// false.
 async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
     let columns = all_columns(executor, claim).await?;
@@ -224,7 +225,7 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
 }
 
 /// Returns whether the value of the filter varies. The caller knows only that the value of the
-/// whole statement varies, which the assigned values alone may cause.
+/// whole statement varies. The assigned values alone may be the cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");

@@ -103,7 +103,7 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 
 /// Refuses a leaf if the names or the order of its columns differ from those of the target. The
 /// text of a row contains the columns in the leaf's order, so an expression that reads this text
-/// would not return the same value as for the target.
+/// would return another value for the leaf than for the target.
 async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)

@@ -125,8 +125,8 @@ from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
     Ok(Sizes { table_bytes: row.read(0)?, index_bytes: row.read(1)? })
 }
 
-/// Returns the refusal of a job that requests the verification `expression` although it is not
-/// possible. The job does not fall back to another kind of verification.
+/// Returns the refusal of a job that requests the verification `expression`, for the case that this
+/// verification is not possible. The job does not fall back to another kind of verification.
 fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {
         return not_provable(reason, "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");

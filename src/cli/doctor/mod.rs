@@ -99,8 +99,8 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // This check comes last because it changes the settings of the session to those with which the
-    // daemon runs the user's own queries.
+    // This check comes last because it changes the settings of the session. The daemon runs the
+    // user's own queries with the new settings.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);
     Ok(())

@@ -107,8 +107,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
 
 const ENCRYPTION: &str = "select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()";
 
-/// Checks whether the connection is encrypted. `whose` is the start of the message, which names the
-/// connection. It is empty for the control login.
+/// Checks whether the connection is encrypted. `whose` names the connection at the start of the
+/// message, and is empty for the control login.
 pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findings) -> Result<()> {
     let row = one(session, ENCRYPTION, &[]).await?;
     let how = if cell(&row, "ssl")? {

@@ -1,5 +1,8 @@
-//! Builds the statements that pass a row without changing it, that read the key of the next row,
-//! and that retry or quarantine deferred rows.
+//! Builds statements for these tasks:
+//!
+//! - pass a row without changing it,
+//! - read the key of the next row,
+//! - retry or quarantine deferred rows.
 //!
 //! Parameters of all statements except [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 

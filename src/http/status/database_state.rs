@@ -1,6 +1,6 @@
 //! Reads the snapshot of one database for the status page. Every user of this machine may be able
-//! to read the page. The snapshot therefore contains no row data (no keys, and no server messages
-//! about single rows), and neither `set` nor `filter`.
+//! to read the page. The snapshot therefore contains no row data: no keys, and no server messages
+//! about single rows. It also does not contain the assignments (`set`) or the filter of a job.
 
 use std::collections::BTreeMap;
 
@@ -37,7 +37,8 @@ pub struct PausedAll {
     pub at: Option<String>,
 }
 
-/// A row of `backfill.jobs`. The server's clock determines the figures that depend on the time.
+/// A row of `backfill.jobs`. Figures that depend on the current time use the clock of the database
+/// server.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub id: i64,

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-/// Time that one point of a chart covers, and number of points that are kept. Together, these
-/// points cover 15 minutes.
+/// Time that one point of a chart covers.
 const STEP: Duration = Duration::from_secs(5);
+/// Number of points that are kept. Together, these points cover 15 minutes.
 const KEPT: usize = 180;
 /// Maximum number of replicas in the charts. The replicas with the highest lag come first. A lag
 /// that has not been read within the charted time counts as the highest.
