@@ -180,8 +180,8 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
 ///
 /// - The job is running and has fewer than `wanted` active slices.
 /// - No slice of the job waits to be claimed.
-/// - The slice has at least 5,000 rows left, and at least 80 % of the remaining rows of the job's
-///   largest active slice.
+/// - The slice has at least 5,000 rows left.
+/// - The slice has at least 80 % as many rows left as the largest active slice of the job.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);

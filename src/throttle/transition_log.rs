@@ -3,7 +3,7 @@
 //! - when a signal begins to hold jobs, and when it no longer holds them;
 //! - when a load gauge reaches its limit, and when it has fallen well below the limit;
 //! - when reading or publishing the signals begins to fail, when the kind of the failure changes,
-//!   and when it succeeds again.
+//!   and when the operation succeeds again.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! Keeps the amounts that the slices of a job still owe when they end. The next slices of the job
+//! When a slice ends, keeps the amount that the slice still owes. The next slices of the same job
 //! pay these amounts. Otherwise a job with many small slices would never pay, and would exceed its
 //! rate.
 
