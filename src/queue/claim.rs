@@ -21,8 +21,8 @@ use crate::pg::row::{self, Columns};
 use crate::pg::session::Backend;
 use crate::queue::call::call;
 
-/// Version of the protocol between queue and daemon that this daemon implements. The queue does not
-/// give this daemon slices that need a later version.
+/// Protocol version that this daemon implements. The protocol is between the queue and the daemons.
+/// The queue does not give this daemon slices that need a later version.
 const PROTOCOL: i32 = 1;
 
 /// Returns the duration in seconds, for `make_interval`.
@@ -241,8 +241,8 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
 }
 
-/// Releases a slice that may be claimed again only after `pause`. Until the next claim, the job
-/// shows `reason` (a value of `waiting_reason`) and `text`.
+/// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the
+/// job shows `reason` (a value of `waiting_reason`) and `text`.
 pub async fn release_for_retry(
     pool: &Pool,
     claim: &Claim,

@@ -14,8 +14,9 @@ use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
-/// A load gauge that has reached its limit counts as over until it falls below this share of the
-/// limit. Otherwise a gauge that stays near its limit would be logged at each crossing.
+/// A load gauge that has reached its limit counts as over its limit until its value falls below
+/// this share of the limit. Otherwise a gauge that stays near its limit would be logged at each
+/// crossing.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]

@@ -27,8 +27,8 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
 }
 
 impl ClaimRun<'_> {
-    /// Vacuums the walked table if this slice has left enough dead rows, or postpones the vacuum if
-    /// a signal holds jobs.
+    /// If this slice has left enough dead rows, vacuums the walked table. If a signal holds jobs,
+    /// postpones this vacuum.
     pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
         self.dead_rows.add(changed);
         if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.is_given_up() || changed == 0 {
