@@ -202,8 +202,7 @@ mod tests {
     }
 
     proptest! {
-        /// Every window is either open or closed until a later time. A closed window is open at
-        /// that time.
+        /// Each state of a window ends at a later time. A closed window is open at that time.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

@@ -29,14 +29,15 @@ pub struct Plan {
     /// Whether the verification can compare the rows with the expressions. This requires that:
     ///
     /// - the expressions return the same value each time,
-    /// - the expressions do not read the columns that they assign,
-    /// - the server can compare values of their types.
+    /// - the expressions do not read the columns that the job assigns,
+    /// - the job assigns no column its default,
+    /// - the server can compare the results of the expressions with the assigned columns.
     ///
     /// For a delete, this field tells whether the filter always has the same value for the same
     /// row.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true for a
-    /// delete whose filter varies, and if the planner cannot rule out such a read.
+    /// delete whose filter varies. Also true if the planner cannot rule out such a read.
     pub self_reading: bool,
     /// Whether the filter depends on the clock or on other rows. A row can then begin to match
     /// without being written. Also true if the planner cannot rule out such a dependency.

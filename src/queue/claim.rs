@@ -21,8 +21,8 @@ use crate::pg::row::{self, Columns};
 use crate::pg::session::Backend;
 use crate::queue::call::call;
 
-/// Version of the protocol between queue and daemon that this daemon implements. The queue does not
-/// give this daemon slices that need a later version.
+/// Protocol version that this daemon implements. The protocol is between the queue and the daemons.
+/// The queue does not give this daemon slices that need a later version.
 const PROTOCOL: i32 = 1;
 
 /// Returns the duration in seconds, for `make_interval`.
@@ -180,8 +180,8 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
 ///
 /// - The job is running and has fewer than `wanted` active slices.
 /// - No slice of the job waits to be claimed.
-/// - The slice has at least 5,000 rows left, and at least 80 % of the remaining rows of the job's
-///   largest active slice.
+/// - The slice has at least 5,000 rows left.
+/// - The slice has at least 80 % as many rows left as the largest active slice of the job.
 pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
@@ -241,8 +241,8 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
     call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
 }
 
-/// Releases a slice that may be claimed again only after `pause`. Until the next claim, the job
-/// shows `reason` (a value of `waiting_reason`) and `text`.
+/// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the
+/// job shows `reason` (a value of `waiting_reason`) and `text`.
 pub async fn release_for_retry(
     pool: &Pool,
     claim: &Claim,

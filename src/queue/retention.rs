@@ -13,8 +13,8 @@ use crate::pg::connect::within;
 use crate::pg::pools::{CONTROL_LIMIT, control};
 use crate::pg::row::Columns;
 
-/// Time between two passes, and before the first pass. Without the first wait, a daemon that
-/// restarts repeatedly would run a pass at each start.
+/// Time between two passes, and before the first pass. Without the wait before the first pass, a
+/// daemon that restarts repeatedly would run a pass at each start.
 const EVERY: Duration = Duration::from_secs(60);
 /// Maximum number of rows that one transaction removes. Such a transaction takes a few
 /// milliseconds.

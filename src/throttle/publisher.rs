@@ -54,8 +54,8 @@ impl Publisher {
     }
 
     /// Returns the mean duty cycle that budgets allow the other active daemons on the database.
-    /// Returns none if there are no such daemons, before the first publication, and after a failed
-    /// publication.
+    /// Returns none before the first publication, after a failed publication, or if there are no
+    /// such daemons.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }
@@ -105,7 +105,7 @@ struct Message {
     worker: Uuid,
     /// None while no job runs.
     duty_cycle: Option<f64>,
-    /// None while no job runs, and if there are no budgets. The other daemons converge to this duty
+    /// None while no job runs, or if there are no budgets. The other daemons converge to this duty
     /// cycle, and not to `duty_cycle`, because they measure load themselves.
     budget_duty_cycle: Option<f64>,
 }

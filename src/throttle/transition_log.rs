@@ -3,7 +3,7 @@
 //! - when a signal begins to hold jobs, and when it no longer holds them;
 //! - when a load gauge reaches its limit, and when it has fallen well below the limit;
 //! - when reading or publishing the signals begins to fail, when the kind of the failure changes,
-//!   and when it succeeds again.
+//!   and when the operation succeeds again.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,9 @@ use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
-/// A load gauge that has reached its limit counts as over until it falls below this share of the
-/// limit. Otherwise a gauge that stays near its limit would be logged at each crossing.
+/// A load gauge that has reached its limit counts as over its limit until its value falls below
+/// this share of the limit. Otherwise a gauge that stays near its limit would be logged at each
+/// crossing.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]

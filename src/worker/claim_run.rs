@@ -32,8 +32,8 @@ use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
 use crate::worker::split_timer::SplitTimer;
 
-/// While the gate holds the worker or the daemon's vacuum runs, the worker checks at this interval
-/// whether the claim must end and whether the job's options have changed.
+/// While the gate holds the worker, and while the daemon's vacuum runs, the worker checks at this
+/// interval whether the claim must end and whether the job's options have changed.
 pub(super) const POLL: Duration = Duration::from_millis(200);
 
 /// The gate's decision about the next batch.
@@ -240,7 +240,7 @@ impl<'a> ClaimRun<'a> {
     }
 
     /// Accounts for a batch that committed, or for a row that was passed without being changed.
-    /// Then follows the desired state that the statement returned.
+    /// Then acts on the desired state that the statement returned.
     pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
         self.scope.context.worked = true;
         self.progress.committed(outcome);
@@ -289,7 +289,7 @@ impl<'a> ClaimRun<'a> {
         Ok(Step::Continue)
     }
 
-    /// Polls the desired state from the queue and follows it as [`Self::follow`] does. Used while
+    /// Polls the desired state from the queue and passes this state to [`Self::follow`]. Used while
     /// no batch reports the desired state.
     pub(super) async fn poll_desired(&mut self) -> Result<Step> {
         match queue::poll_claim(&self.scope.context.control, self.scope.claim).await? {

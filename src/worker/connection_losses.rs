@@ -72,8 +72,8 @@ struct LossCounts {
 }
 
 impl ConnectionLosses {
-    /// Records that the connection was lost with this batch. `row` is true if the batch was one row
-    /// with a known key.
+    /// Records that the connection was lost during this batch. `row` is true if the batch was one
+    /// row with a known key.
     pub fn add(&self, slice: i64, batch: &Batch, row: bool, error: &Error) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -110,29 +110,29 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// After this many cancelled batches (of any size) since the last success, a further cancelled
-/// batch shows that a row is too slow, if the batch consists of this row only.
+/// Number of cancelled batches (of any size) since the last success. If one more batch is cancelled
+/// and this batch consists of one row, the row counts as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 25;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
 /// Number of failures with a stale statement after which the statement is not prepared again,
 /// because a new preparation does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// Number of failures without a row after which the statement itself counts as the cause. Fewer
-/// such failures prove nothing, because the one row of the batch may have been deleted in the
+/// Number of failed batches without a row after which the statement itself counts as the cause.
+/// Fewer such batches prove nothing, because the one row of the batch may have been deleted in the
 /// meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
-/// Maximum number of rows that are quarantined for errors that the statement may have caused, since
-/// the last commit of a whole batch. If one more row fails, the statement counts as the cause, and
-/// not the rows.
+/// Maximum number of rows that are quarantined for errors that the statement may have caused,
+/// counted since the last commit of a whole batch. If one more row fails, the statement counts as
+/// the cause, and not the rows.
 const DOUBTED_ROWS: u32 = 10;
 /// Maximum number of serialization failures since the last success. After one more failure, the
 /// worker defers the rows that other sessions have locked. At REPEATABLE READ, a batch fails in
 /// this way if another session changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// After this many batches (of any size) were cancelled for waiting sessions since the last
-/// success, a further cancelled batch is no longer retried if it consists of one row. The row is
-/// deferred.
+/// Number of batches (of any size) that were cancelled for waiting sessions since the last success.
+/// If one more batch is cancelled and this batch consists of one row, the row is deferred instead
+/// of retried at once.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -147,11 +147,11 @@ pub struct FailedBatch {
     pub rows: u32,
     /// Whether the batch is one row with a known key.
     pub is_known_row: bool,
-    /// Consecutive failures of batches that should have contained only the failing row but
+    /// Number of consecutive failed batches that should have contained only the failing row but
     /// contained no row.
     pub without_row: u32,
-    /// Rows quarantined since the last commit of a whole batch for errors that the statement may
-    /// have caused.
+    /// Number of rows that were quarantined for errors that the statement may have caused, counted
+    /// since the last commit of a whole batch.
     pub doubted_rows: u32,
 }
 
@@ -176,7 +176,7 @@ pub enum Response {
     /// Check whether another worker holds the slice, or whether the job's own code raised the
     /// error.
     AskForHolder,
-    /// Record that the connection was lost with this batch, and end the claim.
+    /// Record that the connection was lost during this batch, and end the claim.
     RecordLoss,
     /// End the claim with the error.
     Fail(Cause),
@@ -278,8 +278,8 @@ pub fn too_slow(error: Error) -> Error {
 
 const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, for example a trigger, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.";
 
-/// Returns the error of a statement that fails for so many consecutive rows that the rows are not
-/// at fault.
+/// Returns the error of a statement that fails for many consecutive rows. The statement is at
+/// fault, and not the rows.
 fn of_the_statement(error: Error) -> Error {
     error.hint(ROW_AFTER_ROW).redacted("many consecutive rows fail with similar errors", Some(ROW_AFTER_ROW))
 }

@@ -177,8 +177,9 @@ impl ClaimRun<'_> {
         self.poll_desired().await
     }
 
-    /// Counts a failure and logs the response to it, at most once a minute for each job and kind of
-    /// error. If the action for the error ends the claim, the error is logged where the claim ends.
+    /// Counts a failure. Logs the response to the failure at most once a minute for each job and
+    /// kind of error. If the action for the error ends the claim, the error is logged where the
+    /// claim ends.
     pub(super) fn log_failure(&self, error: &Error, counted: Counted) {
         let (context, claim) = (&*self.scope.context, self.scope.claim);
         metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);

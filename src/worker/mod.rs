@@ -43,7 +43,7 @@ use crate::window;
 /// Minimum time from a claim attempt that found no slice to an attempt that a notification
 /// triggers. Any session can send notifications at any rate, and each attempt costs a query.
 const CALM: Duration = Duration::from_millis(25);
-/// From this attempt on, planning that exceeds its time limit fails the job.
+/// Number of the first attempt at which planning that exceeds its time limit fails the job.
 const PLAN_ATTEMPTS: i32 = 10;
 /// Time before a slice can be claimed again after the executor's login failed (authentication or
 /// TLS). The daemon may still be able to log in for other roles, and should not claim the same
@@ -126,8 +126,8 @@ async fn run_claim(context: &mut Context, claim: &Claim, asked_at: Instant, stop
 }
 
 /// Runs the work of a claim. A panic becomes an error, which fails the job and leaves the daemon
-/// running. The next claim starts with a new session and a new walk, so no state that the panic
-/// interrupted is used again, except shared values that stay valid between any two steps.
+/// running. The next claim starts with a new session and a new walk. Only values that the workers
+/// share are used again. A panic at any point leaves these values valid.
 async fn contained(work: impl Future<Output = Result<ClaimEnd>>) -> Result<ClaimEnd> {
     let panic = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(ended) => return ended,

@@ -13,8 +13,8 @@ const MOST_DEFERRED: u64 = 10_000;
 
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Number of rows of the slice that were deferred when it was claimed, plus the rows that this
-    /// claim has deferred.
+    /// Number of rows that were already deferred when the slice was claimed, plus the number of
+    /// rows that this claim has deferred.
     deferred: u64,
     pub failures: Failures,
     pub hold_log: HoldLog,
@@ -46,12 +46,12 @@ impl Progress {
 pub struct Failures {
     in_a_row: u32,
     by_kind: HashMap<Kind, u32>,
-    /// Consecutive failures of batches that should have contained only the failing row but
+    /// Number of consecutive failed batches that should have contained only the failing row but
     /// contained no row. Several such failures mean that the statement itself fails, for example
     /// because of a statement-level trigger.
     without_row: u32,
-    /// Rows quarantined since the last commit of a whole batch for errors that the statement may
-    /// have caused.
+    /// Number of rows that were quarantined for errors that the statement may have caused, counted
+    /// since the last commit of a whole batch.
     doubted_rows: u32,
 }
 

@@ -27,8 +27,8 @@ async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
 }
 
 impl ClaimRun<'_> {
-    /// Vacuums the walked table if this slice has left enough dead rows, or postpones the vacuum if
-    /// a signal holds jobs.
+    /// If this slice has left enough dead rows, vacuums the walked table. If a signal holds jobs,
+    /// postpones this vacuum.
     pub(super) async fn vacuum_if_due(&mut self, changed: u64) -> Result<Step> {
         self.dead_rows.add(changed);
         if self.settings.options.vacuum != Vacuum::Run || self.dead_rows.is_given_up() || changed == 0 {
@@ -100,7 +100,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
         // A running vacuum cannot be slowed down. So the vacuum runs at autovacuum's pace from the
-        // start if there is other load, or a budget or a load gauge slows jobs down.
+        // start if there is other load, or if a budget or a load gauge slows jobs down.
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded_ours(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }

@@ -106,8 +106,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
     refused("krbspn", None, NO_GSS),
 ];
 
-/// Finds a parameter by its name in libpq. The driver's name for `keepalives_count`,
-/// `keepalives_retries`, also works, because earlier releases accepted it.
+/// Finds a parameter by its name in libpq. Also accepts `keepalives_retries`, the driver's name for
+/// `keepalives_count`, because earlier releases accepted this name.
 pub(super) fn find(name: &str) -> Option<&'static Parameter> {
     let name = if name == "keepalives_retries" { "keepalives_count" } else { name };
     PARAMETERS.iter().find(|parameter| parameter.name == name)

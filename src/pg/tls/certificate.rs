@@ -130,9 +130,10 @@ pub(super) fn date(seconds: u64) -> String {
     format!("{:04}-{month:02}-{day:02}", year + era * 400 + i64::from(month <= 2))
 }
 
-/// Returns the certificate's hash for channel binding. The hash algorithm is the one of the
-/// certificate's signature, but SHA-256 replaces MD5 and SHA-1. Source: RFC 5929, 4.1. Returns
-/// `None` for any other signature algorithm, for example Ed25519, which has no separate hash.
+/// Returns the certificate's hash for channel binding. The hash algorithm is that of the
+/// certificate's signature, or SHA-256 if that algorithm is MD5 or SHA-1. Source: RFC 5929, 4.1.
+/// Returns `None` if the signature algorithm has no separate hash (for example Ed25519) or is not
+/// supported here.
 pub(super) fn end_point(der: &[u8]) -> Option<Vec<u8>> {
     // 1.2.840.113549.1.1 is RSA, 1.2.840.10045.4 is ECDSA.
     const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1];

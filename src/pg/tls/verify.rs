@@ -1,9 +1,11 @@
 //! Checks the server's certificate as `sslmode` requires: no check, a check of its CA, or a check
 //! of its CA and its name.
 //!
-//! Accepts two kinds of certificates that webpki does not accept, because users of libpq have such
-//! certificates. The first is a certificate that is itself one of the given root certificates. The
-//! second is a certificate that contains the host name only in its common name.
+//! Users of libpq have two kinds of certificates that webpki does not accept. This module accepts
+//! both kinds:
+//!
+//! - a certificate that is itself one of the given root certificates;
+//! - a certificate that contains the host name only in its common name.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};

@@ -1,7 +1,7 @@
 //! Chooses the number of rows that the next batch may scan, so that the batch takes its target
 //! time. With a rate limit, this module also keeps batches so small that the rows change at an even
-//! rate. The walk may ask for fewer rows, but never for more. The size grows by at most half with
-//! each batch, but can shrink by any factor at once.
+//! rate. The walk may ask for fewer rows than this number, but never for more. The size grows by at
+//! most half with each batch, but can shrink by any factor at once.
 
 use std::time::Duration;
 
@@ -86,10 +86,10 @@ impl BatchSize {
         (rows_per_second * BATCH_WORTH.as_secs_f64() * factor).max(1.0) as u32
     }
 
-    /// Adapts the size after a commit. A batch that was to scan `asked` rows under `permit` scanned
-    /// `scanned` rows in `took`. A batch may scan fewer rows than the current size, for example at
-    /// the end of a slice or because of a rate limit. Such a batch does not show that more rows
-    /// would fit. But if such a batch took too long, the size shrinks.
+    /// Adapts the size after a commit. The batch ran under `permit` and was to scan `asked` rows.
+    /// It scanned `scanned` rows in `took`. A batch may scan fewer rows than the current size, for
+    /// example at the end of a slice or because of a rate limit. Such a batch does not show that
+    /// more rows would fit. But if such a batch took too long, the size shrinks.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);

@@ -1,4 +1,4 @@
-//! Keeps the amounts that the slices of a job still owe when they end. The next slices of the job
+//! When a slice ends, keeps the amount that the slice still owes. The next slices of the same job
 //! pay these amounts. Otherwise a job with many small slices would never pay, and would exceed its
 //! rate.
 
@@ -23,9 +23,8 @@ pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<Ended>>>>);
 type Ended = (Instant, Pacer);
 
 impl CarryOver {
-    /// Returns the pacer for a new slice of the job. If ended slices of the job left pacers, this
-    /// is the oldest of these pacers. Otherwise this is a new pacer. The time since the earlier
-    /// slice ended counts as paid.
+    /// Returns the oldest pacer that an ended slice of the job left, or a new pacer if there is
+    /// none. The time since that slice ended counts as paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };

@@ -26,8 +26,8 @@ pub struct Limits {
     /// If false, signals and autovacuum are ignored, and only `max_rows_per_second` makes batches
     /// wait.
     pub throttle_on: bool,
-    /// OID of the table on which autovacuum makes batches wait. None if batches do not wait for
-    /// autovacuum.
+    /// OID of a table. While autovacuum runs on this table, batches wait. None if batches do not
+    /// wait for autovacuum.
     pub waits_for_vacuum_of: Option<u32>,
     pub max_batch_rows: u32,
     /// Target time of a batch. If this is none, the gate chooses the target time.
@@ -124,8 +124,8 @@ impl Gate {
             }
             let (duty_cycle, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
-            // The slice also pays during a hold, so that the time of the hold counts for the last
-            // batch.
+            // The slice also pays during a hold, so that the time of the hold counts towards the
+            // cost of the last batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
             let (waiting, wait) = match (decision, paid) {
                 (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
@@ -163,16 +163,16 @@ impl Gate {
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
     /// server has returned the result. If the batch failed because of a lock timeout, the time does
-    /// not include the lock wait. The next `admit` waits until this cost is paid, under the limits
-    /// that apply then.
+    /// not include the lock wait. The next `admit` waits until this cost is paid, and applies the
+    /// limits that it is called with.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);
         self.rate.settle(rows, took);
     }
 
-    /// Returns the reason if a signal, or autovacuum on the table, holds jobs now. Returns none if
-    /// only the pace or a rate limit slows jobs down.
+    /// Returns the reason if a signal or autovacuum on the table holds the job now. Returns none if
+    /// only the pace or a rate limit slows the job down.
     pub fn held(&self, limits: Limits) -> Option<Waiting> {
         match self.decision(limits, Instant::now()) {
             Decision::Hold(waiting) => Some(waiting),
@@ -271,7 +271,8 @@ mod tests {
         Limits { max_rows_per_second: Some(rate), ..FREE }
     }
 
-    /// Holds the gates of one database, and publishes snapshots to them as the regulator does.
+    /// Holds the gates of one database, and publishes snapshots to these gates in the same way as
+    /// the regulator.
     struct Bench {
         gates: Gates,
         snapshots: watch::Sender<Arc<Snapshot>>,

@@ -92,7 +92,7 @@ impl Pacer {
     }
 
     /// Counts the time that passed between two slices as paid. The limiter itself gives credit for
-    /// this time up to the burst, so only the rest is added here.
+    /// up to [`BURST`] of this time, so only the rest is added here.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }
@@ -159,8 +159,8 @@ impl Owed {
             None => 0.0,
         };
         let rest = if duty_cycle < 1.0 { took / duty_cycle } else { 0.0 };
-        // The time in which the batch ran counts as paid. The limiter itself gives credit for this
-        // time up to the burst, so only the rest is added here.
+        // The time in which the batch ran counts as paid. The limiter itself gives credit for up to
+        // [`BURST`] of this time, so only the rest is added here.
         Price { rows, rest, credit: (took - micros(BURST)).max(0.0) + self.paid }
     }
 }

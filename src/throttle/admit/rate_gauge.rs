@@ -14,7 +14,7 @@ use crate::throttle::control::verdict::Pace;
 /// this factor, so the average covers about the last 20 batches.
 const BATCHES_KEPT: f64 = 0.95;
 /// Decay of the average rate of the walk. Each new window multiplies the weight of all earlier
-/// windows by this factor, so the last window has half of the weight.
+/// windows by this factor, so the last window has half of the total weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
 /// A rate below this many rows per second is shown as 0, because a rate that is halved each second
@@ -27,8 +27,8 @@ pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None if nothing limits the slice, or if only the duty cycle limits
-    /// it and the speed of its batches is not known yet.
+    /// Rows per second by slice. None if nothing limits the slice. Also none if only the duty cycle
+    /// limits the slice, as long as the speed of its batches is not known.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }
@@ -71,9 +71,9 @@ impl SliceRate {
         self.speed.add(rows as f64, took.as_secs_f64());
     }
 
-    /// Records that the slice may run. If the duty cycle is below 1, the pace allows the speed of
-    /// the slice's batches, multiplied by the duty cycle. The rate of the slice is the rate that
-    /// the pace allows or the job's own limit, whichever is lower.
+    /// Records that the slice may run. If the duty cycle is below 1, the rate that the pace allows
+    /// is the speed of the slice's batches, multiplied by the duty cycle. The rate of the slice is
+    /// the rate that the pace allows or the job's own limit, whichever is lower.
     pub fn go(&self, max_rows_per_second: Option<f64>, pace: &Pace) {
         let speed = self.speed.ratio(0.0).filter(|speed| *speed > 0.0);
         let by_pace = if pace.duty_cycle < 1.0 { speed.map(|speed| speed * pace.duty_cycle) } else { None };

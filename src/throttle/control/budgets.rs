@@ -2,10 +2,10 @@
 //! utilization falls below [`RESUME`]. Below the limit, the duty cycle depends on the tightest
 //! budget, which is the one with the highest [`Reading::pressure`]. A pressure below the target
 //! makes the duty cycle grow, and a pressure above the target makes it shrink. The target is
-//! [`TARGET`], or lower for some minutes after a budget came too close to its limit. The change at
-//! each sample also depends on the speed at which the pressure changes. So the budget settles at
-//! the target and does not reach the limit again and again. Several daemons on one database
-//! converge to the same duty cycle.
+//! [`TARGET`], or lower for some minutes after a budget came too close to its limit. The change of
+//! the duty cycle at each sample also depends on the speed at which the pressure changes. So the
+//! budget settles at the target, instead of reaching the limit again and again. Several daemons on
+//! one database converge to the same duty cycle.
 //!
 //! The pressure is the utilization of the present value or of the forecast, whichever is higher.
 //! The forecast counts, because lag itself rises only some time after the WAL was written.
@@ -34,8 +34,8 @@ const FORGET: f64 = 120.0;
 const RESUME: f64 = 0.7;
 /// Duty cycle with which jobs begin if there is a budget.
 const FIRST_DUTY_CYCLE: f64 = 0.02;
-/// Bounds of the factor by which the duty cycle changes in one second because the pressure differs
-/// from the target. `GROWTH` is the upper bound, and `SHRINKAGE` is the lower bound.
+/// If the pressure differs from the target, the duty cycle is multiplied by a factor in each
+/// second. `GROWTH` is the upper bound of this factor, and `SHRINKAGE` is the lower bound.
 const GROWTH: f64 = 2.5;
 const SHRINKAGE: f64 = 0.02;
 /// Strength of the duty cycle's response to the distance from the target (`ANSWER`, per second) and

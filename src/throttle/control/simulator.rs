@@ -288,8 +288,8 @@ fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
         Conditions { replays: |at| if (30.0..38.0).contains(&at) { 0.0 } else { 15e6 }, ..Conditions::default() };
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
-    // From 0.5 s after the stall begins until it ends, the daemon writes less WAL in total than the
-    // replica normally replays within the lag limit (1 s).
+    // From 0.5 s after the start of the stall to the end of the stall, the daemon writes less WAL
+    // in total than the replica normally replays within the lag limit (1 s).
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);

@@ -80,8 +80,8 @@ impl Verdict {
         }
     }
 
-    /// Returns the reason why no batch may start at `now` because of this reading. Returns none if
-    /// this reading does not hold jobs.
+    /// Returns the reason for which this reading holds jobs at `now`. Returns none if this reading
+    /// does not hold jobs.
     pub fn hold(&self, reading: &Reading, now: Instant) -> Option<String> {
         let by_itself = reading.hold(now);
         if reading.kind != SignalKind::Budget || reading.is_stale(now) {

@@ -2,10 +2,11 @@
 //!
 //! Each signal has its own loop and timeout, so that a slow source does not delay all signals. The
 //! built-in signals share one connection to the server, and the user's own SQL signals share
-//! another. A signal can delay the others on its connection by at most its timeout. Replica lag is
-//! not part of the monitoring, because the poller reads lag more often.
+//! another. A signal can delay the other signals on its connection by at most its own timeout.
+//! Replica lag is not part of the monitoring, because the poller reads lag more often.
 //!
-//! A sample is stale after three of its intervals. A stale signal does not count as healthy:
+//! A sample is stale after three polling intervals of its signal. A stale signal does not count as
+//! healthy:
 //!
 //! - A stale budget holds jobs, and so does a stale signal that the user defined.
 //! - A stale built-in load gauge is ignored. If no gauge can be read, the duty cycle stays the

@@ -15,8 +15,8 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval of a built-in signal while no job runs. If the signal's interval while a job
-/// runs is longer than this interval, the longer interval applies at all times.
+/// Polling interval of a built-in signal while no job runs. If the signal's polling interval while
+/// a job runs is longer, that interval also applies while no job runs.
 /// [`PolledSignal::also_at_rest`] can set another interval. The samples that are taken while no job
 /// runs appear in the view `backfill.signals`. Baselines are computed from these samples.
 const AT_REST: Duration = Duration::from_secs(30);

@@ -36,14 +36,14 @@ pub struct Reading {
     /// The value in the signal's base unit. None if the value could not be read.
     pub value: Option<f64>,
     pub limit: f64,
-    /// Value that the signal will reach because of WAL that has already been written, in the same
-    /// unit. None if this value is not known.
+    /// Forecast in the signal's base unit: the value that the signal will reach because of WAL that
+    /// has already been written. None if the forecast is not known.
     pub forecast: Option<f64>,
     pub at: Instant,
     /// Maximum age of the reading. An older reading is stale.
     pub max_age: Duration,
-    /// Whether the reading holds jobs at any value. True if a required value could not be read, or
-    /// if the source itself requested a hold.
+    /// Whether the reading holds jobs regardless of its value. True if a required value could not
+    /// be read, or if the source itself requested a hold.
     pub must_hold: bool,
     /// Reason why the value could not be read, or reason for a hold that the source itself
     /// requested.

@@ -1,13 +1,13 @@
-//! Load signal, if a rule sets a limit. The value is the number of other sessions that run a
-//! statement. The signal also reports whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If
-//! there is other load, batches are smaller and the maximum duty cycle is lower than on an
-//! otherwise idle server.
+//! Load signal without a default limit. The value is the number of other sessions that run a
+//! statement. This number slows jobs down only if a rule sets a limit. The signal also reports
+//! whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches are
+//! smaller and the maximum duty cycle is lower than on an otherwise idle server.
 //!
 //! Sessions of other databases count, because they share the server. Sessions of backfilld do not
-//! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A
-//! role without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a
-//! session of another role counts while it is in a transaction, which `pg_locks` shows to each
-//! role.
+//! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A role
+//! without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a session
+//! of another role counts while that session is in a transaction. `pg_locks` shows to each role
+//! which sessions are in a transaction.
 
 use std::collections::VecDeque;
 use std::time::Duration;

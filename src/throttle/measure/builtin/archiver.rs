@@ -1,5 +1,5 @@
-//! Budget signal, if a rule sets a limit. The value is the time in seconds for which the oldest WAL
-//! file has been ready to be archived.
+//! Budget signal without a default limit. It affects jobs only if a rule sets a limit. The value is
+//! the time in seconds for which the oldest WAL file has been ready to be archived.
 //!
 //! The time since the last file was archived is not used, because this time grows on an idle
 //! primary although no file waits. The time of the file and the present time are both read from the

@@ -1,5 +1,5 @@
-//! Load signal, if a rule sets a limit. The value is the number of requested checkpoints per
-//! minute.
+//! Load signal without a default limit. It affects jobs only if a rule sets a limit. The value is
+//! the number of requested checkpoints per minute.
 //!
 //! The server requests a checkpoint, for example, if WAL is written faster than `max_wal_size`
 //! allows. After each checkpoint, the first change to a page writes the whole page to WAL again.

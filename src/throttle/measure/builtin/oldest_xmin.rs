@@ -1,5 +1,5 @@
-//! Load signal, if a rule sets a limit. The value is the age, in transactions, of the oldest
-//! snapshot that is held on this database.
+//! Load signal without a default limit. It affects jobs only if a rule sets a limit. The value is
+//! the age, in transactions, of the oldest snapshot that is held on this database.
 //!
 //! While this snapshot is held, no vacuum removes the dead rows that batches leave. Sessions,
 //! prepared transactions, replication slots and standbys with `hot_standby_feedback` can hold a

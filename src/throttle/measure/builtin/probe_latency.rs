@@ -34,9 +34,9 @@ const FEW: usize = 20;
 /// The duration of a probe counts as at most this multiple of the usual time, because only a rare
 /// event delays a probe by more. This maximum applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
-/// Weight of one quiet probe in the usual time, while no job runs and while a job runs. A probe is
-/// quiet if it did not run beside a batch. While a job runs, the mean covers about the last 200
-/// quiet probes.
+/// Weights of one quiet probe in the usual time: the weight while no job runs, and the weight while
+/// a job runs. A probe is quiet if it did not run beside a batch. While a job runs, the mean covers
+/// about the last 200 quiet probes.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
 /// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the

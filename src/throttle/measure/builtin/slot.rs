@@ -1,5 +1,5 @@
-//! Budget signal, if a rule sets a limit. The value is the number of bytes of WAL that the server
-//! keeps for a replication slot, physical or logical.
+//! Budget signal without a default limit. It affects jobs only if a rule sets a limit. The value is
+//! the number of bytes of WAL that the server keeps for a replication slot, physical or logical.
 //!
 //! If a subscriber is slow or disconnected, the primary keeps WAL for its slot, and the disk can
 //! become full. The server keeps no WAL for a slot with the `wal_status` `lost`. Each role may see

@@ -3,8 +3,8 @@
 //! extension is not installed, the signal is absent.
 //!
 //! Each statement is compared with itself, so a change in the mix of statements does not matter.
-//! The baseline contains the mean time of a call of each statement while no job runs. The value is
-//! computed from the calls since the last poll that gave a value. It is the total time of these
+//! For each statement, the baseline contains the mean time of a call while no job runs. The value
+//! is computed from the calls since the last poll that gave a value. It is the total time of these
 //! calls, divided by the time that they would take according to the baseline. Statements that the
 //! baseline does not contain are not compared. The daemon's own statements are recognized by their
 //! text, in which each name is qualified with the schema `pg_catalog` or `backfill`.

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Maximum number of points. At five samples a second, this is more than 3 minutes in full
 /// resolution. Each time the history is full, its older half loses every second point. So the
-/// history covers hours, and the error of a lag is a small share of the lag.
+/// history covers hours, and the error of a measured lag is a small share of the lag.
 const CAPACITY: usize = 1024;
 
 #[derive(Debug, Clone, Copy)]
@@ -60,7 +60,7 @@ impl History {
 
     /// Returns how long before `now` the primary was at `lsn`. Returns 0 if no position of the
     /// primary after `lsn` has been seen. If the primary passed `lsn` before the first poll,
-    /// returns the time since that poll, which is a lower bound.
+    /// returns the time since the first poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };

@@ -1,5 +1,6 @@
-//! Measures the rate at which a replica replays WAL. The bytes that the replica has not replayed,
-//! divided by this rate, are the time until the replica replays a WAL record that is written now.
+//! Measures the rate at which a replica replays WAL, and computes the time until the replica
+//! replays a WAL record that is written now. This time is the number of bytes that the replica has
+//! not replayed, divided by the rate.
 //!
 //! Lag in seconds is the age of the oldest WAL record that has not been replayed, so it reacts late
 //! to a change. The time that is computed from the replay rate reacts at once.
@@ -16,8 +17,8 @@ const STALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct ReplayRate {
-    /// Time when the position last moved, and the new position. None while the replica has replayed
-    /// everything.
+    /// Time when the position last moved, and the position after this move. None while the replica
+    /// has replayed everything.
     moved: Option<(Instant, u64)>,
     /// Bytes per second while the replica is behind. None until the rate has been measured once.
     rate: Option<f64>,

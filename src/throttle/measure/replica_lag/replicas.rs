@@ -152,8 +152,8 @@ impl ReplicaLag {
     }
 
     /// Returns the known replicas and the required rules that no replica matches, as of the last
-    /// poll in which the primary showed its replicas. The flag tells whether a replica is
-    /// connected.
+    /// poll in which the primary showed its replicas. The flag of each replica tells whether that
+    /// replica is connected.
     #[cfg(test)]
     pub fn replicas(&self) -> impl Iterator<Item = (&str, bool)> {
         let known = self.known.iter().map(|replica| (replica.source.as_str(), replica.missing_since.is_none()));
@@ -274,8 +274,8 @@ impl ReplicaLag {
         self.rules.iter().position(matches).unwrap_or(self.rules.len() - 1)
     }
 
-    /// Returns whether the walsender does not count. A replica that the daemon queries directly
-    /// does not count here, because otherwise it would count twice.
+    /// Returns whether the walsender is ignored. The walsender of a replica that the daemon queries
+    /// directly is ignored, because otherwise this replica would count twice.
     fn ignores(&self, walsender: &Walsender) -> bool {
         let rule = &self.rules[self.rule_for(walsender)];
         rule.ignore || rule.asks_itself()
