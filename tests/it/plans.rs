@@ -278,8 +278,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     for batches in [10, 20_000] {
         let row = owner.query_one(&format!("call go({batches}, '{place}', {at})"), &[]).await.unwrap();
         (place, at) = (row.get(0), row.get(1));
-        // The cheapest of three consecutive checkpoints counts, because any of them may reach the
-        // end of a page.
+        // The test uses the cheapest of three consecutive checkpoints, because one of them may
+        // reach the end of a page.
         let mut cheapest = i64::MAX;
         for _ in 0..3 {
             let from = if at > 0 { format!("array['{at}']") } else { "null".to_owned() };
