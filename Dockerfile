@@ -1,6 +1,6 @@
 # The image of backfilld. It contains one static binary, the root certificates and the license, but
 # no shell, no libc and no user database. `backfilld probe` is the health check. `docker run IMAGE
-# VERB` runs any verb.
+# VERB` runs the command VERB of backfilld.
 #
 #   docker build -t backfilld .                                        # also buildah bud, podman build
 #   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base image that has cargo, and the musl target or rustup

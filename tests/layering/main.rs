@@ -341,8 +341,8 @@ mod each_rule_can_fail {
     }
 }
 
-/// Clippy forbids these methods in the daemon. The tests and benches turn this lint off, because it
-/// would also forbid `Row::get`, which may panic in a test.
+/// Clippy's lint `disallowed_methods` forbids these methods in the daemon. The tests and benches
+/// turn the lint off, because it would also forbid `Row::get`, which may panic in a test.
 const FORBIDDEN_IN_TESTS: [&str; 3] = ["std::thread::sleep", "std::time::Instant", "std::process::exit"];
 
 fn forbidden(text: &str) -> Option<&'static str> {

@@ -1,12 +1,13 @@
 //! Another role plants operators, functions and types in a schema that precedes `pg_catalog` in the
-//! `search_path` of a job. backfilld cannot prevent that the user's expressions find these objects.
-//! But no statement of backfilld may find the objects. Otherwise they would run with the privileges
-//! of the job's role.
+//! `search_path` of a job. backfilld cannot prevent the user's expressions from finding these
+//! objects. But no statement of backfilld may find the objects. Otherwise the objects would run
+//! with the privileges of the job's role.
 //!
-//! The test reads the catalog, and plants a copy of each operator, function and type of PostgreSQL
-//! that plpgsql can imitate. Each planted object counts its calls in a sequence, because a sequence
-//! does not roll back. The expressions of the jobs contain no operator, function or type name that
-//! could find a planted object. The jobs cover the different kinds of the daemon's statements.
+//! The test reads the catalog. For each operator, function and type of PostgreSQL that plpgsql can
+//! imitate, the test plants an object of the same name. Each planted object counts its calls in a
+//! sequence, because a sequence does not roll back. The expressions of the jobs contain no
+//! operator, function or type name that could find a planted object. The jobs cover the different
+//! kinds of the daemon's statements.
 
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};

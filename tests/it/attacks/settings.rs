@@ -6,8 +6,8 @@ use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
 /// Settings with unusual values. The list contains each setting that a role may change (`context =
-/// 'user'`), with its extreme values, all values of its enum, or an empty string. The list also
-/// contains some values that are known to matter.
+/// 'user'`). A boolean has the opposite of its value, an enum has all its values, a number has its
+/// limits, and a string is empty. The list also contains some values that are known to matter.
 const VALUES: &str = r"
 create table hostile (n serial, name text, setting text);
 insert into hostile (name, setting)
