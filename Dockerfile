@@ -1,6 +1,6 @@
 # The image of backfilld. It contains one static binary, the root certificates and the license, but
 # no shell, no libc and no user database. `backfilld probe` is the health check. `docker run IMAGE
-# VERB` runs any verb.
+# VERB` runs the command VERB of backfilld.
 #
 #   docker build -t backfilld .                                        # also buildah bud, podman build
 #   docker build --build-arg BUILDER=registry.example/rust:1.95 .      # another base image that has cargo, and the musl target or rustup
@@ -12,8 +12,8 @@
 ARG BUILDER=docker.io/library/rust:1.95-slim-bookworm
 
 FROM ${BUILDER} AS builder
-# The binary uses musl. A static glibc resolves host names with libraries that it loads at run time,
-# which the final image does not contain.
+# The binary uses musl. A static glibc resolves host names with libraries that it loads at run time.
+# The final image does not contain these libraries.
 RUN set -eu; \
     if ! command -v musl-gcc >/dev/null || [ ! -s /etc/ssl/certs/ca-certificates.crt ]; then \
         apt-get update -q && apt-get install -q -y --no-install-recommends musl-tools ca-certificates; \

@@ -6,9 +6,9 @@
 #   scripts/test-matrix.sh 14 18         runs on these versions
 #   FILTER='test(rights)' ...            runs only these tests
 #
-# FILTER is a filter expression of nextest, or without nextest a part of a test name. The tests are
-# built once. If the tests fail on one version, they still run on the next versions, and the exit
-# code is 1.
+# FILTER is a filter expression of nextest. Without nextest, FILTER is a part of a test name. The
+# tests are built once. If the tests fail on one version, they still run on the next versions, and
+# the exit code is 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

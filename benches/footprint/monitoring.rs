@@ -108,7 +108,8 @@ async fn measure_sessions(cluster: &Cluster, phase: Duration) -> Costs {
     percent
 }
 
-/// Returns the processor time in seconds that each of the daemon's sessions has used so far.
+/// For each of the daemon's sessions, returns its purpose and its processor time so far, in
+/// seconds.
 async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)> {
     let rows = superuser.query(SESSIONS, &[]).await.unwrap();
     rows.iter()

@@ -45,9 +45,9 @@ pub struct Phase {
     pub writes: Felt,
 }
 
-/// Latencies of the reads or of the writes in seconds. `p50` is the median of all statements. The
-/// other values are computed for each bucket of 500 ms with at least 20 statements, and are the
-/// medians of the buckets.
+/// Latencies of the reads or of the writes in seconds. `p50` is the median of all statements. `p95`
+/// and `p99` are computed for each bucket of 500 ms that contains at least 20 statements. The
+/// fields contain the medians over these buckets.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,

@@ -55,8 +55,8 @@ const FROM: f64 = 0.75;
 /// The factor between consecutive fixed rates.
 const STEP: f64 = 1.1;
 
-/// Each page has room for one more version of its rows. After a vacuum, each run therefore finds
-/// the same table as the first run.
+/// Each page has room for one more version of each of its rows. After a vacuum, each run therefore
+/// finds the same table as the first run.
 const TABLE: &str = "
 create table public.t (id bigint primary key, n bigint not null default 0, note text not null) with (fillfactor = 50, autovacuum_enabled = off);
 insert into public.t select n, 0, repeat('x', 150) from generate_series(1, ROWS) n;

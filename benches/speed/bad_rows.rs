@@ -95,7 +95,7 @@ async fn rebuild(owner: &Client, superuser: &Client, rows: i64) {
     superuser.batch_execute("checkpoint").await.unwrap();
 }
 
-/// Makes rows unchangeable with a check constraint, and returns the number of these rows.
+/// Adds a check constraint that prevents changes to some rows. Returns the number of these rows.
 async fn spoil(owner: &Client, rows: i64) -> i64 {
     owner.execute(&BAD.replace("$1", &rows.to_string()), &[]).await.unwrap();
     let row = owner.query_one("select count(*), string_agg(id::text, ', ') from public.bad", &[]).await.unwrap();

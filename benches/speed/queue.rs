@@ -1,5 +1,5 @@
-//! Measures the costs of a job other than the changes of its rows: the time to its first batch, and
-//! the costs of a claim and of a checkpoint.
+//! Measures the costs of a job, except the cost of changing its rows: the time to its first batch,
+//! and the costs of a claim and of a checkpoint.
 
 use crate::sample::Sample;
 use crate::server::SOON;
@@ -85,7 +85,8 @@ pub async fn claims(cluster: &Cluster) {
 }
 
 /// Calls `backfill.advance` repeatedly while an old snapshot keeps all versions of the checkpoint's
-/// row. Compares 1,000 calls after the first 10 calls with 1,000 calls after the first 100,000.
+/// row. Compares 1,000 calls after the first 10 calls with 1,000 calls after the first 100,000
+/// calls.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

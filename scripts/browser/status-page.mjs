@@ -74,8 +74,8 @@ try {
   await page.screenshot({ path: `${folder}/running.png`, fullPage: true });
   pass('running job: the bar moves, rate and lag are drawn, and the page is not reloaded');
 
-  // Keyboard: the first Tab key reaches the skip link, opened elements stay open, and statements
-  // can be copied.
+  // Keyboard: the first press of Tab moves the focus to the skip link, opened elements stay open,
+  // and statements can be copied.
   await page.evaluate(() => document.activeElement.blur());
   await page.keyboard.press('Tab');
   assert.equal(await page.evaluate(() => document.activeElement.className), 'skip');
@@ -134,7 +134,8 @@ try {
   await page.screenshot({ path: `${folder}/failed.png`, fullPage: true });
   pass('failed job: the page shows the number of rows and the error, but no data of the rows');
 
-  // On each screen, the page is not too wide, and axe finds no violation with all elements opened.
+  // On each screen, the page is not too wide. After all elements are opened, axe finds no
+  // violation.
   for (const [name, width, height] of [['phone', 390, 844], ['narrow', 320, 640], ['desktop', 1280, 900]]) {
     for (const scheme of ['light', 'dark']) {
       const other = await open({ width, height, scheme });

@@ -6,7 +6,7 @@
 #
 # Needs root on Linux, and the programs buildah, podman, runc, debootstrap, openssl and python3.
 # Needs no running container daemon, and pulls no image. The build stage uses a minimal Debian that
-# debootstrap makes, with the Rust toolchain of this machine mounted. KEEP=1 keeps the image in
+# debootstrap makes, and mounts the Rust toolchain of this machine. KEEP=1 keeps the image in
 # target/image/storage.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

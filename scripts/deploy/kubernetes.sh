@@ -98,8 +98,8 @@ said=$(grep -rhoE '(backfilld:|newTag: |ARG VERSION=|backfilld-)[0-9]+\.[0-9]+\.
 passed=$((passed + 1))
 echo "passed   all files name the image of release $version"
 
-# Each of these changes adds one mistake to the production overlay. The checks must refuse the
-# overlay with this mistake.
+# Each of these changes adds one mistake to the production overlay. The checks must refuse each
+# changed overlay.
 production=$work/overlays-production.yaml
 refused() { # WHAT SED
     sed "$2" "$production" > "$work/slip.yaml"

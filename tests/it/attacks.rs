@@ -23,9 +23,10 @@ use tokio_postgres::Client;
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
 
 /// A server with the roles of the attacks. The control login `ctl` owns schemas `backfill` and
-/// `vault`, and no object of the application. Role `e` owns tables; its executor has the login
-/// `x_e`, and the submitter `mallory` is a member of `e`. Role `f`, login `x_f` and the submitter
-/// `alice` are related in the same way. `olga` is an operator, and `eve` is a reader.
+/// `vault`, and no object of the application. Role `e` owns tables. The executor of `e` has the
+/// login `x_e`, and the submitter `mallory` is a member of `e`. In the same way, role `f` has an
+/// executor with the login `x_f`, and the submitter `alice` is a member of `f`. `olga` is an
+/// operator, and `eve` is a reader.
 pub struct Scene {
     pub cluster: Cluster,
 }

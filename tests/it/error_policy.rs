@@ -420,8 +420,8 @@ async fn many_bad_rows_are_quarantined_and_logged_once() {
     }
 }
 
-/// DDL changes columns that the job does not use. Later it creates a trigger, which makes the
-/// statement of the batch stale, and locks the table for 2 s.
+/// DDL changes columns that the job does not use. Later, a transaction locks the table for 2 s and
+/// creates a trigger, which makes the statement of the batch stale.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
     let cluster = installed(Options::default()).await;
@@ -532,7 +532,7 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters at the latest when it ends.
+    // A session reports its statistics counters when it ends, if not earlier.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =

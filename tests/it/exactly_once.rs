@@ -167,8 +167,8 @@ async fn a_failed_job_counts_the_rows_that_its_other_slices_changed() {
     exact(&cluster, "failing", ROWS).await.unwrap();
 }
 
-/// Six daemons start on a database without the schema. One of them installs it, and each registers
-/// the same executor.
+/// Six daemons start on a database without the schema. One of the daemons installs the schema. All
+/// daemons register the same executor.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn daemons_that_start_at_the_same_moment_all_run_jobs() {
     let cluster = Cluster::with_owner(Options::default()).await;

@@ -89,8 +89,8 @@ async fn no_session_waits_long_behind_a_long_batch() {
     let unguarded = waits_during(&cluster, r#", "max_victim_wait_ms": 60000"#).await;
     let longest = |waits: &[Duration]| *waits.last().unwrap();
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
-    // The two runs are compared with each other, because a busy machine lengthens the waits of
-    // both. The measure is the sum of the times by which waits exceeded 150 ms.
+    // The test compares the two runs with each other, because a busy machine lengthens the waits in
+    // both. For each run, it adds up the time by which each wait exceeded 150 ms.
     let lost = |waits: &[Duration]| -> Duration {
         waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum()
     };

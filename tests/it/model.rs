@@ -277,7 +277,7 @@ impl Server {
     }
 
     /// Waits until the job finishes, and restarts daemons that have exited. Returns the job's error
-    /// if it failed. Two causes are expected: bad rows, or an application that wrote rows during
+    /// if it failed. Two causes are expected: bad rows, and an application that wrote rows during
     /// each of the three sweeps.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;

@@ -51,8 +51,8 @@ async fn a_job_runs_at_full_speed_on_an_otherwise_idle_server() {
     let cluster = installed(Options::default()).await;
     sql(&cluster, TABLE).await;
     let daemon = daemon(&cluster).await;
-    // A session that sleeps in `backfill.wait` until the job ends does not count as load, and
-    // neither does an idle session.
+    // A session that sleeps in `backfill.wait` until the job ends does not count as load. An idle
+    // session does not count either.
     let (waiting, idle) = (cluster.owner().await, cluster.owner().await);
     run(&idle, "select 1").await;
     tokio::time::sleep(Duration::from_secs(12)).await;

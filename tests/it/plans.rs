@@ -127,7 +127,7 @@ async fn no_batch_reads_on_to_the_end_of_a_long_run_of_one_prefix() {
 
 /// One prefix (the long run) has 90 % of the rows of table `runs`, and each of the 50,000 prefixes
 /// after it has one row. Batches begin near both ends of the long run, in its middle, and after it.
-/// Other indexes offer the order, or a part of it, at a lower cost.
+/// Other indexes provide the order of the walk, or a part of it, at a lower cost.
 #[tokio::test]
 async fn no_batch_along_an_index_of_mixed_directions_reads_more_than_a_few_times_its_rows() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -278,8 +278,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     for batches in [10, 20_000] {
         let row = owner.query_one(&format!("call go({batches}, '{place}', {at})"), &[]).await.unwrap();
         (place, at) = (row.get(0), row.get(1));
-        // The cheapest of three consecutive checkpoints counts, because any of them may reach the
-        // end of a page.
+        // The test uses the cheapest of three consecutive checkpoints, because one of them may
+        // reach the end of a page.
         let mut cheapest = i64::MAX;
         for _ in 0..3 {
             let from = if at > 0 { format!("array['{at}']") } else { "null".to_owned() };

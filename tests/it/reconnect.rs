@@ -115,7 +115,7 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
         for job in ["crash_rc", "crash_rr"] {
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
-        // In every other round, the daemon is frozen during the crash, so that it begins no batch
+        // In every second round, the daemon is frozen during the crash, so that it begins no batch
         // between the two counts. The difference is then the number of rows that the crash
         // reverted.
         let frozen = crash % 2 == 0;
@@ -142,8 +142,8 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
     }
 }
 
-/// A claim, and the last batch of a slice, are durable when they are acknowledged, even if other
-/// batches are not.
+/// The server acknowledges a claim, and the last batch of a slice, only when the commit is durable.
+/// With asynchronous commit, it acknowledges other batches earlier.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_survives_a_crash_right_after_it() {
     let cluster = installed(Options::default().set("wal_writer_delay", "10s").set("synchronous_commit", "off")).await;

@@ -1,5 +1,5 @@
-//! Tests of SIGHUP: the settings of a changed configuration that take effect in a running daemon,
-//! and those that do not.
+//! Tests of SIGHUP. They check which changed settings take effect in a running daemon, and which do
+//! not.
 
 use std::time::Duration;
 

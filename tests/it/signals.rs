@@ -85,7 +85,7 @@ async fn a_budget_that_was_read_during_a_job_does_not_hold_at_rest() {
     run(&owner, ENQUEUE).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     // While a job runs, a reading of this signal is stale after 3 s. While no job runs, the daemon
-    // reads the signal only every 30 s, and the older reading must not hold jobs.
+    // reads the signal only every 30 s, and a reading older than 3 s must not hold jobs.
     let ended = tokio::time::Instant::now();
     while ended.elapsed() < Duration::from_secs(6) {
         assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1073741824 f");

@@ -345,7 +345,7 @@ async fn many_partitions_do_not_make_a_claim_expensive() {
 }
 
 /// While fewer slices are active than requested, a slice is split in two, until too few rows
-/// remain. With one slice, which is the default, the slice is not split.
+/// remain. If one slice is requested (the default), it is not split.
 #[tokio::test]
 async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a_row() {
     let cluster = installed(Options::default()).await;

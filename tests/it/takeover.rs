@@ -53,8 +53,8 @@ async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
     until_other_holder(&owner, "stopped", first, SOON).await;
     until_more_batches(&owner, "stopped", 2).await;
     old.sigcont();
-    // The last batch that committed before the takeover counts, even if the daemon receives its
-    // result only after it continues.
+    // The last batch that committed before the takeover counts, even if the frozen daemon receives
+    // the result only after the daemon continues.
     until_more_batches(&owner, "stopped", 3).await;
     let known = committed(&old, "stopped").await;
     until_more_batches(&owner, "stopped", 20).await;

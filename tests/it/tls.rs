@@ -78,7 +78,8 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Each entry has a mode, and whether each of these connections succeeds:
+    // Each entry has a mode. For each of these connections, it tells whether the connection
+    // succeeds:
     // - a role that may connect only with TLS,
     // - a role that may connect only without TLS,
     // - any role, to a server without TLS.

@@ -209,7 +209,8 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     .await;
     let upgrading = migrate_to_next(&cluster, "app");
     let walking = async {
-        // The upgrade waits, then leaves the lock queue for a time. Batches run in between.
+        // The upgrade waits for the lock, then leaves the lock queue for a time. In this time,
+        // batches run.
         let waits = "select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock' and relation = 'backfill.job'::regclass)";
         for _ in 0..2 {
             until_true(&owner, SOON, waits).await;

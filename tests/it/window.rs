@@ -10,7 +10,7 @@ use crate::support::{BACKFILLD, SOON, installed, run, until_state, until_true, v
 
 const ALWAYS: &str = r#"{"open": "* * * * *", "hours": 1}"#;
 
-/// A window that opened one hour ago for half an hour, by the server's clock.
+/// A window that opened one hour ago and closed half an hour ago, by the server's clock.
 const CLOSED: &str = r#"format('{"open": "%s %s * * *", "hours": 0.5}', extract(minute from x), extract(hour from x))"#;
 const AN_HOUR_AGO: &str = "(select (now() at time zone 'UTC') - interval '1 hour' as x)";
 

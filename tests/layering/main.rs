@@ -26,9 +26,9 @@ const LAYERS: [&[&str]; 7] = [
     &["config", "key", "error", "metrics", "shutdown", "failpoint", "text", "window", "yaml"],
 ];
 
-/// Indexes of the layers whose modules must not import each other: the layer of `worker` and
-/// `http`, and the layer of the stages (`queue` to `verify`). The worker calls the stages, and the
-/// stages exchange types of the layers below.
+/// Indexes of the layers in which a module must not import another module of the same layer: the
+/// layer of `worker` and `http`, and the layer of the stages (`queue` to `verify`). The worker
+/// calls the stages, and the stages exchange types of the layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
 /// The rooms (submodules) of the throttle, in the order in which a reading passes through them. A
@@ -341,8 +341,8 @@ mod each_rule_can_fail {
     }
 }
 
-/// Clippy forbids these methods in the daemon. In the tests and benches it cannot forbid them,
-/// because it would also forbid `Row::get`, with which a test may panic.
+/// Clippy's lint `disallowed_methods` forbids these methods in the daemon. The tests and benches
+/// turn the lint off, because it would also forbid `Row::get`, which may panic in a test.
 const FORBIDDEN_IN_TESTS: [&str; 3] = ["std::thread::sleep", "std::time::Instant", "std::process::exit"];
 
 fn forbidden(text: &str) -> Option<&'static str> {

@@ -28,7 +28,7 @@ async fn an_unreadable_job_does_not_delay_other_jobs() {
         let refusal = refused(&mallory, &insert("unreadable", settings, key)).await;
         assert!(refusal.sqlstate == "BF001" && refusal.hint.is_some(), "{settings} {key}: {refusal:?}");
     }
-    // A superuser makes a job unreadable. It fails, and the next job runs.
+    // A superuser makes a job unreadable. This job fails, and the next job runs.
     run(&mallory, &insert("unreadable", "{}", "null")).await;
     scene.cluster.sql("postgres", "app", "update backfill.job set settings = '[1]' where name = 'unreadable'").await;
     run(&mallory, "select backfill.enqueue('good', 't', 'a = 1', run_as => 'e')").await;

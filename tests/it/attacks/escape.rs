@@ -215,9 +215,10 @@ async fn an_executor_with_extra_rights_exposes_them_and_doctor_reports_it() {
     drop(daemon);
 }
 
-/// An executor's login should be a direct member of its one role and have nothing else. Doctor
-/// reports each deviation, and prints a remedy if there is one. The test undoes most deviations
-/// with these remedies. At the end doctor finds no fault.
+/// An executor's login should be a direct member of exactly one role, and have no other
+/// memberships, privileges, attributes, settings or objects. Doctor reports each deviation, and
+/// prints a remedy if there is one. The test undoes most deviations with these remedies. At the
+/// end, doctor finds no deviation.
 #[tokio::test]
 async fn doctor_finds_each_extra_right_of_an_executor_and_its_remedy_revokes_it() {
     let scene = Scene::set().await;

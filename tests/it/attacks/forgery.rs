@@ -229,7 +229,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     // Function `leak` is cheaper than the visibility condition of the views. If a view were not a
     // security barrier, the server would evaluate `leak` first, and its error would reveal the
     // rows. The planner flattens view `jobs`, a UNION ALL, even if the view is a security barrier.
-    // Both parts select from view `_visible`, so `_visible` must be a barrier too.
+    // Both parts of the UNION ALL select from view `_visible`, so `_visible` must be a barrier too.
     run(&mallory, "set role e; create function public.leak(t text) returns boolean language plpgsql cost 0.0000001 as $f$ begin raise exception 'LEAK %', t; end $f$; reset role").await;
     for view in [
         "row_errors where leak(message)",

@@ -9,7 +9,7 @@ use super::Scene;
 use crate::support::{refused, run, value};
 
 /// Pieces of fragments. The server and `backfill._lex` might parse some of them differently. The
-/// others are plain, because otherwise hardly any generated fragment would be valid.
+/// other pieces are plain, because otherwise hardly any generated fragment would be valid.
 const PIECES: &[&str] = &[
     "'",
     "''",

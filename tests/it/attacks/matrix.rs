@@ -48,9 +48,9 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         .collect();
     assert_eq!(written, public);
 
-    // Of the schema's internal functions, readers may call only `_state_of` and those that the
-    // views and `assert_complete` call. The role of a job may call only those that the executor's
-    // sessions call.
+    // Readers may call only these internal functions: `_state_of`, and the functions that the views
+    // and `assert_complete` call. The role of a job may call only the internal functions that the
+    // executor's sessions call.
     let of = |role: &str| -> Vec<&str> {
         catalog
             .iter()

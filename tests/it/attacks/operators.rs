@@ -1,12 +1,13 @@
 //! Another role plants operators, functions and types in a schema that precedes `pg_catalog` in the
-//! `search_path` of a job. The user's expressions find these objects, and this cannot be prevented.
-//! But no statement of backfilld may find them: they would run with the privileges of the job's
-//! role.
+//! `search_path` of a job. backfilld cannot prevent the user's expressions from finding these
+//! objects. But no statement of backfilld may find the objects. Otherwise the objects would run
+//! with the privileges of the job's role.
 //!
-//! The planted objects are generated from the catalog: each operator, function and type of
-//! PostgreSQL that plpgsql can imitate. Each of them counts its calls in a sequence, because a
-//! sequence does not roll back. The jobs use no operator, no function and no type name of their
-//! own, and take all ways through the daemon's statements.
+//! The test reads the catalog. For each operator, function and type of PostgreSQL that plpgsql can
+//! imitate, the test plants an object of the same name. Each planted object counts its calls in a
+//! sequence, because a sequence does not roll back. The expressions of the jobs contain no
+//! operator, function or type name that could find a planted object. The jobs cover the different
+//! kinds of the daemon's statements.
 
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
@@ -18,7 +19,8 @@ create function evil.tattle(what text) returns void language plpgsql set search_
   perform nextval('evil.calls');
   raise log 'PLANTED % as %', what, current_user;
 end $$;
--- Types: a domain with the name of each base type. Its check tells that a cast to the name was made.
+-- Types: a domain with the name of each base type. A cast to the name evaluates the check of the
+-- domain, which records the cast.
 do $$ declare t record; n int := 0; begin
   for t in select typname, oid from pg_type where typnamespace = 'pg_catalog'::regnamespace and typtype = 'b' and typelem = 0 and typname !~ '^_' order by 1 loop
     begin
@@ -65,7 +67,7 @@ grant usage on schema evil to public; grant all on all sequences in schema evil 
 
 const PATH: &str = "set search_path = evil, pg_catalog, public";
 
-/// Tables of role e: name, columns and key, and statements after their creation.
+/// Tables of role e, each as (name, columns and key, statements that run after its creation).
 const TABLES: [(&str, &str, &str); 9] = [
     ("plain", "id integer primary key, a integer, b integer, bad integer", ""),
     ("composite", "x text, id integer, a integer, b integer, primary key (x, id)", ""),

@@ -1,4 +1,5 @@
-//! A panic in the work on one job fails this job. The daemon and the other jobs continue.
+//! If the daemon panics while it works on a job, only this job fails. The daemon and the other jobs
+//! continue.
 
 use backfilld_testbed::daemon::Daemon;
 
@@ -32,7 +33,7 @@ async fn a_panic_fails_its_job_and_nothing_else() {
     until_true(&olga, SOON, "select state = 'succeeded' from backfill.jobs where name = 'first'").await;
     let wrong = "select count(*) from (table first union all table second) t where a is distinct from 1";
     assert_eq!(value::<i64>(&mallory, wrong).await, 0);
-    // The log tells the place of the panic.
+    // The log contains the location of the panic.
     assert!(daemon.output().contains("panic: failpoint before_batch"), "{}", daemon.output());
     assert!(daemon.output().contains("src/failpoint.rs"), "{}", daemon.output());
     assert_eq!(daemon.output().matches("serving the database").count(), 1, "the daemon started again");

@@ -13,7 +13,7 @@ use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
 /// Maximum age of a job's transaction. Without the daemon, the job's code would run for 10 minutes
-/// or forever. On an idle machine the daemon ends it after about 5 s.
+/// or forever. On an idle machine, the daemon ends the transaction after about 5 s.
 const HELD_AT_MOST: Duration = SOON;
 
 const UNCANCELLABLE: &str = "

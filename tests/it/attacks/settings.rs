@@ -5,9 +5,9 @@
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
-/// Settings with other values than the daemon sets. The list contains each setting that a role may
-/// change (`context = 'user'`), with one or two unusual values for each, and some values that are
-/// known to matter.
+/// Settings with unusual values. The list contains each setting that a role may change (`context =
+/// 'user'`). A boolean has the opposite of its value, an enum has all its values, a number has its
+/// limits, and a string is empty. The list also contains some values that are known to matter.
 const VALUES: &str = r"
 create table hostile (n serial, name text, setting text);
 insert into hostile (name, setting)
@@ -36,7 +36,8 @@ end $$;
 create function change_while_planned(n int) returns int language plpgsql immutable as $$ begin return public.change(n); end $$;
 create function change_later() returns trigger language plpgsql as $$ begin perform public.change(old.i); return null; end $$";
 
-/// Creates a table with a text key outside ASCII, and one row for each hostile value.
+/// Creates a table with one row for each hostile value. The key is a text that contains characters
+/// outside ASCII.
 async fn table(scene: &Scene, name: &str) {
     let made = format!(
         "set role e; create table {name} (id text primary key, i int, done int not null default 0);
@@ -63,8 +64,8 @@ async fn no_setting_that_a_job_changes_stops_the_daemon_or_misses_a_row() {
     for (name, set) in [
         ("at_once", "done = done + public.change(i)"),
         ("later", "done = done + 1"),
-        // The server evaluates the function when it plans the statement, for a value that differs
-        // from job to job.
+        // The server may evaluate an immutable function while it plans the statement. The argument
+        // is the number of the setting in table `hostile`.
         (
             "planned",
             "done = done + public.change_while_planned((select min(n) from public.hostile where name = 'client_encoding' and setting = 'LATIN1'))",
@@ -90,8 +91,9 @@ async fn no_setting_that_a_job_changes_stops_the_daemon_or_misses_a_row() {
     assert!(!daemon.output().contains("panic"), "{}", daemon.output());
 }
 
-/// The statement that is planned when a job is enqueued or planned calls an immutable function,
-/// which changes the encoding. The keys are outside ASCII.
+/// An immutable function changes the encoding. The server may call the function when it plans a
+/// statement for the job, during enqueue or while the daemon plans the job. The keys contain
+/// characters outside ASCII.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoding_that_changes_while_a_job_is_planned_changes_no_key() {
     let scene = Scene::set().await;

@@ -53,8 +53,8 @@ impl Reader {
         self.place.dir()
     }
 
-    /// Runs a script of [`script`] in bash, in the folder of this reader, and returns the output of
-    /// each block. The script prints the line `@@` before each block.
+    /// Runs a script that [`script`] returned, in bash and in the folder of this reader. Returns
+    /// the output of each block. The script prints the line `@@` before each block.
     pub async fn run(&self, script: &str) -> Vec<String> {
         let file = self.place.dir().join("script");
         std::fs::write(&file, script).unwrap();

@@ -381,7 +381,7 @@ impl Case {
         script
     }
 
-    /// Describes the case for a developer who examines a failure.
+    /// Describes the case for a developer who investigates a failure.
     pub fn describe(&self) -> String {
         format!(
             "BACKFILLD_SEED={} {:?} on {} ({}) by ({}), set {}, filter {:?}, options {}, {} daemons, {} writers of {} writes, faults {:?}, partitioned {}, bad_rows {:?}, later {:?}",

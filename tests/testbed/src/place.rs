@@ -105,8 +105,8 @@ impl Place {
         let name = format!("{kind}-{}-{:.8}", std::process::id(), uuid::Uuid::new_v4().simple().to_string());
         let dir = base()?.join(name);
         let setup_error = |error: std::io::Error| SetupError(format!("{}: {error}", dir.display()));
-        // The watchdog starts before the directory is created. If the test's process is killed in
-        // between, nothing is left behind.
+        // The watchdog starts before the directory is created. The watchdog therefore removes the
+        // directory even if the test's process is killed immediately after creating it.
         let watchdog = Watchdog::over(&dir).map_err(setup_error)?;
         std::fs::DirBuilder::new().mode(0o700).create(&dir).map_err(setup_error)?;
         owner.own(&dir).map_err(setup_error)?;

@@ -49,8 +49,8 @@ impl Process {
     }
 }
 
-/// Sends a signal by its short name. Returns false if the signal could not be sent to one of the
-/// processes, for example because the process does not exist.
+/// Sends a signal by its short name. Returns false if sending the signal fails for at least one of
+/// the processes, for example because the process does not exist.
 pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;

@@ -198,8 +198,8 @@ impl Report {
         Self { lines, first_error: samples.iter().find_map(|sample| sample.failed.clone()) }
     }
 
-    /// Returns an error if a statement of the application failed, or if there were no reads or no
-    /// writes in one of the two phases.
+    /// Returns an error if a statement of the application failed, or if one of the two phases had
+    /// no reads or no writes.
     pub fn verdict(&self) -> Result<(), SetupError> {
         if let Some(error) = &self.first_error {
             return Err(SetupError(format!("a statement of the application failed: {error}")));
