@@ -9,6 +9,7 @@ mod forgery;
 mod fragments;
 mod http;
 mod matrix;
+mod planted;
 mod quota;
 mod runaway;
 
