@@ -3,6 +3,7 @@
 //! credentials. The server and the daemon also serve other roles. SECURITY.md states what backfilld
 //! promises.
 
+mod binding;
 mod crowding;
 mod escape;
 mod forgery;

@@ -277,3 +277,24 @@ async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> 
 async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()> {
     transaction.batch_execute(sql).await.map_err(|error| Error::from(error).context(format!("migration, {what}")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a text could end its quotes early, or depend on the encoding of the client.
+    #[test]
+    fn the_printed_sql_is_one_statement_of_ascii_characters() {
+        let sql = print();
+        assert!(sql.is_ascii());
+        assert_eq!(sql.matches(OUTER).count(), 2);
+        let release = Release::current();
+        let texts = release.texts.iter().map(|text| text.sql.as_ref());
+        for text in texts.chain(release.versions.iter().map(|version| version.tables)).chain([release.rights, FOREIGN])
+        {
+            assert!(!text.contains(INNER));
+        }
+        let outside = sql.split(OUTER).step_by(2).collect::<String>();
+        assert_eq!(outside.split_whitespace().collect::<Vec<_>>(), ["begin;", "do", ";", "commit;"]);
+    }
+}
