@@ -13,6 +13,7 @@ mod matrix;
 mod planted;
 mod quota;
 mod runaway;
+mod settings;
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;

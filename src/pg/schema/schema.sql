@@ -1,5 +1,6 @@
 -- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.
 -- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.
+-- Of the settings of each function (PINS in release.rs), only search_path is shown.
 -- Name: backfill; Type: SCHEMA; Schema: -; Owner: -
 
 CREATE SCHEMA backfill;
@@ -374,6 +375,33 @@ begin
   end if;
 end $$;
 
+-- Name: _check_fragments(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_fragments(set_sql text, filter_sql text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  f record;
+  start text;
+  first_error text;
+begin
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
+  <<fragments>>
+  for f in select 'set' as what, a.expression as body from backfill._assignments(set_sql) a where set_sql is not null union all select 'filter', filter_sql where filter_sql is not null loop
+    first_error := null;
+    foreach start in array array['select from pg_catalog."no such table" where', 'insert into pg_catalog."no such table"'] loop
+      begin
+        execute start || E'\n' || f.body || E'\n';
+      exception
+        when undefined_table then continue fragments;
+        when others then first_error := coalesce(first_error, sqlerrm);
+      end;
+    end loop;
+    perform backfill._refuse(format('%s is not a complete expression: %s', f.what, coalesce(first_error, 'it was executed')), 'The server must be able to parse the text without the parentheses that a batch puts around it.', 'Write a single complete expression, with a bracket for each bracket.');
+  end loop;
+end $$;
+
 -- Name: _check_job(oid, text, text, name[], name); Type: FUNCTION
 
 CREATE FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) RETURNS void
@@ -502,6 +530,9 @@ begin
       end if;
     end if;
     if o.key = 'deadline' then
+      if o.value #>> '{}' ~ '(^|[^0-9])[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]' then
+        perform backfill._refuse(format('option "deadline" is %s', o.value), 'The order of day, month and year is ambiguous.', 'Write the year first, for example "2027-01-31 06:00+00".');
+      end if;
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
@@ -569,9 +600,7 @@ begin
       end if;
     end loop;
   end loop;
-  if filter_sql is not null then
-    perform backfill._lex(filter_sql, 'filter');
-  end if;
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
   -- The batches name the leaves directly. The privileges and columns of a leaf may differ from
   -- those of its parent table.
@@ -593,6 +622,7 @@ begin
                                                  else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
     end;
   end loop;
+  perform backfill._check_fragments(set_sql, filter_sql);
   if kind = 'delete' then
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
@@ -1384,7 +1414,7 @@ begin
     continue when r = any (missing);
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
-                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
+                '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
@@ -1549,8 +1579,7 @@ begin
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
-  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
-  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
   return new;
 end $$;
@@ -2811,7 +2840,8 @@ begin
     from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
   begin
-    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('search_path', settings ->> 'search_path')) s(name, value);
+    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('TimeZone', settings ->> 'TimeZone'), ('DateStyle', settings ->> 'DateStyle'), ('IntervalStyle', settings ->> 'IntervalStyle'),
+                                                              ('search_path', settings ->> 'search_path')) s(name, value) where s.value is not null;
     open c for execute pg_catalog.format('select ctid::pg_catalog.text as place, tableoid as heap, %s as matches from %s tablesample system (%s)', v_matches, v_from, v_percent);
     loop
       fetch c into r;
@@ -3371,6 +3401,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
+  -- The settings that the daemon's sessions will have. Those of this function end with it.
+  perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
@@ -3687,8 +3719,6 @@ COMMENT ON FUNCTION backfill.forget(name text) IS 'Deletes a finished job and it
 CREATE FUNCTION backfill.key_text(value anyelement) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "DateStyle" TO 'ISO'
-    SET "IntervalStyle" TO 'postgres'
     AS $$
 begin
   return value::text;
@@ -5446,6 +5476,12 @@ GRANT ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql
 -- Name: FUNCTION _check_bounds(actor name, options jsonb, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_bounds(actor name, options jsonb, what text) FROM PUBLIC;
+
+-- Name: FUNCTION _check_fragments(set_sql text, filter_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) TO backfill_operator;
 
 -- Name: FUNCTION _check_job(relation oid, kind text, set_sql text, key name[], run_as name); Type: ACL
 

@@ -203,8 +203,7 @@ begin
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
-  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
-  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
   return new;
 end $$;
