@@ -110,6 +110,10 @@ async fn each_setting_of_the_caller_accepts_the_same_jobs_and_stores_the_same_te
     let mut differ = Vec::new();
     for (at, row) in settings.iter().enumerate() {
         let (name, setting): (String, String) = (row.get(0), row.get(1));
+        // A session parses the SQL of a function at its first call, and keeps the result under
+        // later settings.
+        let client = scene.client("mallory").await;
+        run(&client, "set client_min_messages = error").await;
         run(&client, "begin").await;
         client.query("select pg_catalog.set_config($1, $2, true)", &[&name, &setting]).await.unwrap();
         // Many settings are not in this list, and most of them choose query plans. Each of
