@@ -87,7 +87,7 @@ impl Window {
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
-                "Correct option window of the job, which has the form {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}, with backfill.tune. Then run backfill.retry.",
+                "Correct option window of the job with backfill.tune. Its form is {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}. Then run backfill.retry.",
             )
         })
     }

@@ -28,7 +28,7 @@ pub struct EnqueueArgs {
     /// Role that the job runs as
     #[arg(long, value_name = "ROLE")]
     run_as: Option<String>,
-    /// Do not start before `backfilld approve`
+    /// Do not start until `backfilld approve` is run
     #[arg(long)]
     needs_approval: bool,
     /// Show what the job would do, as `backfilld preview` does, without enqueueing it

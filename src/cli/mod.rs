@@ -67,8 +67,8 @@ pub struct Connection {
     /// Connection string of the database [env: BACKFILLD_DATABASE_URL; DATABASE_URL if there is no
     /// config]
     ///
-    /// Replaces the url of the selected, or only, database of the configuration. An environment
-    /// variable is safer, because flags are visible in the process list.
+    /// Replaces the url of the selected database, or of the only database, in the configuration. An
+    /// environment variable is safer, because flags are visible in the process list.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,
     /// Name of one of the databases in the configuration

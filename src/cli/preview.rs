@@ -15,8 +15,8 @@ use crate::pg::row::Columns;
 pub struct PreviewArgs {
     #[command(flatten)]
     spec: SpecArgs,
-    /// Print a JSON object: rows, bytes and seconds as numbers, sample rows before and after, the
-    /// query plan
+    /// Print a JSON object: rows, bytes and seconds as numbers, sample rows before and after the
+    /// change, and the query plan
     #[arg(long)]
     json: bool,
 }

@@ -10,6 +10,7 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
 use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::row::Columns;
+use crate::pg::schema::ownership;
 use crate::pg::schema::state::{self, Found};
 use crate::text;
 
@@ -50,6 +51,8 @@ const DROP: &str = "set local client_min_messages = warning; drop schema backfil
 
 pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
+    // The census executes functions and views of the schema.
+    ownership::check(&session.client).await.map_err(not_owner)?;
     if state::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
@@ -165,9 +168,17 @@ fn agreed(database: &str) -> Result<bool> {
     Ok(answer.trim() == database)
 }
 
+fn not_owner(error: Error) -> Error {
+    match error.kind {
+        Kind::Schema => Error { kind: Kind::Permission, ..error }
+            .hint("Run uninstall as the owner of schema backfill. As an administrator, run without backfilld: drop schema backfill cascade;"),
+        _ => session::explain(error),
+    }
+}
+
 fn not_allowed(error: Error) -> Error {
     match error.kind {
-        Kind::Permission => error.hint("Run uninstall as the owner of schema backfill, or as an administrator."),
+        Kind::Permission => error.hint("Run uninstall as the owner of schema backfill."),
         _ => session::explain(error),
     }
 }

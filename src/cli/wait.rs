@@ -129,6 +129,6 @@ fn timed_out(args: &WaitArgs, job: Option<&Job>, commands: &Commands) -> Error {
     let error = error.detail(format!("It is {}, {} done{waiting}{eta}.", job.state_shown(), job.percent_shown()));
     match job.needs(commands) {
         Some(next) => error.hint(next),
-        None => error.hint("The job continues in the background: wait again, or with a longer --timeout."),
+        None => error.hint("The job continues in the background: wait again, if necessary with a longer --timeout."),
     }
 }

@@ -54,7 +54,10 @@ impl Reloading {
         }
         let names = change.names(&self.databases);
         for key in self.config.needs_restart(&newer) {
-            tracing::warn!(key, "this key changed in the configuration and takes effect only after backfilld restarts");
+            tracing::warn!(
+                key,
+                "this key changed in the configuration; the change takes effect only after backfilld restarts"
+            );
         }
         self.pages.set_access(access, self.address);
         self.grace.send_replace(newer.shutdown.grace);

@@ -163,7 +163,7 @@ impl Guard {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
                 Ok(session) => {
                     if failing.take().is_some() {
-                        tracing::info!("the sessions that wait for a batch can be read again");
+                        tracing::info!("backfilld can again read which sessions wait for a batch");
                     }
                     self.look_out(&session).await
                 }

@@ -66,7 +66,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         JOB_INFO,
         Unit::Count,
-        "State and waiting reason of a job that is unfinished or ended in the last minutes; the value is always 1.",
+        "State and waiting reason of a job that is unfinished or has ended within the last few minutes; the value is always 1.",
     ),
     (JOB_PROGRESS, Unit::Count, "Progress of the job's walk, 0 to 1."),
     (JOB_REMAINING, Unit::Count, "Estimated number of rows still to be processed."),
@@ -99,7 +99,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         OLDEST_QUEUED,
         Unit::Seconds,
-        "Unix time since which the oldest eligible job has been waiting; absent if none is waiting.",
+        "Unix time at which the oldest queued job that may start began to wait; absent if there is no such job.",
     ),
     (BUILD_INFO, Unit::Count, "Version of this daemon, in the label version; the value is always 1."),
     (

@@ -5,8 +5,7 @@
 //! any length. This module reads the server's messages before the driver does:
 //!
 //! - The fields of errors and notices are clipped, and text that is not valid UTF-8 is replaced.
-//! The
-//!   encoding can be wrong because the code of a job can change `client_encoding`.
+//!   The encoding can be wrong because the code of a job can change `client_encoding`.
 //! - Other messages, and the rows of one answer together, have a maximum length. A longer message
 //!   ends the connection.
 //! - Until the login is complete, the limits are much lower, because the server is not yet known.

@@ -83,6 +83,12 @@ const LIMITS: &str = "set local lock_timeout = '2s'";
 /// Returns the errors that the server raises for the expressions, for example an unknown column, a
 /// missing privilege or a syntax error.
 pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Needs> {
+    for assignment in &found.assignments {
+        stays_inside(executor, "set", &assignment.expression).await?;
+    }
+    if let Some(filter) = &claim.filter {
+        stays_inside(executor, "filter", filter).await?;
+    }
     let target = if found.spread { format!("{} as {}", found.target, found.alias) } else { found.target.clone() };
     if claim.work() == Kind::Delete {
         let delete = change(&target, &[], claim.filter.as_deref());
@@ -154,6 +160,37 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         }
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
+}
+
+/// Checks that a text stays inside the parentheses that the daemon's statements put around it. The
+/// text `a) or (b` is correct SQL inside of parentheses. So the server parses the text in a
+/// statement without parentheses, in which each bracket of the text must be matched. The table of
+/// this statement does not exist. The server reports that only after it has parsed the whole
+/// statement, and before it resolves any other name. `enqueue` makes the same check
+/// (`backfill._check_fragments`), in a session with other settings.
+///
+/// # Errors
+/// [`error::Kind::Refused`] if the server cannot parse the text by itself.
+async fn stays_inside(executor: &Session, what: &str, text: &str) -> Result<()> {
+    // The second form accepts a query without parentheses of its own (`column = select ...`).
+    const FORMS: [&str; 2] =
+        ["select from pg_catalog.\"no such table\" where", "insert into pg_catalog.\"no such table\""];
+    const UNDEFINED_TABLE: &str = "42P01";
+    let mut reason = None;
+    for form in FORMS {
+        match executor.bounded(CONTROL_LIMIT, executor.client.prepare(&format!("{form}\n{text}\n"))).await {
+            Err(error) if error.sqlstate.as_deref() == Some(UNDEFINED_TABLE) => return Ok(()),
+            Err(error) if matches!(error.kind, error::Kind::Statement | error::Kind::Data) => {
+                reason.get_or_insert(error.message);
+            }
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    let reason = reason.unwrap_or_else(|| "the server accepted it without a table".to_owned());
+    Err(Error::new(error::Kind::Refused, format!("{what} is not a complete expression: {reason}"))
+        .detail("The server must be able to parse the text without the parentheses that a batch puts around it.")
+        .hint("Enqueue the job under another name with a single complete expression, with a bracket for each bracket."))
 }
 
 /// Returns one statement that does the job's work on a whole table. Without assignments, the

@@ -143,7 +143,7 @@ fn incomparable(needs: &expressions::Needs) -> Error {
         )
     } else {
         (
-            "An expression can return another value each time: it contains a subquery, the word default, or a function that is not immutable.",
+            "An expression can return a different value each time: it contains a subquery, the word default, or a function that is not immutable.",
             "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry. Or, if the function is in fact immutable, declare it IMMUTABLE and run backfill.retry.",
         )
     };

@@ -86,7 +86,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         ),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server, the role or the database has no free connection: waiting; raise the connection limit, or lower the setting workers of the database",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit, or lower the number of workers of the database",
         ),
         Kind::Authentication => (
             Action::Reconnect,
@@ -294,7 +294,7 @@ fn of_no_row(error: Error) -> Error {
 /// Returns the error for a row if each attempt to change this row loses the connection.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
-        .context("each attempt to change only this row lost the connection")
+        .context("the connection was lost at each attempt to change only this row")
         .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 

@@ -3,6 +3,8 @@
 //! credentials. SECURITY.md states what backfilld promises.
 
 mod answers;
+mod binding;
+mod caller_settings;
 mod crowding;
 mod escape;
 mod forgery;
@@ -12,6 +14,7 @@ mod matrix;
 mod memory;
 mod operators;
 mod panics;
+mod planted;
 mod quota;
 mod runaway;
 mod settings;

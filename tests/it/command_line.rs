@@ -54,14 +54,14 @@ async fn a_finished_job_is_not_advised_to_run_again_without_a_warning() {
     run(&client, "select backfill.tune('done', '{\"slices\": 2}')").await;
     let warnings = notices.lock().unwrap().join("\n");
     assert!(
-        warnings.contains("job \"done\" has finished (succeeded): the options take effect only if it runs again"),
+        warnings.contains("job \"done\" has finished (succeeded): the options take effect only if the job runs again"),
         "{warnings}"
     );
     let (code, text) = run_command(&cluster.owner_url(), &["tune", "done", "--option", "slices=3"]).await;
     assert!(
         code == 0
             && text.contains(
-                "run backfilld rerun done, but only if applying set twice gives the same result as applying it once."
+                "run backfilld rerun done, but only if applying the assignments (set) twice gives the same result as applying them once."
             ),
         "{text}"
     );

@@ -85,7 +85,7 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
     );
     // A direct insert does not bypass the check of the filter.
     let refusal = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
-    assert_eq!(refusal.sqlstate, "23514");
+    assert_eq!(refusal.sqlstate, "BF001");
 }
 
 #[tokio::test]

@@ -102,7 +102,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     assert_eq!(
         refusal.detail.as_deref(),
         Some(
-            "The existing job is for another table named public.t, which has been replaced since. The existing job is cancelled."
+            "The existing job is for an earlier table named public.t, which has been replaced since. The existing job is cancelled."
         )
     );
 }
@@ -169,7 +169,7 @@ async fn the_callers_settings_are_captured_and_the_deadline_is_read_in_the_calle
     let owner = cluster.owner().await;
     run(&owner, "create schema s; create table s.t (id int primary key, a text); set search_path = s, public; set DateStyle = 'SQL, DMY';
         set TimeZone = 'Europe/Berlin'; set IntervalStyle = sql_standard;
-        select backfill.enqueue('j', 't', 'a = 1', options => '{\"deadline\": \"02/01/2030 12:00\"}')").await;
+        select backfill.enqueue('j', 't', 'a = 1', options => '{\"deadline\": \"2030-01-02 12:00\"}')").await;
     let other = cluster.owner().await;
     assert_eq!(value::<String>(&other, "select settings ->> 'DateStyle' from backfill.job").await, "SQL, DMY");
     assert_eq!(value::<String>(&other, "select settings ->> 'TimeZone' from backfill.job").await, "Europe/Berlin");
@@ -177,6 +177,16 @@ async fn the_callers_settings_are_captured_and_the_deadline_is_read_in_the_calle
     assert_eq!(value::<String>(&other, "select settings ->> 'search_path' from backfill.job").await, "s, public");
     run(&other, "set DateStyle = 'ISO, MDY'; set TimeZone = 'UTC'").await;
     assert_eq!(value::<String>(&other, "select deadline::text from backfill.jobs").await, "2030-01-02 11:00:00+00");
+    // The server would read this deadline as the caller's DateStyle says, and a tool that sets
+    // another DateStyle would store another day.
+    for deadline in ["02/01/2030 12:00", "2.1.2030", "02-01-30"] {
+        let refusal = refused(
+            &owner,
+            &format!("select backfill.enqueue('k', 's.t', 'a = 1', options => '{{\"deadline\": \"{deadline}\"}}')"),
+        )
+        .await;
+        assert_eq!(refusal.detail.as_deref(), Some("The order of day, month and year is ambiguous."), "{deadline}");
+    }
     // After the call, the session has its previous settings.
     assert_eq!(value::<String>(&owner, "show search_path").await, "s, public");
     assert_eq!(value::<String>(&owner, "show role").await, "none");

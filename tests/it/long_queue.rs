@@ -115,7 +115,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
     for (change, expected) in [
         (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
-        (slice.replace("$l$", "'{x}'"), "no slice of public.t starts at {88}, where another one ends"),
+        (slice.replace("$l$", "'{x}'"), "no slice of public.t starts at {88}, where another slice ends"),
         (slice.replace("$l$", "null"), "slices of public.t overlap"),
         ("update backfill.job set plan = '{\"upper\": [\"501\"]}' where name = 'n500'".to_owned(), "the slices of public.t end at {500} instead of the planned upper bound {501}"),
         ("update backfill.checkpoint set position = '{5}' where slice_id = (select min(id) from backfill.slice where kind = 'walk')".to_owned(), "slice 0 stopped at {5}, before its upper bound {1}"),

@@ -272,7 +272,7 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     let app = cluster.client("app_login", "app").await;
     run(&app, "set role e; select backfill.enqueue('j', 't', 'a = id')").await;
     wait::until(SOON, "the log contains the reason", async || {
-        daemon.output().contains("a server other than that of the queue")
+        daemon.output().contains("a server other than the server of the queue")
     })
     .await;
     let watch = cluster.client("ctl", "app").await;

@@ -5,6 +5,7 @@ use super::findings::Findings;
 use super::query::{cell, one};
 use crate::error::{Kind, Result};
 use crate::pg::connect::Session;
+use crate::pg::schema::ownership;
 use crate::pg::schema::release::VERSION;
 use crate::pg::schema::state::{self, Found};
 
@@ -14,6 +15,16 @@ from backfill.workers";
 
 /// Returns whether the schema can be queried. The checks of roles, executors and jobs query it.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
+    // A query of a schema of another role could execute code of that role. So nothing of the schema
+    // is read if this check fails.
+    match ownership::check(&session.client).await {
+        Ok(()) => {}
+        Err(error) if error.kind == Kind::Schema => {
+            found.failed("owner", error);
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    }
     match state::check(&session.client).await {
         Ok(()) => {}
         Err(error) if error.kind == Kind::Schema => {
@@ -38,6 +49,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
         Err(error) => return Err(error),
     }
     found.ok("schema", format!("installed, version {}", VERSION));
+    found.ok("owner", "the login owns everything in schema backfill");
     let row = one(session, DAEMONS, &[]).await?;
     match cell::<Option<String>>(&row, "places")? {
         Some(places) => found.ok("daemon", format!("{} running: {places}", cell::<i64>(&row, "alive")?)),

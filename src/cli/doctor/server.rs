@@ -140,7 +140,7 @@ fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>
                 "the connection to {} is not encrypted: rows and possibly the password can be read on the network",
                 peer.host
             ),
-            Some("Set ssl = on on the server, and sslmode=verify-full and sslrootcert=/path/root.crt in the url."),
+            Some("On the server, set ssl = on. In the url, set sslmode=verify-full and sslrootcert=/path/root.crt."),
         ),
         (Some(how), Some(_)) => (how.to_owned(), None),
         (Some(how), None) if peer.terms.roots == Roots::Anybody => {

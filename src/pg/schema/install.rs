@@ -9,12 +9,13 @@ use serde_json::Value;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Transaction};
 
+use super::ownership::{self, FOREIGN, SETTINGS};
 use super::release::{FIRST_VERSION, Release, Text, Version};
 use super::state::{Found, found, too_new, too_old};
 use crate::error::{Error, Kind, Result};
 use crate::pg::row::Columns;
 
-const CREATE: &str = "create schema if not exists backfill;\n";
+const CREATE: &str = "create schema if not exists backfill;";
 
 /// Takes an advisory lock. It is unlikely that another application uses the key of this lock, but
 /// any role could take the lock on purpose and block an upgrade. So the lock is used only until
@@ -23,16 +24,12 @@ const CREATE: &str = "create schema if not exists backfill;\n";
 const LOCK: &str = "select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 const LOCK_INSTALLED: &str = "lock table backfill.schema_version in exclusive mode";
 
-const FOREIGN: &str = "
+const UNKNOWN: &str = "
 select to_regnamespace('backfill') is not null and to_regclass('backfill.schema_version') is null
    and exists (select from pg_catalog.pg_depend d where d.refclassid = 'pg_catalog.pg_namespace'::pg_catalog.regclass and d.refobjid = to_regnamespace('backfill'))";
 
 const ALL_TABLES: &str = "
 select string_agg(quote_ident(pubname), ', ') from pg_catalog.pg_publication where puballtables";
-
-/// Turns off the check of function bodies, because a function may call a function of a file that
-/// runs later.
-const TEXT_SETTINGS: &str = "set local check_function_bodies = off";
 
 /// Limits how long an upgrade waits for a lock on a table that daemons of the previous release use.
 /// While the upgrade waits, every other session that needs the table waits behind it. After 2 s
@@ -64,17 +61,36 @@ select format('grant execute on routine %s to %I%s', p.oid::pg_catalog.regproced
  where not exists (select from pg_catalog.pg_proc q where q.oid::int8 = o.oid) and not exists (select from old b where b.oid = p.oid::int8)
  order by p.oid, r.rolname";
 
+/// Delimiters of the printed statement, and of each text in it. No text contains them.
+const OUTER: &str = "$backfilld$";
+const INNER: &str = "$text$";
+
 /// Returns the complete SQL of a new installation, for a database administrator who runs it
 /// manually.
+///
+/// The installation is one statement. If a check in it fails, nothing of it remains, whatever the
+/// client does after an error. If the check were a statement of its own, a client that continues
+/// after errors (psql with `ON_ERROR_ROLLBACK`) would execute the functions of a planted schema.
 pub fn print() -> String {
     let release = Release::current();
-    let mut sql = format!("begin;\nset local client_min_messages = warning;\n{LOCK};\n{CREATE}");
+    let mut sql = format!(
+        "begin;\n\ndo {OUTER}\ndeclare\n  check_owner constant text := {INNER}\n{FOREIGN}{INNER};\n  refusal record;\nbegin\n{SETTINGS}\n"
+    );
+    let check = "for refusal in execute check_owner loop\n  raise exception using errcode = 'object_not_in_prerequisite_state', message = refusal.message, detail = refusal.detail, hint = refusal.hint;\nend loop;\n";
+    let execute = |sql: &mut String, text: &str| {
+        let _ = writeln!(sql, "execute {INNER}\n{}\n{INNER};", text.trim_end());
+    };
+    sql.push_str("-- Stop if the schema, or an object in it, belongs to another role.\n");
+    sql.push_str(check);
+    let _ = writeln!(sql, "{};\n{CREATE}", LOCK.replacen("select", "perform", 1));
+    sql.push_str(check);
     for version in &release.versions {
-        let _ = writeln!(sql, "\n-- version {}\n\n{}", version.number, version.tables);
+        let _ = writeln!(sql, "\n-- version {}", version.number);
+        execute(&mut sql, version.tables);
     }
-    let _ = writeln!(sql, "{TEXT_SETTINGS};");
     for text in &release.texts {
-        let _ = writeln!(sql, "\n-- {}\n\n{}", text.name, text.sql);
+        let _ = writeln!(sql, "\n-- {}", text.name);
+        execute(&mut sql, &text.sql);
     }
     for version in &release.versions {
         let _ = writeln!(sql, "{}", record(version, &release));
@@ -82,7 +98,10 @@ pub fn print() -> String {
     for text in &release.texts {
         let _ = writeln!(sql, "{}", record_text(text));
     }
-    let _ = writeln!(sql, "\n{}\ncommit;", release.rights);
+    sql.push_str("\n-- rights\n");
+    execute(&mut sql, release.rights);
+    sql.push_str(check);
+    let _ = writeln!(sql, "end {OUTER};\n\ncommit;");
     sql
 }
 
@@ -108,6 +127,7 @@ fn record_text(text: &Text) -> String {
 /// # Errors
 /// [`Kind::Schema`] if one of these conditions holds:
 /// - A schema `backfill` exists that backfilld did not create.
+/// - The login does not own the schema and everything in it.
 /// - The schema is too old or too new.
 /// - A publication for all tables would publish the tables of the schema, and `with_publication` is
 ///   not set.
@@ -144,7 +164,7 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
     // On a slow machine, creating the functions can take longer than the 10 s that the settings of
     // a control session allow.
     transaction
-        .batch_execute("set local statement_timeout = '60s'; set local lock_timeout = '30s'; set local search_path = pg_catalog, pg_temp; set local client_min_messages = warning")
+        .batch_execute(&format!("{SETTINGS}set local statement_timeout = '60s'; set local lock_timeout = '30s'"))
         .await
         .map_err(Error::from)?;
     let have = lock(&transaction).await?;
@@ -172,6 +192,7 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
     transaction.batch_execute(LOCK_WAIT).await.map_err(Error::from)?;
     let have = have.map_or(0, |(version, _)| version);
     let applied = apply(release, &transaction, have).await?;
+    ownership::check_in_transaction(transaction.client()).await?;
     transaction.commit().await.map_err(Error::from)?;
     Ok(applied)
 }
@@ -180,13 +201,17 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
 /// finds the schema that the first one installed. Returns the installed version, and the version of
 /// the oldest binary that can work with it.
 async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
+    // A planted table `schema_version` could be a view that executes functions.
+    ownership::check_in_transaction(transaction.client()).await?;
     if found(transaction.client()).await? == Found::Absent {
         transaction.query(LOCK, &[]).await.map_err(Error::from)?;
+        // Another role may have created the schema during the wait for the lock.
+        ownership::check_in_transaction(transaction.client()).await?;
     }
     if found(transaction.client()).await? != Found::Absent {
         transaction.batch_execute(LOCK_INSTALLED).await.map_err(Error::from)?;
     }
-    if transaction.query_one(FOREIGN, &[]).await.map_err(Error::from)?.read(0)? {
+    if transaction.query_one(UNKNOWN, &[]).await.map_err(Error::from)?.read(0)? {
         return Err(Error::new(Kind::Schema, "the existing schema backfill was not created by backfilld")
             .detail("It contains objects but no table backfill.schema_version.")
             .hint("Rename it, for example: alter schema backfill rename to backfill_old;"));
@@ -212,12 +237,13 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
 /// drops retired functions, and runs the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
+    // Another role may have created the schema since the last check. Then CREATE did nothing.
+    ownership::check_in_transaction(transaction.client()).await?;
     let grants: Json<Value> = transaction.query_one(GRANTS, &[]).await.map_err(Error::from)?.read(0)?;
     let missing = || release.versions.iter().filter(|version| version.number > have);
     for version in missing() {
         run(transaction, version.tables, &format!("version {}", version.number)).await?;
     }
-    transaction.batch_execute(TEXT_SETTINGS).await.map_err(Error::from)?;
     let rows = transaction.query("select name, hash from backfill.schema_text", &[]).await.map_err(Error::from)?;
     let stored: BTreeMap<String, String> =
         rows.iter().map(|row| Ok((row.read(0)?, row.read(1)?))).collect::<Result<_>>()?;
@@ -256,4 +282,25 @@ async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> 
 
 async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()> {
     transaction.batch_execute(sql).await.map_err(|error| Error::from(error).context(format!("migration, {what}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Otherwise a text could end its quotes early, or depend on the encoding of the client.
+    #[test]
+    fn the_printed_sql_is_one_statement_of_ascii_characters() {
+        let sql = print();
+        assert!(sql.is_ascii());
+        assert_eq!(sql.matches(OUTER).count(), 2);
+        let release = Release::current();
+        let texts = release.texts.iter().map(|text| text.sql.as_ref());
+        for text in texts.chain(release.versions.iter().map(|version| version.tables)).chain([release.rights, FOREIGN])
+        {
+            assert!(!text.contains(INNER));
+        }
+        let outside = sql.split(OUTER).step_by(2).collect::<String>();
+        assert_eq!(outside.split_whitespace().collect::<Vec<_>>(), ["begin;", "do", ";", "commit;"]);
+    }
 }

@@ -7,5 +7,6 @@
 //! schema, for searching. A test generates it.
 
 pub mod install;
+pub mod ownership;
 pub mod release;
 pub mod state;

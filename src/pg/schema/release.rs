@@ -64,6 +64,30 @@ macro_rules! text {
     };
 }
 
+/// What the head of each function in the texts contains, except of the functions that
+/// CONTRIBUTING.md lists. [`Release::this`] replaces it by [`PINS`].
+pub const WRITTEN_PIN: &str = "set search_path = pg_catalog, pg_temp";
+
+/// Settings of each function. Each of them can change what the SQL of a function means, what a
+/// fragment of a job means, or which text a value becomes. A caller could otherwise make a check
+/// accept a text that the daemon's sessions read differently, or make it refuse a correct text.
+/// `TimeZone` is missing on purpose: a time without an offset (`deadline`) is in the time zone of
+/// the caller, and each time that a message contains has an offset.
+pub const PINS: [(&str, &str); 12] = [
+    ("search_path", "pg_catalog, pg_temp"),
+    ("standard_conforming_strings", "on"),
+    ("backslash_quote", "safe_encoding"),
+    ("transform_null_equals", "off"),
+    ("array_nulls", "on"),
+    ("xmloption", "content"),
+    ("quote_all_identifiers", "off"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("datestyle", "'ISO, MDY'"),
+    ("intervalstyle", "'postgres'"),
+    ("row_security", "on"),
+];
+
 /// The versions of this release.
 pub const VERSIONS: &[Version] = &[BASELINE];
 const BASELINE: Version =
@@ -111,7 +135,11 @@ impl Release {
 
     /// Returns the release of this binary.
     pub fn this() -> Self {
-        let text = |&(name, sql): &(&'static str, &'static str)| Text { name, sql: Cow::Borrowed(sql) };
+        let pins = PINS.map(|(name, value)| format!("set {name} = {value}")).join(" ");
+        let text = |&(name, sql): &(&'static str, &'static str)| Text {
+            name,
+            sql: Cow::Owned(sql.replace(WRITTEN_PIN, &pins)),
+        };
         Self {
             versions: VERSIONS.to_vec(),
             min_compatible_version: FIRST_VERSION,
@@ -336,15 +364,57 @@ mod tests {
         }
     }
 
+    /// The functions that read the caller's settings, and the procedure that commits. A function
+    /// with settings of its own could do neither.
+    const UNPINNED: [&str; 5] = ["_caller_settings", "enqueue", "enqueue_delete", "preview", "wait"];
+
     #[test]
-    fn every_function_pins_its_search_path_or_gives_the_reason() {
-        const UNPINNED: [&str; 5] = ["_caller_settings", "enqueue", "enqueue_delete", "preview", "wait"];
-        for text in Release::this().texts {
-            for function in text.sql.split("\ncreate or replace function backfill.").skip(1) {
-                let name = function.split('(').next().expect("a name");
+    fn every_function_pins_its_settings_or_is_listed() {
+        let mut unpinned = BTreeSet::new();
+        let mut pinned = 0;
+        for (name, sql) in TEXTS {
+            for function in sql.split("\ncreate or replace ").skip(1) {
+                let Some(function) =
+                    function.strip_prefix("function backfill.").or(function.strip_prefix("procedure backfill."))
+                else {
+                    continue;
+                };
+                let function_name = function.split('(').next().expect("a name");
                 let head = function.split("as $$").next().expect("a head");
-                let pinned = head.contains("set search_path = pg_catalog, pg_temp");
-                assert!(pinned || UNPINNED.contains(&name), "{}: {name}", text.name);
+                if head.contains(WRITTEN_PIN) {
+                    pinned += 1;
+                } else {
+                    assert!(UNPINNED.contains(&function_name), "{name}: {function_name}");
+                    unpinned.insert(function_name);
+                }
+            }
+        }
+        assert_eq!(unpinned.into_iter().collect::<Vec<_>>(), UNPINNED);
+        assert!(pinned > 130, "only {pinned} functions were found");
+    }
+
+    /// The caller's settings apply to the functions without pins. So their text must mean the same
+    /// under each setting: no backslash, and no call of a function without its schema.
+    #[test]
+    fn the_functions_without_pins_depend_on_no_setting() {
+        for (name, sql) in TEXTS {
+            for function in sql.split("\ncreate or replace ").skip(1) {
+                let Some((head, rest)) = function.split_once("as $$") else { continue };
+                let Some(own) = UNPINNED.iter().find(|own| head.contains(&format!("backfill.{own}("))) else {
+                    continue;
+                };
+                let body = rest.split("$$;").next().expect("a body");
+                assert!(!body.contains('\\'), "{name}: {own}");
+                let code: String =
+                    body.lines().map(|line| line.split("--").next().unwrap_or("")).collect::<Vec<_>>().join(" ");
+                for (at, _) in code.match_indices('(') {
+                    let word: String =
+                        code[..at].chars().rev().take_while(|c| c.is_alphanumeric() || "_.".contains(*c)).collect();
+                    let word: String = word.chars().rev().collect();
+                    let keyword = ["", "in", "as", "u", "t", "exists", "coalesce", "operator"].contains(&word.as_str());
+                    let qualified = word.starts_with("backfill.") || word.starts_with("pg_catalog.");
+                    assert!(keyword || qualified, "{name}: {own} calls {word}");
+                }
             }
         }
     }

@@ -1,5 +1,6 @@
 -- The whole of schema backfill, written by pg_dump: for reading and searching, not for editing.
 -- BACKFILLD_WRITE_SCHEMA=1 cargo test --test it the_dump_of_the_schema_is_current writes it anew.
+-- Of the settings of each function (PINS in release.rs), only search_path is shown.
 -- Name: backfill; Type: SCHEMA; Schema: -; Owner: -
 
 CREATE SCHEMA backfill;
@@ -38,7 +39,7 @@ begin
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved there would be changed twice. Enqueue a separate job for it', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
@@ -219,7 +220,7 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
@@ -241,7 +242,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying set twice gives the same result as applying it once.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -273,11 +274,11 @@ begin
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
-        raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying set twice gives the same result as applying it once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+        raise notice using message = format('job "%s" has finished (%s): the options take effect only if the job runs again', j.name, j.state),
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
-        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower the setting workers of this database in the configuration of the daemons. This affects all jobs of the database.';
+        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if the job runs again from the beginning', j.name),
+          hint = 'To walk fewer slices at a time, lower the number of workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -372,6 +373,33 @@ begin
     perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each quarantined row is stored with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
+end $$;
+
+-- Name: _check_fragments(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_fragments(set_sql text, filter_sql text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  f record;
+  start text;
+  first_error text;
+begin
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
+  <<fragments>>
+  for f in select 'set' as what, a.expression as body from backfill._assignments(set_sql) a where set_sql is not null union all select 'filter', filter_sql where filter_sql is not null loop
+    first_error := null;
+    foreach start in array array['select from pg_catalog."no such table" where', 'insert into pg_catalog."no such table"'] loop
+      begin
+        execute start || E'\n' || f.body || E'\n';
+      exception
+        when undefined_table then continue fragments;
+        when others then first_error := coalesce(first_error, sqlerrm);
+      end;
+    end loop;
+    perform backfill._refuse(format('%s is not a complete expression: %s', f.what, coalesce(first_error, 'it was executed')), 'The server must be able to parse the text without the parentheses that a batch puts around it.', 'Write a single complete expression, with a bracket for each bracket.');
+  end loop;
 end $$;
 
 -- Name: _check_job(oid, text, text, name[], name); Type: FUNCTION
@@ -502,6 +530,9 @@ begin
       end if;
     end if;
     if o.key = 'deadline' then
+      if o.value #>> '{}' ~ '(^|[^0-9])[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]' then
+        perform backfill._refuse(format('option "deadline" is %s', o.value), 'The order of day, month and year is ambiguous.', 'Write the year first, for example "2027-01-31 06:00+00".');
+      end if;
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
@@ -569,9 +600,7 @@ begin
       end if;
     end loop;
   end loop;
-  if filter_sql is not null then
-    perform backfill._lex(filter_sql, 'filter');
-  end if;
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
   -- The batches name the leaves directly. The privileges and columns of a leaf may differ from
   -- those of its parent table.
@@ -593,6 +622,7 @@ begin
                                                  else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
     end;
   end loop;
+  perform backfill._check_fragments(set_sql, filter_sql);
   if kind = 'delete' then
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
@@ -823,7 +853,7 @@ begin
     if found and not backfill._may_run_as(new.actor, v_run_as) then
       raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, new.job_name),
         detail = format('The job runs as "%s", and "%s" is not a member of that role any more.', v_run_as, new.actor),
-        hint = format('Ask a member of backfill_operator to do it, or an administrator to run: grant %I to %I;', v_run_as, new.actor);
+        hint = format('Ask a member of backfill_operator to do this, or ask an administrator to run: grant %I to %I;', v_run_as, new.actor);
     end if;
   end if;
   return new;
@@ -845,7 +875,7 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
         then format('The job was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for another table named %s, which has been replaced since', j.target)
+        then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
@@ -915,7 +945,7 @@ begin
       here := t.ends ->> here; passed := passed + 1;
     end loop;
     if passed < t.slices then
-      return format('no slice of %s starts at %s, where another one ends', t.relation_name, here);
+      return format('no slice of %s starts at %s, where another slice ends', t.relation_name, here);
     elsif array[here] is distinct from t.planned then
       return format('the slices of %s end at %s instead of the planned upper bound %s', t.relation_name, here, array_to_string(t.planned, ', '));
     end if;
@@ -1404,7 +1434,7 @@ begin
     continue when r = any (missing);
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
-                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
+                '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
@@ -1501,7 +1531,7 @@ CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
      where l.kind <> 'space'
     window w as (partition by a.n order by l.m))
   select case
-    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return other rows each time.'
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return different rows each time.'
     else (select format('Column "%s" is both assigned and read, and its old value is not kept.', t.name) from token t, assigned
            where t.name = any (assigned.columns)
              and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
@@ -1569,8 +1599,7 @@ begin
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
-  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
-  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
   return new;
 end $$;
@@ -1582,7 +1611,7 @@ CREATE FUNCTION backfill._job_before_tune() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return another value each time.',
+  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return a different value each time.',
     'Use verify = auto.');
   return null;
 end $$;
@@ -2215,7 +2244,7 @@ begin
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed the same rows'::text;
   end if;
   if p ->> 'publications' is not null then
     w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
@@ -2229,7 +2258,7 @@ begin
     elsif kind = 'delete' and r.action in ('a', 'r') then
       w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for it, so each changed row causes a read of that whole table; create the index first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads that whole table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then
@@ -2330,7 +2359,7 @@ begin
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return another value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return a different value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -2543,7 +2572,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
     AS $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than that of the queue: %s instead of %s', server, backfill._server_identity()),
+    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than the server of the queue: %s instead of %s', server, backfill._server_identity()),
       hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
@@ -2685,7 +2714,7 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
+    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
 -- Name: _row_after(oid, text[], text); Type: FUNCTION
@@ -2832,7 +2861,8 @@ begin
     from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
   begin
-    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('search_path', settings ->> 'search_path')) s(name, value);
+    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('TimeZone', settings ->> 'TimeZone'), ('DateStyle', settings ->> 'DateStyle'), ('IntervalStyle', settings ->> 'IntervalStyle'),
+                                                              ('search_path', settings ->> 'search_path')) s(name, value) where s.value is not null;
     open c for execute pg_catalog.format('select ctid::pg_catalog.text as place, tableoid as heap, %s as matches from %s tablesample system (%s)', v_matches, v_from, v_percent);
     loop
       fetch c into r;
@@ -3038,8 +3068,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect in backfilld. Run the job again from the beginning (backfill.rerun) only if applying the assignments (set) twice gives the same result as applying them once. Please report the defect, and include the rows of backfill.events for this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect in backfilld. Run the job again from the beginning (backfill.rerun) only if applying the assignments (set) twice gives the same result as applying them once. Please report the defect, and include the rows of backfill.events for this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -3047,15 +3077,15 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
+        format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
+          'hint', format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
       perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
-        'The expressions read columns that they assign, or can return another value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+        'The expressions read columns that they assign, or can return a different value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
       return;
     end if;
     case v_proof
@@ -3103,7 +3133,7 @@ begin
     told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect of backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end, case when missed = 1 then 'it' else 'them' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
@@ -3392,6 +3422,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
+  -- The settings that the daemon's sessions will have. Those of this function end with it.
+  perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
@@ -3616,14 +3648,14 @@ declare
 begin
   select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying set twice gives the same result as applying it once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3720,8 +3752,6 @@ COMMENT ON FUNCTION backfill.forget(name text) IS 'Deletes a finished job and it
 CREATE FUNCTION backfill.key_text(value anyelement) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    SET "DateStyle" TO 'ISO'
-    SET "IntervalStyle" TO 'postgres'
     AS $$
 begin
   return value::text;
@@ -4031,7 +4061,7 @@ begin
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
@@ -5480,6 +5510,12 @@ GRANT ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql
 -- Name: FUNCTION _check_bounds(actor name, options jsonb, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_bounds(actor name, options jsonb, what text) FROM PUBLIC;
+
+-- Name: FUNCTION _check_fragments(set_sql text, filter_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) TO backfill_operator;
 
 -- Name: FUNCTION _check_job(relation oid, kind text, set_sql text, key name[], run_as name); Type: ACL
 

@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use super::ownership;
 use super::release::{FIRST_VERSION, Release};
 use crate::error::{Error, Kind, Result};
 use crate::pg::row::Columns;
@@ -32,12 +33,14 @@ pub async fn found(client: &Client) -> Result<Found> {
     })
 }
 
-/// Checks that this binary can work with the installed schema.
+/// Checks that the schema belongs to the login, and that this binary can work with it. The client
+/// must not be in a transaction.
 ///
 /// # Errors
-/// [`Kind::Schema`] if the schema is absent, older than this binary, or so new that it requires a
-/// newer binary.
+/// [`Kind::Schema`] if the login does not own everything in the schema, or if the schema is absent,
+/// older than this binary, or so new that it requires a newer binary.
 pub async fn check(client: &Client) -> Result<()> {
+    ownership::check(client).await?;
     let own = Release::current().version();
     match found(client).await? {
         Found::Absent => Err(Error::new(Kind::Schema, "schema backfill is not installed in this database")

@@ -173,7 +173,7 @@ fn refused_remedy(terms: &Terms) -> &'static str {
 pub(in crate::pg) fn not_offered(place: &str, mode: SslMode) -> Error {
     tls(
         format!("the server {place} does not offer TLS, but sslmode={} is set", mode.name()),
-        "On the server, set ssl = on, ssl_cert_file and ssl_key_file. Use sslmode=prefer instead only on a network \
+        "On the server, set ssl = on, ssl_cert_file and ssl_key_file. You can use sslmode=prefer instead, but only on a network \
          that you trust.",
     )
 }

@@ -214,7 +214,12 @@ mod tests {
         assert!((earned.duty_cycle - MOST_BESIDE_OTHERS).abs() < 1e-9 && !earned.is_slowed(), "{earned:?}");
         let slow = pace_after(true, 0.5, 10);
         assert!(slow.duty_cycle < 0.25 && slow.duty_cycle > 0.02, "{slow:?}");
-        assert!(slow.because.unwrap().text.starts_with("statement latency is up 50% because of backfilld (limit 25%)"));
+        assert!(
+            slow.because
+                .unwrap()
+                .text
+                .starts_with("statement latency has risen by 50% because of backfilld (limit 25%)")
+        );
         assert_eq!(pace_after(false, 0.5, 10), Pace::FULL);
         assert!((pace_after(true, 0.0, 1).duty_cycle - 0.12).abs() < 0.02, "the duty cycle starts again");
     }

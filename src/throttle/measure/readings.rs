@@ -153,7 +153,7 @@ impl Reading {
             Signal::ActiveSessions if *source == OTHER_SESSIONS_ACTIVE => "other sessions are active".to_owned(),
             Signal::ActiveSessions if value == "1" => "1 other session is active".to_owned(),
             Signal::ActiveSessions => format!("{value} other sessions are active"),
-            Signal::ProbeLatency => format!("statement latency is up {value} because of backfilld"),
+            Signal::ProbeLatency => format!("statement latency has risen by {value} because of backfilld"),
             Signal::OldestXmin => format!("the oldest snapshot is {value} transactions old"),
             Signal::Checkpoints => format!("{value} requested checkpoints per minute"),
             Signal::StatementTime => {

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use backfilld::pg::schema::release::PINS;
+
 use super::Scene;
 
 /// The roles that have a column in the table, in the order of the columns.
@@ -70,20 +72,29 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
 }
 
 #[tokio::test]
-async fn public_has_no_right_on_the_schema_and_every_function_pins_its_search_path() {
+async fn public_has_no_right_on_the_schema_and_every_function_pins_its_settings() {
     let scene = Scene::set().await;
     scene.cluster.sql("postgres", "app", "create role nobody_here").await;
     let count = async |sql: &str| scene.cluster.value::<i64>("postgres", "app", sql).await;
     assert_eq!(count("select has_schema_privilege('nobody_here', 'backfill', 'usage, create')::int::bigint").await, 0);
     assert_eq!(count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')").await, 0);
     assert_eq!(count("select count(*) from pg_class where relnamespace = 'backfill'::regnamespace and relkind in ('r', 'v') and has_table_privilege('nobody_here', oid, 'select, insert, update, delete')").await, 0);
-    let loose = "select string_agg(proname, ' ' order by proname) from pg_proc where pronamespace = 'backfill'::regnamespace and not coalesce(proconfig::text like '%search_path=pg_catalog, pg_temp%', false)";
-    // The first four functions read the caller's `search_path`, so they must not set it themselves.
-    // Procedure `wait` commits, and PostgreSQL does not allow a procedure with a SET clause to
-    // commit.
+    // A function without one of the settings, with the settings that it lacks. The catalog has its
+    // own spelling of the names and values, so a function of the test shows the expected texts.
+    let pins = PINS.map(|(name, value)| format!("set {name} = {value}")).join(" ");
+    scene
+        .cluster
+        .sql("ctl", "app", &format!("create function vault.pinned() returns int language sql {pins} as 'select 1'"))
+        .await;
+    let loose = "select coalesce(string_agg(p.proname || ' lacks ' || lacking.settings, E'\\n' order by p.proname), '')
+      from pg_proc p, lateral (select string_agg(c, ' ') as settings from unnest((select x.proconfig from pg_proc x where x.oid = 'vault.pinned()'::regprocedure)) c where c <> all (coalesce(p.proconfig, '{}'))) lacking
+     where p.pronamespace = 'backfill'::regnamespace and lacking.settings is not null and p.proname <> all (array['_caller_settings', 'enqueue', 'enqueue_delete', 'preview', 'wait'])";
+    // The first four functions read the caller's settings and pass them on. A procedure that
+    // commits (`wait`) cannot have settings.
+    assert_eq!(scene.cluster.value::<String>("postgres", "app", loose).await, "");
     assert_eq!(
-        scene.cluster.value::<String>("postgres", "app", loose).await,
-        "_caller_settings enqueue enqueue_delete preview wait"
+        count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and proconfig is null").await,
+        5
     );
     // None of these roles has UPDATE, DELETE, TRUNCATE or TRIGGER on a table. INSERT, and UPDATE of
     // single columns, are granted only on tables with row-level security. Any other direct write

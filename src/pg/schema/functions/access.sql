@@ -104,7 +104,7 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in its configuration) and enqueue with run_as => %L', c.owner) end);
+    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon) and enqueue with run_as => %L', c.owner) end);
 end $$;
 
 -- Checks that the submitter of a job may still run jobs as its run_as. While the job waited, the

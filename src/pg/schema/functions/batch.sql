@@ -62,10 +62,11 @@ end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Checks a partition or child in the same way as backfill.unchanged checks a table. For daemons.';
 
 -- Returns a key value as text that can be converted back to the same value under any DateStyle and
--- IntervalStyle. Under the job's DateStyle, a range of timestamps could contain the abbreviation of
--- a time zone. The same abbreviation may stand for several time zones.
+-- IntervalStyle. Like every function, it has settings of its own for both (release.rs). Under the
+-- job's DateStyle, a range of timestamps could contain the abbreviation of a time zone. The same
+-- abbreviation may stand for several time zones.
 create or replace function backfill.key_text(value anyelement) returns text
-language plpgsql stable set search_path = pg_catalog, pg_temp set datestyle = 'ISO' set intervalstyle = 'postgres' as $$
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return value::text;
 end $$;

@@ -116,7 +116,7 @@ create or replace function backfill._register_backend(slice bigint, token uuid, 
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than that of the queue: %s instead of %s', server, backfill._server_identity()),
+    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than the server of the queue: %s instead of %s', server, backfill._server_identity()),
       hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l

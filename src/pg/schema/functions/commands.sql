@@ -23,7 +23,7 @@ begin
     if found and not backfill._may_run_as(new.actor, v_run_as) then
       raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, new.job_name),
         detail = format('The job runs as "%s", and "%s" is not a member of that role any more.', v_run_as, new.actor),
-        hint = format('Ask a member of backfill_operator to do it, or an administrator to run: grant %I to %I;', v_run_as, new.actor);
+        hint = format('Ask a member of backfill_operator to do this, or ask an administrator to run: grant %I to %I;', v_run_as, new.actor);
     end if;
   end if;
   return new;
@@ -47,7 +47,7 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
@@ -69,7 +69,7 @@ begin
         when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
         else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying set twice gives the same result as applying it once.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -101,11 +101,11 @@ begin
       wanted := jsonb_strip_nulls(j.options || backfill._stored_options(new.options));
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
-        raise notice using message = format('job "%s" has finished (%s): the options take effect only if it runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying set twice gives the same result as applying it once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+        raise notice using message = format('job "%s" has finished (%s): the options take effect only if the job runs again', j.name, j.state),
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
-        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if it runs again from the beginning', j.name),
-          hint = 'To walk fewer slices at a time, lower the setting workers of this database in the configuration of the daemons. This affects all jobs of the database.';
+        raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if the job runs again from the beginning', j.name),
+          hint = 'To walk fewer slices at a time, lower the number of workers of this database in the configuration of the daemons. This affects all jobs of the database.';
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
@@ -162,7 +162,7 @@ end $$;
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return another value each time.',
+  perform backfill._refuse(format('job "%s" cannot be verified with verify = expression', new.name), 'The expressions read columns that they assign, or can return a different value each time.',
     'Use verify = auto.');
   return null;
 end $$;
@@ -257,7 +257,7 @@ begin
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then

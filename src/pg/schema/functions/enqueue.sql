@@ -13,7 +13,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
         then format('The job was enqueued by "%s"', j.enqueued_by)
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for another table named %s, which has been replaced since', j.target)
+        then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
@@ -203,8 +203,7 @@ begin
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
-  perform backfill._assignments(new.set_sql) where new.set_sql is not null;
-  perform backfill._lex(new.filter_sql, 'filter') where new.filter_sql is not null;
+  perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
   return new;
 end $$;

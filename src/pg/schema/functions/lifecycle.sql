@@ -131,7 +131,7 @@ begin
       here := t.ends ->> here; passed := passed + 1;
     end loop;
     if passed < t.slices then
-      return format('no slice of %s starts at %s, where another one ends', t.relation_name, here);
+      return format('no slice of %s starts at %s, where another slice ends', t.relation_name, here);
     elsif array[here] is distinct from t.planned then
       return format('the slices of %s end at %s instead of the planned upper bound %s', t.relation_name, here, array_to_string(t.planned, ', '));
     end if;
@@ -210,7 +210,7 @@ begin
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved there would be changed twice. Enqueue a separate job for it', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
@@ -262,8 +262,8 @@ begin
     end if;
     gap := backfill._coverage_gap(j.id);
     if gap is not null then
-      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.',
-        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect of backfilld. Run the job again from the beginning (backfill.rerun) only if applying set twice gives the same result as applying it once. Please report the defect, and include the rows of backfill.events for this job.'));
+      perform backfill._end_job(j.id, 'failed', false, 'the walk has a gap: ' || gap, 'Some rows were not processed, because of a defect in backfilld. Run the job again from the beginning (backfill.rerun) only if applying the assignments (set) twice gives the same result as applying them once. Please report the defect, and include the rows of backfill.events for this job.',
+        jsonb_build_object('error', 'the walk has a gap', 'hint', 'Some rows were not processed, because of a defect in backfilld. Run the job again from the beginning (backfill.rerun) only if applying the assignments (set) twice gives the same result as applying them once. Please report the defect, and include the rows of backfill.events for this job.'));
       return;
     end if;
     quarantined := backfill._count_quarantined(j.id);
@@ -271,15 +271,15 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
+        format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. List the rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
+          'hint', format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
       perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
-        'The expressions read columns that they assign, or can return another value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
+        'The expressions read columns that they assign, or can return a different value each time. Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.');
       return;
     end if;
     case v_proof
@@ -327,7 +327,7 @@ begin
     told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect of backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end, case when missed = 1 then 'it' else 'them' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed

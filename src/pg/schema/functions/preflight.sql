@@ -120,6 +120,9 @@ begin
       end if;
     end if;
     if o.key = 'deadline' then
+      if o.value #>> '{}' ~ '(^|[^0-9])[0-9]{1,2}[-/.][0-9]{1,2}[-/.][0-9]' then
+        perform backfill._refuse(format('option "deadline" is %s', o.value), 'The order of day, month and year is ambiguous.', 'Write the year first, for example "2027-01-31 06:00+00".');
+      end if;
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
@@ -161,6 +164,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
+  -- The settings that the daemon's sessions will have. Those of this function end with it.
+  perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
@@ -289,9 +294,7 @@ begin
       end if;
     end loop;
   end loop;
-  if filter_sql is not null then
-    perform backfill._lex(filter_sql, 'filter');
-  end if;
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
   perform backfill._check_job(relation, kind, set_sql, _check_spec.key, run_as);
   -- The batches name the leaves directly. The privileges and columns of a leaf may differ from
   -- those of its parent table.
@@ -313,6 +316,7 @@ begin
                                                  else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
     end;
   end loop;
+  perform backfill._check_fragments(set_sql, filter_sql);
   if kind = 'delete' then
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';

@@ -59,7 +59,8 @@ begin
     from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
   begin
-    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('search_path', settings ->> 'search_path')) s(name, value);
+    perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('TimeZone', settings ->> 'TimeZone'), ('DateStyle', settings ->> 'DateStyle'), ('IntervalStyle', settings ->> 'IntervalStyle'),
+                                                              ('search_path', settings ->> 'search_path')) s(name, value) where s.value is not null;
     open c for execute pg_catalog.format('select ctid::pg_catalog.text as place, tableoid as heap, %s as matches from %s tablesample system (%s)', v_matches, v_from, v_percent);
     loop
       fetch c into r;
@@ -270,7 +271,7 @@ begin
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
                  where f.provolatile <> 'i' and f.pronamespace <> 'pg_catalog'::regnamespace and f.pronamespace <> 'backfill'::regnamespace) then
-    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed their rows'::text;
+    w := w || 'the expressions can read other rows: batches run at REPEATABLE READ and are retried if another session changed the same rows'::text;
   end if;
   if p ->> 'publications' is not null then
     w := w || format('the table is published by %s: every change is sent to the subscribers', p ->> 'publications');
@@ -284,7 +285,7 @@ begin
     elsif kind = 'delete' and r.action in ('a', 'r') then
       w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for it, so each changed row causes a read of that whole table; create the index first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads that whole table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then

@@ -62,7 +62,7 @@ begin
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return another value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return a different value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -114,14 +114,14 @@ declare
 begin
   select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and a role sees only jobs that it may see.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying set twice gives the same result as applying it once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;

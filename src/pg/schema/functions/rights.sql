@@ -33,7 +33,7 @@ begin
     continue when r = any (missing);
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
-                '_caller_settings', '_may_run_as', '_lex', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
+                '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop

@@ -232,7 +232,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
      where l.kind <> 'space'
     window w as (partition by a.n order by l.m))
   select case
-    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return other rows each time.'
+    when exists (select from token t where t.kind = 'word' and t.name = 'select') then 'A subquery can return different rows each time.'
     else (select format('Column "%s" is both assigned and read, and its old value is not kept.', t.name) from token t, assigned
            where t.name = any (assigned.columns)
              and (t.kind_before is null or t.kind_before = 'open' or t.kind_before = 'other' and t.before not in ('.', ':'))
@@ -258,3 +258,33 @@ $$;
 -- verb.
 create or replace function backfill._rows_text(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
+
+-- Checks each expression in set, and the filter, a second time with the server's own parser.
+-- _lex and the parser could disagree where a quote ends. A text with a bracket too many, for
+-- example a) or (b, is correct SQL within the parentheses that a batch puts around it. Here each
+-- text stands in a statement without parentheses, in which each of its brackets must be matched.
+-- The table of this statement does not exist, so the server parses the statement and then stops
+-- before it resolves any name or executes anything. An expression stands after where. A query
+-- without parentheses of its own (column = select ...) stands after insert into.
+create or replace function backfill._check_fragments(set_sql text, filter_sql text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  f record;
+  start text;
+  first_error text;
+begin
+  perform backfill._lex(filter_sql, 'filter') where filter_sql is not null;
+  <<fragments>>
+  for f in select 'set' as what, a.expression as body from backfill._assignments(set_sql) a where set_sql is not null union all select 'filter', filter_sql where filter_sql is not null loop
+    first_error := null;
+    foreach start in array array['select from pg_catalog."no such table" where', 'insert into pg_catalog."no such table"'] loop
+      begin
+        execute start || E'\n' || f.body || E'\n';
+      exception
+        when undefined_table then continue fragments;
+        when others then first_error := coalesce(first_error, sqlerrm);
+      end;
+    end loop;
+    perform backfill._refuse(format('%s is not a complete expression: %s', f.what, coalesce(first_error, 'it was executed')), 'The server must be able to parse the text without the parentheses that a batch puts around it.', 'Write a single complete expression, with a bracket for each bracket.');
+  end loop;
+end $$;
