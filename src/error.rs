@@ -14,6 +14,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// to the rows must not see.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
+/// The text for roles that may not see the rows of a job, about an error of a row.
+const ROW_FAILED: &str = "a row could not be changed";
+
 /// The class of an error. `worker::error_policy::action` has an arm for each class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -136,6 +139,9 @@ pub struct Error {
     pub hint: Option<String>,
     /// The SQLSTATE of a server error: five characters.
     pub sqlstate: Option<String>,
+    /// Whether a function or trigger raised the error with a statement such as RAISE, and not a
+    /// function of schema `backfill`. The SQLSTATE then is the choice of its author.
+    pub is_raised: bool,
     /// The text for roles that may not see the rows of the job. None if these roles may see the
     /// message and the hint.
     pub redacted: Option<Box<Redacted>>,
@@ -152,7 +158,15 @@ pub struct Redacted {
 
 impl Error {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), detail: None, hint: None, sqlstate: None, redacted: None }
+        Self {
+            kind,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            sqlstate: None,
+            is_raised: false,
+            redacted: None,
+        }
     }
 
     #[must_use]
@@ -172,6 +186,28 @@ impl Error {
     pub fn redacted(mut self, message: impl Into<String>, hint: Option<&str>) -> Self {
         self.redacted = Some(Box::new(Redacted { message: message.into(), hint: hint.map(str::to_owned) }));
         self
+    }
+
+    /// Converts an error that says something about the server or about the claim to an error of a
+    /// row, if the code of a job raised it. Such code can raise each SQLSTATE, for example 53100
+    /// (disk full), while the server works as usual.
+    #[must_use]
+    pub fn disbelieved(self) -> Self {
+        let is_about_the_server = matches!(
+            self.kind,
+            Kind::ServerUnavailable
+                | Kind::ReadOnly
+                | Kind::TooManyConnections
+                | Kind::Cancelled
+                | Kind::ServerResources
+                | Kind::Authentication
+                | Kind::Fenced
+                | Kind::Unmatched
+        );
+        if !self.is_raised || !is_about_the_server {
+            return self;
+        }
+        Self { kind: Kind::Data, ..self }.redacted(ROW_FAILED, None)
     }
 
     /// Adds the attempted action in front of the message.
@@ -240,6 +276,7 @@ impl From<tokio_postgres::Error> for Error {
                 detail: db.detail().map(str::to_owned),
                 hint: db.hint().map(str::to_owned),
                 sqlstate: Some(code.to_owned()),
+                is_raised: is_raised(db),
                 redacted: redacted_of(code, kind),
             };
         }
@@ -260,6 +297,17 @@ impl From<tokio_postgres::Error> for Error {
         let kind = if error.is_closed() || is_io(&error) { Kind::ConnectionLost } else { Kind::Internal };
         Self::new(kind, message)
     }
+}
+
+/// Returns whether code of a user raised the error with a statement of its language. The server
+/// reports the source file in which an error was raised. For such statements this is the file of
+/// the language. Code cannot change this field, and an error of the server that it raises again
+/// keeps its own file. The functions of schema `backfill` are recognized by the context, whose
+/// first line the server writes.
+fn is_raised(db: &tokio_postgres::error::DbError) -> bool {
+    const LANGUAGES: [&str; 5] = ["pl_exec.c", "plpy_elog.c", "plpy_plpymodule.c", "plperl.c", "pltcl.c"];
+    let is_ours = db.where_().is_some_and(|context| context.starts_with("PL/pgSQL function backfill."));
+    db.file().is_some_and(|file| LANGUAGES.contains(&file)) && !is_ours
 }
 
 /// Returns whether the server closes the connection after this error. The text of the severity is
@@ -308,7 +356,7 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
                 "Fix the rows (see backfill.row_errors) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.",
             ),
         ),
-        (_, Kind::Data) => ("a row could not be changed", None),
+        (_, Kind::Data) => (ROW_FAILED, None),
         _ => return None,
     };
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))

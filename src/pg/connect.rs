@@ -190,15 +190,17 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
     }
 }
 
-/// Converts the error of a statement to [`Kind::Overrun`] if the daemon's cancel request ended the
-/// statement. Leaves the error unchanged if the `statement_timeout` of the session ended it.
+/// Returns the error of a statement of an executor's session:
+/// - If the daemon's cancel request ended the statement, and not the `statement_timeout` of the
+///   session, the error is [`Kind::Overrun`].
+/// - An error about the server that the job's code raised becomes an error of a row.
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
             "a statement of the job exceeded the time limit of a batch, and statement_timeout did not stop it",
         );
     }
-    error
+    error.disbelieved()
 }
 
 fn overrun(message: &str) -> Error {

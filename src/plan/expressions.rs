@@ -190,7 +190,7 @@ async fn stays_inside(executor: &Session, what: &str, text: &str) -> Result<()> 
     let reason = reason.unwrap_or_else(|| "the server accepted it without a table".to_owned());
     Err(Error::new(error::Kind::Refused, format!("{what} is not a complete expression: {reason}"))
         .detail("The server must be able to parse the text without the parentheses that a batch puts around it.")
-        .hint("Enqueue the job under another name with a single complete expression, with a bracket for each bracket."))
+        .hint("Enqueue the job under another name with a single complete expression, in which each opening bracket has a closing bracket."))
 }
 
 /// Returns one statement that does the job's work on a whole table. Without assignments, the

@@ -91,6 +91,8 @@ impl ClaimRun<'_> {
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
             Action::Isolate | Action::Doubt => Some(error.clone()),
+            // The job's code raised an error of a locked row, but this statement has the lock.
+            _ if error.is_raised && error.kind != Kind::Fenced => Some(error.clone()),
             _ if error.kind == Kind::Cancelled && self.progress.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
                 Some(too_slow(error.clone()))
             }

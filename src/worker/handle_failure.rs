@@ -37,6 +37,11 @@ impl ClaimRun<'_> {
     /// Handles a batch that failed. `key` is set if the batch is one row with this key. Returns the
     /// error if the error ends the claim.
     pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
+        // A batch that works row by row does not raise this error itself, so the job's code did.
+        let error = match error.kind {
+            Kind::Unmatched if batch.mode == BatchMode::PerRow => Error { kind: Kind::Data, ..error },
+            _ => error,
+        };
         let tries = self.progress.failures.add(error.kind);
         self.progress.failures.count_without_row(self.walk.stands_alone() && key.is_none());
         let failed = FailedBatch {

@@ -10,6 +10,7 @@ mod escape;
 mod forgery;
 mod fragments;
 mod http;
+mod invented;
 mod matrix;
 mod memory;
 mod operators;

@@ -229,7 +229,7 @@ fn invocations(lines: &[String]) -> Vec<Vec<String>> {
         };
         let Some(at) = at else { continue };
         let arguments: Vec<String> = words[at + 1..].to_vec();
-        // `docker build ... backfilld:0.3.0 .` names an image, not a command.
+        // In `docker build ... backfilld:0.3.0 .`, the word `backfilld` is part of an image's name.
         // A shell variable has no value here.
         let is_known = arguments.iter().all(|argument| !argument.starts_with('$'));
         if is_known && !arguments.is_empty() && arguments[0] != "." && words.get(1).is_none_or(|verb| verb != "build") {

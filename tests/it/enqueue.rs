@@ -177,8 +177,8 @@ async fn the_callers_settings_are_captured_and_the_deadline_is_read_in_the_calle
     assert_eq!(value::<String>(&other, "select settings ->> 'search_path' from backfill.job").await, "s, public");
     run(&other, "set DateStyle = 'ISO, MDY'; set TimeZone = 'UTC'").await;
     assert_eq!(value::<String>(&other, "select deadline::text from backfill.jobs").await, "2030-01-02 11:00:00+00");
-    // The server would read this deadline as the caller's DateStyle says, and a tool that sets
-    // another DateStyle would store another day.
+    // The server would interpret this deadline according to the caller's DateStyle. A tool that
+    // sets a different DateStyle would store a different day.
     for deadline in ["02/01/2030 12:00", "2.1.2030", "02-01-30"] {
         let refusal = refused(
             &owner,

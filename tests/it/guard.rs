@@ -151,8 +151,8 @@ async fn ddl_does_not_wait_for_planning() {
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
 
-/// The change of one row takes longer than a session may wait for a batch, and two other sessions
-/// update this row without a pause.
+/// Changing one row takes longer than `max_victim_wait_ms`, and two other sessions update this row
+/// continuously.
 #[tokio::test]
 async fn a_slow_hot_row_is_retried_when_no_session_waits() {
     let cluster = installed(Options::default()).await;

@@ -208,7 +208,7 @@ async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_aga
     let begin = "begin; lock table only public.cancelled in row exclusive mode";
     for query in ["commit", begin, "commit"] {
         until_more_batches(&owner, "cancelled", 5).await;
-        proxy.exchange_query(query, "do $$ begin raise sqlstate '57014' using message = 'cancelled'; end $$");
+        proxy.exchange_query(query, "do $$ begin perform pg_cancel_backend(pg_backend_pid()), pg_sleep(60); end $$");
         wait::until(SOON, format!("{query} is cancelled"), async || proxy.exchanged()).await;
     }
     until_state(&cluster, "cancelled", "succeeded", SOON).await;

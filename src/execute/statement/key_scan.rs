@@ -52,8 +52,8 @@ _bf_end as materialized (
 }
 
 /// Selects the rows of a batch by a list of keys, for keys of several columns. No single condition
-/// gives a bounded range scan on the index of such a key. The query of the list may read up to one
-/// batch of rows beyond the upper bound.
+/// gives a bounded range scan on the index of such a key. The query that reads the keys may read up
+/// to one batch of rows beyond the upper bound.
 pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
         "{ahead},

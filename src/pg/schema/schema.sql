@@ -398,7 +398,7 @@ begin
         when others then first_error := coalesce(first_error, sqlerrm);
       end;
     end loop;
-    perform backfill._refuse(format('%s is not a complete expression: %s', f.what, coalesce(first_error, 'it was executed')), 'The server must be able to parse the text without the parentheses that a batch puts around it.', 'Write a single complete expression, with a bracket for each bracket.');
+    perform backfill._refuse(format('%s is not a complete expression: %s', f.what, coalesce(first_error, 'it was executed')), 'The server must be able to parse the text without the parentheses that a batch puts around it.', 'Write a single complete expression, in which each opening bracket has a closing bracket.');
   end loop;
 end $$;
 

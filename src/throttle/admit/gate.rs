@@ -110,7 +110,7 @@ pub struct Gate {
 impl Gate {
     /// Waits until the next batch may start, but not much longer than `max_wait`. The caller can
     /// then check for a pause or a shutdown, and call this function again. The future may be
-    /// dropped at any time, because the time that has already passed counts as paid.
+    /// dropped at any time, because the time already waited counts toward the pause.
     pub async fn admit(&mut self, limits: Limits, max_wait: Duration) -> Admission {
         let deadline = Instant::now() + max_wait;
         self.paced = None;

@@ -1,7 +1,7 @@
 //! A faulty network: a TCP proxy with faults that tests switch on and off at run time.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -29,6 +29,8 @@ struct Shared {
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
+    /// Whether errors that plpgsql code raises are shown as errors of the server.
+    disguises: AtomicBool,
     /// A message of the client, and the message that is sent in its place.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
@@ -53,6 +55,7 @@ impl Proxy {
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            disguises: AtomicBool::new(false),
             exchange: Mutex::new(None),
         });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
@@ -114,6 +117,13 @@ impl Proxy {
     /// unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
+    }
+
+    /// From now on, errors that plpgsql code raises look like errors of the server itself, because
+    /// the source file in the error is replaced. A test can then raise errors of the server that it
+    /// cannot cause.
+    pub fn disguise_raised_errors(&self) {
+        self.shared.disguises.store(true, Ordering::SeqCst);
     }
 
     /// Returns whether the query of the last call of [`Proxy::exchange_query`] was replaced.
@@ -235,6 +245,8 @@ async fn pump(
             }
             if direction == Direction::ToServer {
                 shared.exchange_in(&mut piece);
+            } else if shared.disguises.load(Ordering::SeqCst) {
+                disguise(&mut piece);
             }
             let cut_here = direction == Direction::ToServer && spend(&shared.client_bytes_left, &mut piece);
             if to.write_all(&piece).await.is_err() {
@@ -248,6 +260,15 @@ async fn pump(
         let _ = to.shutdown().await;
     };
     tokio::join!(read, write);
+}
+
+/// Replaces the source file of errors that plpgsql code raised. The other file has a name of the
+/// same length.
+fn disguise(piece: &mut [u8]) {
+    const RAISED: &[u8] = b"\0Fpl_exec.c\0";
+    while let Some(at) = piece.windows(RAISED.len()).position(|bytes| bytes == RAISED) {
+        piece[at..at + RAISED.len()].copy_from_slice(b"\0Fanother.c\0");
+    }
 }
 
 /// Subtracts a piece's bytes from the limit. When the limit is reached, shortens the piece and

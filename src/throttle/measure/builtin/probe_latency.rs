@@ -51,7 +51,7 @@ const PROBE: &str = "select 1::pg_catalog.int4";
 #[derive(Debug, Default)]
 struct Latency {
     usual: f64,
-    /// Number of quiet probes in the usual time.
+    /// Number of quiet probes from which the usual time was computed.
     learnt: f64,
     /// Probes within the last [`SLOWNESS`]. Empty while no job runs.
     recent: VecDeque<Probe>,

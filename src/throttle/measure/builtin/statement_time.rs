@@ -29,7 +29,8 @@ const WEIGHT: f64 = 0.3;
 /// Maximum number of statements that are compared. These are the statements with the highest total
 /// time.
 const MOST: usize = 1000;
-/// Maximum time for which calls are added up until there are enough of them for a value.
+/// A value needs a minimum number of calls. Calls are added up for at most this time to reach that
+/// number.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
