@@ -34,7 +34,7 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, l.name, j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
@@ -613,13 +613,13 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
-        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
+        message = backfill._readable(format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message)),
+        detail = backfill._readable(coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state))),
+        hint = backfill._readable(case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
+                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end);
     end;
   end loop;
   perform backfill._check_fragments(set_sql, filter_sql);
@@ -699,6 +699,22 @@ begin
         'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
     end if;
   end loop;
+end $$;
+
+-- Name: _check_utf8(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_utf8(stored jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not backfill._is_utf8(stored::text) then
+    perform backfill._refuse(
+      format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
+                                                   from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
+      format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
+      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+  end if;
 end $$;
 
 -- Name: _claim(uuid, name[], interval, integer); Type: FUNCTION
@@ -786,7 +802,20 @@ begin
       'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
     into answer
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
-  return answer;
+  if backfill._is_utf8(answer::text) then
+    return answer;
+  end if;
+  -- The server would raise an error instead of this answer. Then the job could neither run nor
+  -- fail, and workers would try to claim it before all other jobs.
+  perform backfill._drop_lease(s.id);
+  perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
+  if found then
+    perform backfill._end_job(s.job_id, 'failed', false, format('the definition of job %s cannot be converted to UTF-8', s.job_id),
+      'The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.');
+  else
+    update backfill.slice x set due_at = clock_timestamp() + interval '1 second', not_before = clock_timestamp() + interval '1 second' where x.id = s.id;
+  end if;
+  return null;
 end $$;
 
 -- Name: _close_window(bigint, uuid, timestamp with time zone); Type: FUNCTION
@@ -839,6 +868,7 @@ declare
   v_most bigint := (select q.live_jobs from backfill.quota q);
   n bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.actor, new.options, new.reason);
   if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
     select count(*) into n from (select from backfill.job j
@@ -1099,7 +1129,7 @@ begin
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
-     set state = final_state, error = _end_job.error, hint = backfill._name_job(_end_job.hint, j.name),
+     set state = final_state, error = backfill._readable(_end_job.error), hint = backfill._readable(backfill._name_job(_end_job.hint, j.name)),
          redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
          finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
@@ -1165,6 +1195,10 @@ declare
   v_detail  text;
   v_hint    text;
 begin
+  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
+  -- their errors would contain the text.
+  perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
+    'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
     perform backfill._refuse(format('%s is null', case when _enqueue.run_at is null then 'run_at' when _enqueue.priority is null then 'priority' else 'needs_approval' end), 'This argument must not be null.', 'Leave it out to use its default.');
@@ -1191,11 +1225,11 @@ begin
   end if;
   v_note := backfill._executor_note(v_run_as, v_rel);
   if v_note is not null then
-    raise warning '%', v_note;
+    raise warning '%', backfill._readable(v_note);
   end if;
   if v_kind = 'delete' then
     for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', v_note;
+      raise warning '%', backfill._readable(v_note);
     end loop;
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
@@ -1282,6 +1316,14 @@ CREATE FUNCTION backfill._event_before_insert() RETURNS trigger
 begin
   if new.job_id is not null then
     select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
+  end if;
+  -- An event can contain the name of a table that was renamed or attached after the enqueue. A text
+  -- that cannot be converted would make each query of backfill.events fail, and the status page.
+  if not backfill._is_utf8(concat_ws(' ', new.message, new.redacted, new.detail, new.actor)) then
+    new.message := backfill._readable(new.message);
+    new.redacted := backfill._readable(new.redacted);
+    new.actor := backfill._readable(new.actor);
+    new.detail := case when backfill._is_utf8(new.detail::text) then new.detail end;
   end if;
   return new;
 end $$;
@@ -1427,7 +1469,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._readable(text), backfill._is_utf8(text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -1436,7 +1478,7 @@ begin
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
@@ -1562,6 +1604,19 @@ begin
             from pg_class c where c.oid = _is_spread.relation);
 end $$;
 
+-- Name: _is_utf8(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_utf8(what text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform convert_to(what, 'UTF8');
+  return true;
+exception when untranslatable_character or character_not_in_repertoire then
+  return false;
+end $$;
+
 -- Name: _job_after_insert(); Type: FUNCTION
 
 CREATE FUNCTION backfill._job_after_insert() RETURNS trigger
@@ -1627,6 +1682,7 @@ declare
   q backfill.quota;
   n bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
     perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
@@ -2475,6 +2531,16 @@ begin
   end if;
 end $$;
 
+-- Name: _readable(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._readable(what text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return case when what is null or backfill._is_utf8(what) then what else encode(decode(replace(what, '\', '\\'), 'escape'), 'escape') end;
+end $$;
+
 -- Name: _recent_rate(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_second double precision, jobs bigint, same_table boolean)
@@ -2561,7 +2627,7 @@ CREATE FUNCTION backfill._refuse(message text, detail text, hint text) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception using errcode = 'BF001', message = _refuse.message, detail = _refuse.detail, hint = _refuse.hint;
+  raise exception using errcode = 'BF001', message = backfill._readable(_refuse.message), detail = backfill._readable(_refuse.detail), hint = backfill._readable(_refuse.hint);
 end $$;
 
 -- Name: _register_backend(bigint, uuid, integer, timestamp with time zone, text); Type: FUNCTION
@@ -5557,6 +5623,12 @@ REVOKE ALL ON FUNCTION backfill._check_target(relation oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_operator;
 
+-- Name: FUNCTION _check_utf8(stored jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_utf8(stored jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer) FROM PUBLIC;
@@ -5721,6 +5793,14 @@ GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
 
 REVOKE ALL ON FUNCTION backfill._is_spread(relation oid) FROM PUBLIC;
 
+-- Name: FUNCTION _is_utf8(what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_utf8(what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO pg_monitor;
+
 -- Name: FUNCTION _job_after_insert(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._job_after_insert() FROM PUBLIC;
@@ -5872,6 +5952,14 @@ REVOKE ALL ON FUNCTION backfill._publish_signals(readings jsonb) FROM PUBLIC;
 -- Name: FUNCTION _quarantine_row(job bigint, slice bigint, failure jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _readable(what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._readable(what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO pg_monitor;
 
 -- Name: FUNCTION _recent_rate(relation oid); Type: ACL
 

@@ -140,6 +140,42 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
+-- Returns whether a text can be converted to UTF-8. The daemon reads all texts in UTF-8. If a text
+-- of the queue cannot be converted, the server raises an error instead of the whole result, so one
+-- such text could stop the claims of all jobs. convert_to also checks the bytes of the text. This
+-- matters in a database in SQL_ASCII, and for the name of a role that was created in a database in
+-- another encoding.
+create or replace function backfill._is_utf8(what text) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform convert_to(what, 'UTF8');
+  return true;
+exception when untranslatable_character or character_not_in_repertoire then
+  return false;
+end $$;
+
+-- Returns a text unchanged if it can be converted to UTF-8. Otherwise returns it with each byte
+-- that is not ASCII as an octal number, for example \201.
+create or replace function backfill._readable(what text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return case when what is null or backfill._is_utf8(what) then what else encode(decode(replace(what, '\', '\\'), 'escape'), 'escape') end;
+end $$;
+
+-- Refuses a row of a table, or the arguments of a call, if one of its values cannot be converted to
+-- UTF-8.
+create or replace function backfill._check_utf8(stored jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if not backfill._is_utf8(stored::text) then
+    perform backfill._refuse(
+      format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
+                                                   from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
+      format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
+      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+  end if;
+end $$;
+
 create or replace function backfill._check_bounds(actor name, options jsonb, what text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

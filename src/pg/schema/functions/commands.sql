@@ -9,6 +9,7 @@ declare
   v_most bigint := (select q.live_jobs from backfill.quota q);
   n bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.actor, new.options, new.reason);
   if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
     select count(*) into n from (select from backfill.job j

@@ -74,6 +74,10 @@ declare
   v_detail  text;
   v_hint    text;
 begin
+  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
+  -- their errors would contain the text.
+  perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
+    'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
     perform backfill._refuse(format('%s is null', case when _enqueue.run_at is null then 'run_at' when _enqueue.priority is null then 'priority' else 'needs_approval' end), 'This argument must not be null.', 'Leave it out to use its default.');
@@ -100,11 +104,11 @@ begin
   end if;
   v_note := backfill._executor_note(v_run_as, v_rel);
   if v_note is not null then
-    raise warning '%', v_note;
+    raise warning '%', backfill._readable(v_note);
   end if;
   if v_kind = 'delete' then
     for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', v_note;
+      raise warning '%', backfill._readable(v_note);
     end loop;
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
@@ -164,6 +168,7 @@ declare
   q backfill.quota;
   n bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
     perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
