@@ -1689,6 +1689,10 @@ begin
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
+  if new.priority not between -100 and 100 then
+    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first, so operators keep numbers for jobs that must run before or after all others.', new.enqueued_by),
+      'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
+  end if;
   select * into q from backfill.quota;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n >= q.live_jobs then

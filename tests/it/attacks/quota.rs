@@ -64,6 +64,31 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
+/// Jobs with a lower number run first. The extreme numbers belong to operators.
+#[tokio::test]
+async fn only_operators_enqueue_with_a_priority_outside_the_limits() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    scene.cluster.sql("postgres", "app", "grant e to olga").await;
+    let (mallory, olga) = (scene.client("mallory").await, scene.client("olga").await);
+    let enqueue = |name: &str, priority: i32| {
+        format!("select backfill.enqueue('{name}', 't', 'a = 1', run_as => 'e', priority => {priority})")
+    };
+    for priority in [i32::MIN, -101, 101, i32::MAX] {
+        let refusal = refused(&mallory, &enqueue("j", priority)).await;
+        assert_eq!((refusal.sqlstate.as_str(), refusal.message), ("BF001", format!("priority is {priority}")));
+        assert!(refusal.detail.unwrap().contains("-100 and 100"));
+        let direct = format!(
+            "insert into backfill.job (name, relation, target, set_sql, run_as, priority) values ('j', 't'::regclass, 't', 'a = 1', 'e', {priority})"
+        );
+        assert_eq!(refused(&mallory, &direct).await.sqlstate, "BF001", "{priority}");
+        run(&olga, &enqueue(&format!("o{priority}"), priority)).await;
+    }
+    for priority in [-100, 100] {
+        run(&mallory, &enqueue(&format!("m{priority}"), priority)).await;
+    }
+}
+
 /// A role that pauses and resumes a job in a loop does not fill the disk with events.
 #[tokio::test]
 async fn a_submitter_cannot_flood_the_events_of_a_job() {
