@@ -866,15 +866,19 @@ CREATE FUNCTION backfill._command_bounds() RETURNS trigger
 declare
   v_run_as name;
   v_most bigint := (select q.live_jobs from backfill.quota q);
+  v_submitter name;
   n bigint;
+  uncommitted bigint;
 begin
   perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.actor, new.options, new.reason);
   if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
-    select count(*) into n from (select from backfill.job j
-      where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
-    if n >= v_most then
-      perform backfill._refuse(format('the submitter of job "%s" has %s active jobs', new.job_name, n), 'That is the limit for one role.',
+    -- If the actor may not act as the submitter, command_carry_out refuses the command.
+    select j.enqueued_by into v_submitter from backfill.job j join pg_roles r on r.rolname = j.enqueued_by where j.name = new.job_name and pg_has_role(new.actor, r.oid, 'MEMBER');
+    uncommitted := case when found then backfill._mark_new_job(v_submitter) else 0 end;
+    select count(*) into n from (select from backfill.job j where j.enqueued_by = v_submitter and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
+    if n + uncommitted >= v_most and v_submitter is not null then
+      perform backfill._refuse(format('the submitter of job "%s" has %s', new.job_name, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
         'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
@@ -1681,6 +1685,7 @@ CREATE FUNCTION backfill._job_bounds() RETURNS trigger
 declare
   q backfill.quota;
   n bigint;
+  uncommitted bigint;
 begin
   perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
@@ -1694,14 +1699,17 @@ begin
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
+  -- The marks are counted first. If another transaction commits in between, its job is counted
+  -- twice and not missed.
+  uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
-  if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
       'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
-  if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;
@@ -1718,6 +1726,15 @@ begin
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
     hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter excludes the rows that are already changed.', old.name);
 end $$;
+
+-- Name: _jobs_text(bigint, bigint, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._jobs_text(n bigint, uncommitted bigint, what text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('%s %s', n, what) || case when uncommitted > 0 then format(' and %s more in open transactions', uncommitted) else '' end
+$$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
 
@@ -1967,6 +1984,34 @@ begin
     perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('The text is: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $_$;
+
+-- Name: _mark_new_job(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._mark_new_job(submitter name) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  most constant integer := 200;
+  v_role oid := (select r.oid from pg_roles r where r.rolname = submitter);
+  -- The locks of an application probably do not use this number.
+  v_class bigint := v_role::bigint # 1811939328;
+  own bigint;
+  others bigint;
+begin
+  for i in 1..20 loop
+    exit when pg_try_advisory_xact_lock(v_class::bit(32)::integer, (random() * 2147483647)::integer);
+  end loop;
+  select count(*) filter (where l.pid = pg_backend_pid()), count(*) filter (where l.pid <> pg_backend_pid()) into own, others
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+   where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bigint = v_class
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and (l.pid = pg_backend_pid() or pg_has_role(a.usesysid, v_role, 'MEMBER'));
+  if own > most then
+    perform backfill._refuse(format('this transaction has already added %s jobs of role "%s"', most, submitter), 'That is the limit for one transaction.', 'Commit the transaction, then continue in another transaction.');
+  end if;
+  return others;
+end $$;
 
 -- Name: _may_run_as(name, name); Type: FUNCTION
 
@@ -5825,6 +5870,10 @@ REVOKE ALL ON FUNCTION backfill._job_bounds() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._job_needs_slices() FROM PUBLIC;
 
+-- Name: FUNCTION _jobs_text(n bigint, uncommitted bigint, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._jobs_text(n bigint, uncommitted bigint, what text) FROM PUBLIC;
+
 -- Name: FUNCTION _key_columns(relation oid, asked name[]); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._key_columns(relation oid, asked name[]) FROM PUBLIC;
@@ -5860,6 +5909,10 @@ REVOKE ALL ON FUNCTION backfill._leaves(relation oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._lex(fragment text, what text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_operator;
+
+-- Name: FUNCTION _mark_new_job(submitter name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._mark_new_job(submitter name) FROM PUBLIC;
 
 -- Name: FUNCTION _may_run_as(actor name, run_as name); Type: ACL
 

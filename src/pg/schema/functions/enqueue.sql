@@ -167,6 +167,7 @@ set enable_seqscan = off as $$
 declare
   q backfill.quota;
   n bigint;
+  uncommitted bigint;
 begin
   perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
@@ -180,14 +181,17 @@ begin
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
+  -- The marks are counted first. If another transaction commits in between, its job is counted
+  -- twice and not missed.
+  uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
-  if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
       'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
-  if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;
