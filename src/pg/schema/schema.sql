@@ -225,7 +225,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -896,17 +896,11 @@ end $$;
 -- Name: _compare_spec(text, text, oid, text, text, name[], name); Type: FUNCTION
 
 CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) RETURNS TABLE(id bigint, state text, difference text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
-    from backfill.job j cross join lateral (select case
-      -- If the specs differ, a caller who may not see the stored job learns only that the name is
-      -- taken, and by which role.
-      when not backfill._may_see(j.enqueued_by)
-           and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
-                or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
-        then format('The job was enqueued by "%s"', j.enqueued_by)
+  select j.id, j.state, d.difference
+    from backfill._visible j cross join lateral (select case
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
         then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
@@ -918,6 +912,8 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
+  union all
+  select null, null, 'Your role may not see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
@@ -1212,7 +1208,7 @@ begin
   -- A repeated call must succeed even if the table has changed since the first call. So the
   -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
-  if v_old.id is not null then
+  if found then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
   perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
@@ -1481,11 +1477,12 @@ begin
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
-                '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
+                '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
+    execute format('grant select (id, name, kind, state, relation, target, set_sql, filter_sql, key, run_as_asked) on backfill._visible to %I', r);
     execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
     execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
   end loop;
@@ -1607,6 +1604,15 @@ begin
                                              where h.inhparent = c.oid and (c.relkind = 'p' or k.relpersistence <> 't'))
             from pg_class c where c.oid = _is_spread.relation);
 end $$;
+
+-- Name: _is_taken(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_taken(job_name text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from backfill.job j where j.name = job_name)
+$$;
 
 -- Name: _is_utf8(text); Type: FUNCTION
 
@@ -2902,10 +2908,13 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if difference is not null then
+  if id is null then
+    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role may not see the job that has this name.',
+      hint = 'Use another name, or ask a member of backfill_operator to delete the existing job.';
+  elsif difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
-      hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
+      hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
   end if;
@@ -5842,6 +5851,12 @@ GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
 
 REVOKE ALL ON FUNCTION backfill._is_spread(relation oid) FROM PUBLIC;
 
+-- Name: FUNCTION _is_taken(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_taken(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._is_taken(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._is_taken(job_name text) TO backfill_operator;
+
 -- Name: FUNCTION _is_utf8(what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._is_utf8(what text) FROM PUBLIC;
@@ -6111,6 +6126,8 @@ GRANT ALL ON FUNCTION backfill._same_or_raise(job_name text, id bigint, state te
 -- Name: FUNCTION _same_sql(a text, b text, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._same_sql(a text, b text, what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._same_sql(a text, b text, what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._same_sql(a text, b text, what text) TO backfill_operator;
 
 -- Name: FUNCTION _sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb); Type: ACL
 
@@ -6195,6 +6212,8 @@ GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operat
 -- Name: FUNCTION _tokens(fragment text, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._tokens(fragment text, what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_operator;
 
 -- Name: FUNCTION _try_plan(run_as name, settings jsonb, statement text); Type: ACL
 
@@ -6369,6 +6388,56 @@ GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backf
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_submitter;
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_operator;
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO pg_monitor;
+
+-- Name: COLUMN _visible.id; Type: ACL
+
+GRANT SELECT(id) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(id) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.name; Type: ACL
+
+GRANT SELECT(name) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(name) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.kind; Type: ACL
+
+GRANT SELECT(kind) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(kind) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.relation; Type: ACL
+
+GRANT SELECT(relation) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(relation) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.target; Type: ACL
+
+GRANT SELECT(target) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(target) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.set_sql; Type: ACL
+
+GRANT SELECT(set_sql) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(set_sql) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.filter_sql; Type: ACL
+
+GRANT SELECT(filter_sql) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(filter_sql) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.key; Type: ACL
+
+GRANT SELECT(key) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(key) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.run_as_asked; Type: ACL
+
+GRANT SELECT(run_as_asked) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(run_as_asked) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.state; Type: ACL
+
+GRANT SELECT(state) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(state) ON TABLE backfill._visible TO backfill_operator;
 
 -- Name: TABLE jobs; Type: ACL
 

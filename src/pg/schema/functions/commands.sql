@@ -57,7 +57,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
