@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Redacted, Result};
 use crate::failpoint;
 use crate::job::claim::{Claim, DeferredRow, Desired, Proof};
 use crate::job::plan::{Leaf, PlanResult, PlannedSlice};
@@ -39,10 +39,11 @@ pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
 /// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
 /// claimed. If the definition of the claimed job is invalid, fails the job and returns none.
 pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
-    const SQL: &str = "select backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4)";
-    let row = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await?;
-    let Some(found) = row::first::<Json<Value>>(row)? else { return Ok(None) };
-    let unreadable = match serde_json::from_value(found.0.clone()) {
+    const SQL: &str = "
+select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int8
+  from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4) c where c is not null";
+    let Some(row) = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await? else { return Ok(None) };
+    let unreadable = match serde_json::from_str(row.read(0)?) {
         Ok(claim) => return Ok(Some(claim)),
         Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
             "The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.",
@@ -50,16 +51,15 @@ pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -
     };
     // This job was inserted directly into the queue by an SQL statement. If the job did not fail
     // here, workers would claim it repeatedly, before all other jobs.
-    fail_by_hand(pool, &found.0, &unreadable).await?;
-    tracing::error!(job.id = %found.0["job"], "{}", unreadable.message);
+    let (slice, token): (i64, Uuid) = (row.read(1)?, row.read(2)?);
+    fail_by_hand(pool, slice, token, &unreadable).await?;
+    tracing::error!(job.id = row.read::<i64>(3)?, "{}", unreadable.message);
     Ok(None)
 }
 
-/// Fails the job of a claim that could not be parsed. Reads only the slice and the token from the
-/// claim.
-async fn fail_by_hand(pool: &Pool, claim: &Value, error: &Error) -> Result<()> {
-    let token = claim["token"].as_str().and_then(|token| token.parse::<Uuid>().ok());
-    let (Some(slice), Some(token)) = (claim["slice"].as_i64(), token) else { return Err(error.clone()) };
+/// Fails the job of a claim that could not be parsed. The slice and the token were read outside the
+/// text that could not be parsed.
+async fn fail_by_hand(pool: &Pool, slice: i64, token: Uuid, error: &Error) -> Result<()> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
     call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
@@ -251,8 +251,27 @@ pub async fn release_for_retry(
     pause: Duration,
 ) -> Result<Option<State>> {
     const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
-    let values: [&(dyn ToSql + Sync); 5] = [&claim.slice_id, &claim.token, &reason, &text, &seconds(pause)];
-    call(pool, SQL, &values).await.and_then(state)
+    let send = async |text: &str| {
+        let values: [&(dyn ToSql + Sync); 5] = [&claim.slice_id, &claim.token, &reason, &text, &seconds(pause)];
+        call(pool, SQL, &values).await
+    };
+    match send(text).await {
+        Err(error) if is_untranslatable(&error) => send(&in_ascii(text)).await,
+        answer => answer,
+    }
+    .and_then(state)
+}
+
+/// Returns whether the encoding of the database lacks a character of a parameter. A job's error can
+/// contain such a character. Without a second call, the job could neither fail nor wait, and
+/// workers would claim it repeatedly.
+fn is_untranslatable(error: &Error) -> bool {
+    error.sqlstate.as_deref() == Some("22P05")
+}
+
+/// Replaces each character that is not ASCII.
+fn in_ascii(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_ascii() { letter } else { '?' }).collect()
 }
 
 /// Ends the job as failed and stores the error and its hint, unless the job has already ended.
@@ -262,6 +281,18 @@ pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<St
         Some(detail) => format!("{} ({detail})", error.message),
         None => error.message.clone(),
     };
-    let redacted = error.redacted.as_deref().map(Json);
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &error.hint, &redacted]).await.and_then(state)
+    let send = async |message: &str, hint: Option<&str>, redacted: Option<&Redacted>| {
+        call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &hint, &redacted.map(Json)]).await
+    };
+    match send(&message, error.hint.as_deref(), error.redacted.as_deref()).await {
+        Err(refused) if is_untranslatable(&refused) => {
+            let redacted = error
+                .redacted
+                .as_deref()
+                .map(|texts| Redacted { message: in_ascii(&texts.message), hint: texts.hint.as_deref().map(in_ascii) });
+            send(&in_ascii(&message), error.hint.as_deref().map(in_ascii).as_deref(), redacted.as_ref()).await
+        }
+        answer => answer,
+    }
+    .and_then(state)
 }

@@ -6,6 +6,7 @@ mod answers;
 mod binding;
 mod caller_settings;
 mod crowding;
+mod encodings;
 mod escape;
 mod forgery;
 mod fragments;
@@ -37,9 +38,14 @@ pub struct Scene {
 
 impl Scene {
     pub async fn set() -> Self {
+        Self::set_in("UTF8").await
+    }
+
+    /// Creates the database in this encoding.
+    pub async fn set_in(encoding: &str) -> Self {
         let cluster = Cluster::start(Options::default().set("track_functions", "all")).await;
         make_roles(&cluster).await;
-        cluster.create_database("app", "postgres").await;
+        cluster.create_database_in("app", "postgres", encoding).await;
         cluster
             .sql(
                 "postgres",
@@ -78,6 +84,11 @@ impl Scene {
     /// Returns the findings of doctor's executor check. Each string contains the mark, message and
     /// remedy of one finding.
     pub async fn doctor(&self) -> Vec<String> {
+        self.doctor_of("executor").await
+    }
+
+    /// Returns the findings of one check of doctor, in the same form.
+    pub async fn doctor_of(&self, check: &str) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
         std::fs::write(&file, self.config()).unwrap();
         let mut command = tokio::process::Command::new(BACKFILLD);
@@ -87,7 +98,7 @@ impl Scene {
         }
         let output = command.output().await.unwrap();
         let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).expect("doctor prints JSON");
-        let reported = findings.iter().filter(|finding| finding["check"] == "executor");
+        let reported = findings.iter().filter(|finding| finding["check"] == check);
         reported
             .map(|finding| {
                 let text = |key: &str| finding[key].as_str().unwrap_or_default().to_owned();

@@ -234,6 +234,7 @@ const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 'by_at', 'c = 1')",
     "backfill.enqueue('j', 't', 'u = 1', run_as => 'owner')",
     "backfill.enqueue('taken', 't', 'u = 2')",
+    "backfill.enqueue('j', 'mine', 'c = 1', priority => -101)",
     "backfill.pause('taken')",
     "backfill.approve('mine')",
     "backfill.tune('mine', '{\"throttle\": \"off\"}')",

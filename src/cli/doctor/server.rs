@@ -28,7 +28,7 @@ const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
 
 const SERVER: &str = "
 select current_setting('server_version') as version, current_setting('server_version_num')::int4 as version_num,
-       pg_is_in_recovery() as is_standby, current_setting('transaction_read_only')::bool as is_read_only,
+       pg_is_in_recovery() as is_standby, getdatabaseencoding()::text as encoding, current_setting('transaction_read_only')::bool as is_read_only,
        current_setting('wal_level') as wal_level, current_setting('autovacuum')::bool as autovacuum,
        (select setting::int4 from pg_settings where name = 'deadlock_timeout') as deadlock_timeout_ms,
        current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4 as connections_for_all,
@@ -58,6 +58,13 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.fail("server", "the server is a standby", "Use the url of the primary.");
     } else if cell(&row, "is_read_only")? {
         found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: a provider sets it when the disk is full. If it is on for this login only, run as an administrator: alter role LOGIN set default_transaction_read_only = off;");
+    }
+    if cell::<String>(&row, "encoding")? == "SQL_ASCII" {
+        found.warn(
+            "server",
+            "the encoding of the database is SQL_ASCII: the server accepts texts that are not valid UTF-8, and the daemon cannot read them; a job fails if its key has such a text",
+            "Dump the database, and restore it into a database whose encoding is UTF8.",
+        );
     }
     let deadlock_timeout: i32 = cell(&row, "deadlock_timeout_ms")?;
     if deadlock_timeout < SHORT_DEADLOCK_TIMEOUT_MS {

@@ -34,7 +34,7 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, l.name, j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
@@ -225,7 +225,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 
@@ -613,13 +613,13 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
-        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
+        message = backfill._readable(format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message)),
+        detail = backfill._readable(coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state))),
+        hint = backfill._readable(case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
+                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end);
     end;
   end loop;
   perform backfill._check_fragments(set_sql, filter_sql);
@@ -699,6 +699,22 @@ begin
         'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
     end if;
   end loop;
+end $$;
+
+-- Name: _check_utf8(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_utf8(stored jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if not backfill._is_utf8(stored::text) then
+    perform backfill._refuse(
+      format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
+                                                   from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
+      format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
+      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+  end if;
 end $$;
 
 -- Name: _claim(uuid, name[], interval, integer); Type: FUNCTION
@@ -786,7 +802,20 @@ begin
       'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
     into answer
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
-  return answer;
+  if backfill._is_utf8(answer::text) then
+    return answer;
+  end if;
+  -- The server would raise an error instead of this answer. Then the job could neither run nor
+  -- fail, and workers would try to claim it before all other jobs.
+  perform backfill._drop_lease(s.id);
+  perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
+  if found then
+    perform backfill._end_job(s.job_id, 'failed', false, format('the definition of job %s cannot be converted to UTF-8', s.job_id),
+      'The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.');
+  else
+    update backfill.slice x set due_at = clock_timestamp() + interval '1 second', not_before = clock_timestamp() + interval '1 second' where x.id = s.id;
+  end if;
+  return null;
 end $$;
 
 -- Name: _close_window(bigint, uuid, timestamp with time zone); Type: FUNCTION
@@ -837,14 +866,19 @@ CREATE FUNCTION backfill._command_bounds() RETURNS trigger
 declare
   v_run_as name;
   v_most bigint := (select q.live_jobs from backfill.quota q);
+  v_submitter name;
   n bigint;
+  uncommitted bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.actor, new.options, new.reason);
   if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
-    select count(*) into n from (select from backfill.job j
-      where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
-    if n >= v_most then
-      perform backfill._refuse(format('the submitter of job "%s" has %s active jobs', new.job_name, n), 'That is the limit for one role.',
+    -- If the actor may not act as the submitter, command_carry_out refuses the command.
+    select j.enqueued_by into v_submitter from backfill.job j join pg_roles r on r.rolname = j.enqueued_by where j.name = new.job_name and pg_has_role(new.actor, r.oid, 'MEMBER');
+    uncommitted := case when found then backfill._mark_new_job(v_submitter) else 0 end;
+    select count(*) into n from (select from backfill.job j where j.enqueued_by = v_submitter and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
+    if n + uncommitted >= v_most and v_submitter is not null then
+      perform backfill._refuse(format('the submitter of job "%s" has %s', new.job_name, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
         'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
@@ -862,17 +896,11 @@ end $$;
 -- Name: _compare_spec(text, text, oid, text, text, name[], name); Type: FUNCTION
 
 CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) RETURNS TABLE(id bigint, state text, difference text)
-    LANGUAGE sql STABLE SECURITY DEFINER
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
-    from backfill.job j cross join lateral (select case
-      -- If the specs differ, a caller who may not see the stored job learns only that the name is
-      -- taken, and by which role.
-      when not backfill._may_see(j.enqueued_by)
-           and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
-                or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
-        then format('The job was enqueued by "%s"', j.enqueued_by)
+  select j.id, j.state, d.difference
+    from backfill._visible j cross join lateral (select case
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
         then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
@@ -884,6 +912,8 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
+  union all
+  select null, null, 'Your role may not see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
@@ -1099,7 +1129,7 @@ begin
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
-     set state = final_state, error = _end_job.error, hint = backfill._name_job(_end_job.hint, j.name),
+     set state = final_state, error = backfill._readable(_end_job.error), hint = backfill._readable(backfill._name_job(_end_job.hint, j.name)),
          redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
          finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
@@ -1165,6 +1195,10 @@ declare
   v_detail  text;
   v_hint    text;
 begin
+  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
+  -- their errors would contain the text.
+  perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
+    'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
     perform backfill._refuse(format('%s is null', case when _enqueue.run_at is null then 'run_at' when _enqueue.priority is null then 'priority' else 'needs_approval' end), 'This argument must not be null.', 'Leave it out to use its default.');
@@ -1174,7 +1208,7 @@ begin
   -- A repeated call must succeed even if the table has changed since the first call. So the
   -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
-  if v_old.id is not null then
+  if found then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
   perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
@@ -1191,11 +1225,11 @@ begin
   end if;
   v_note := backfill._executor_note(v_run_as, v_rel);
   if v_note is not null then
-    raise warning '%', v_note;
+    raise warning '%', backfill._readable(v_note);
   end if;
   if v_kind = 'delete' then
     for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', v_note;
+      raise warning '%', backfill._readable(v_note);
     end loop;
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
@@ -1282,6 +1316,14 @@ CREATE FUNCTION backfill._event_before_insert() RETURNS trigger
 begin
   if new.job_id is not null then
     select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
+  end if;
+  -- An event can contain the name of a table that was renamed or attached after the enqueue. A text
+  -- that cannot be converted would make each query of backfill.events fail, and the status page.
+  if not backfill._is_utf8(concat_ws(' ', new.message, new.redacted, new.detail, new.actor)) then
+    new.message := backfill._readable(new.message);
+    new.redacted := backfill._readable(new.redacted);
+    new.actor := backfill._readable(new.actor);
+    new.detail := case when backfill._is_utf8(new.detail::text) then new.detail end;
   end if;
   return new;
 end $$;
@@ -1427,7 +1469,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._readable(text), backfill._is_utf8(text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -1435,11 +1477,12 @@ begin
     for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
-                '_compare_spec', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
+    execute format('grant select (id, name, kind, state, relation, target, set_sql, filter_sql, key, run_as_asked) on backfill._visible to %I', r);
     execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
     execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
   end loop;
@@ -1562,6 +1605,28 @@ begin
             from pg_class c where c.oid = _is_spread.relation);
 end $$;
 
+-- Name: _is_taken(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_taken(job_name text) RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from backfill.job j where j.name = job_name)
+$$;
+
+-- Name: _is_utf8(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_utf8(what text) RETURNS boolean
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform convert_to(what, 'UTF8');
+  return true;
+exception when untranslatable_character or character_not_in_repertoire then
+  return false;
+end $$;
+
 -- Name: _job_after_insert(); Type: FUNCTION
 
 CREATE FUNCTION backfill._job_after_insert() RETURNS trigger
@@ -1626,22 +1691,31 @@ CREATE FUNCTION backfill._job_bounds() RETURNS trigger
 declare
   q backfill.quota;
   n bigint;
+  uncommitted bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
     perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
+  if new.priority not between -100 and 100 then
+    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first, so operators keep numbers for jobs that must run before or after all others.', new.enqueued_by),
+      'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
+  end if;
   select * into q from backfill.quota;
+  -- The marks are counted first. If another transaction commits in between, its job is counted
+  -- twice and not missed.
+  uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
-  if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
       'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
-  if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;
@@ -1658,6 +1732,15 @@ begin
     detail = format('The job finished on %s, and retention removed its slices on %s.', old.finished_at::date, old.pruned_at::date),
     hint = backfill._name_job('To run it again from the beginning, run backfill.rerun. This changes rows a second time, unless the filter excludes the rows that are already changed.', old.name);
 end $$;
+
+-- Name: _jobs_text(bigint, bigint, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._jobs_text(n bigint, uncommitted bigint, what text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('%s %s', n, what) || case when uncommitted > 0 then format(' and %s more in open transactions', uncommitted) else '' end
+$$;
 
 -- Name: _key_columns(oid, name[]); Type: FUNCTION
 
@@ -1907,6 +1990,34 @@ begin
     perform backfill._refuse(format('unclosed "%2$s" in %1$s', what, right(stack, 1)), format('The text is: %s', left(fragment, 200)), 'Add the closing bracket.');
   end if;
 end $_$;
+
+-- Name: _mark_new_job(name); Type: FUNCTION
+
+CREATE FUNCTION backfill._mark_new_job(submitter name) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  most constant integer := 200;
+  v_role oid := (select r.oid from pg_roles r where r.rolname = submitter);
+  -- The locks of an application probably do not use this number.
+  v_class bigint := v_role::bigint # 1811939328;
+  own bigint;
+  others bigint;
+begin
+  for i in 1..20 loop
+    exit when pg_try_advisory_xact_lock(v_class::bit(32)::integer, (random() * 2147483647)::integer);
+  end loop;
+  select count(*) filter (where l.pid = pg_backend_pid()), count(*) filter (where l.pid <> pg_backend_pid()) into own, others
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+   where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bigint = v_class
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and (l.pid = pg_backend_pid() or pg_has_role(a.usesysid, v_role, 'MEMBER'));
+  if own > most then
+    perform backfill._refuse(format('this transaction has already added %s jobs of role "%s"', most, submitter), 'That is the limit for one transaction.', 'Commit the transaction, then continue in another transaction.');
+  end if;
+  return others;
+end $$;
 
 -- Name: _may_run_as(name, name); Type: FUNCTION
 
@@ -2475,6 +2586,16 @@ begin
   end if;
 end $$;
 
+-- Name: _readable(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._readable(what text) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  return case when what is null or backfill._is_utf8(what) then what else encode(decode(replace(what, '\', '\\'), 'escape'), 'escape') end;
+end $$;
+
 -- Name: _recent_rate(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_second double precision, jobs bigint, same_table boolean)
@@ -2561,7 +2682,7 @@ CREATE FUNCTION backfill._refuse(message text, detail text, hint text) RETURNS v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  raise exception using errcode = 'BF001', message = _refuse.message, detail = _refuse.detail, hint = _refuse.hint;
+  raise exception using errcode = 'BF001', message = backfill._readable(_refuse.message), detail = backfill._readable(_refuse.detail), hint = backfill._readable(_refuse.hint);
 end $$;
 
 -- Name: _register_backend(bigint, uuid, integer, timestamp with time zone, text); Type: FUNCTION
@@ -2787,10 +2908,13 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if difference is not null then
+  if id is null then
+    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role may not see the job that has this name.',
+      hint = 'Use another name, or ask a member of backfill_operator to delete the existing job.';
+  elsif difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
-      hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
+      hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
   end if;
@@ -5557,6 +5681,12 @@ REVOKE ALL ON FUNCTION backfill._check_target(relation oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_operator;
 
+-- Name: FUNCTION _check_utf8(stored jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_utf8(stored jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer) FROM PUBLIC;
@@ -5721,6 +5851,20 @@ GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
 
 REVOKE ALL ON FUNCTION backfill._is_spread(relation oid) FROM PUBLIC;
 
+-- Name: FUNCTION _is_taken(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_taken(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._is_taken(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._is_taken(job_name text) TO backfill_operator;
+
+-- Name: FUNCTION _is_utf8(what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_utf8(what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._is_utf8(what text) TO pg_monitor;
+
 -- Name: FUNCTION _job_after_insert(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._job_after_insert() FROM PUBLIC;
@@ -5740,6 +5884,10 @@ REVOKE ALL ON FUNCTION backfill._job_bounds() FROM PUBLIC;
 -- Name: FUNCTION _job_needs_slices(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._job_needs_slices() FROM PUBLIC;
+
+-- Name: FUNCTION _jobs_text(n bigint, uncommitted bigint, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._jobs_text(n bigint, uncommitted bigint, what text) FROM PUBLIC;
 
 -- Name: FUNCTION _key_columns(relation oid, asked name[]); Type: ACL
 
@@ -5776,6 +5924,10 @@ REVOKE ALL ON FUNCTION backfill._leaves(relation oid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._lex(fragment text, what text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_operator;
+
+-- Name: FUNCTION _mark_new_job(submitter name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._mark_new_job(submitter name) FROM PUBLIC;
 
 -- Name: FUNCTION _may_run_as(actor name, run_as name); Type: ACL
 
@@ -5873,6 +6025,14 @@ REVOKE ALL ON FUNCTION backfill._publish_signals(readings jsonb) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) FROM PUBLIC;
 
+-- Name: FUNCTION _readable(what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._readable(what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._readable(what text) TO pg_monitor;
+
 -- Name: FUNCTION _recent_rate(relation oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._recent_rate(relation oid) FROM PUBLIC;
@@ -5966,6 +6126,8 @@ GRANT ALL ON FUNCTION backfill._same_or_raise(job_name text, id bigint, state te
 -- Name: FUNCTION _same_sql(a text, b text, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._same_sql(a text, b text, what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._same_sql(a text, b text, what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._same_sql(a text, b text, what text) TO backfill_operator;
 
 -- Name: FUNCTION _sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb); Type: ACL
 
@@ -6050,6 +6212,8 @@ GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operat
 -- Name: FUNCTION _tokens(fragment text, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._tokens(fragment text, what text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_operator;
 
 -- Name: FUNCTION _try_plan(run_as name, settings jsonb, statement text); Type: ACL
 
@@ -6224,6 +6388,56 @@ GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backf
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_submitter;
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO backfill_operator;
 GRANT ALL ON PROCEDURE backfill.wait(IN name text, IN timeout interval) TO pg_monitor;
+
+-- Name: COLUMN _visible.id; Type: ACL
+
+GRANT SELECT(id) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(id) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.name; Type: ACL
+
+GRANT SELECT(name) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(name) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.kind; Type: ACL
+
+GRANT SELECT(kind) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(kind) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.relation; Type: ACL
+
+GRANT SELECT(relation) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(relation) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.target; Type: ACL
+
+GRANT SELECT(target) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(target) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.set_sql; Type: ACL
+
+GRANT SELECT(set_sql) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(set_sql) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.filter_sql; Type: ACL
+
+GRANT SELECT(filter_sql) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(filter_sql) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.key; Type: ACL
+
+GRANT SELECT(key) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(key) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.run_as_asked; Type: ACL
+
+GRANT SELECT(run_as_asked) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(run_as_asked) ON TABLE backfill._visible TO backfill_operator;
+
+-- Name: COLUMN _visible.state; Type: ACL
+
+GRANT SELECT(state) ON TABLE backfill._visible TO backfill_submitter;
+GRANT SELECT(state) ON TABLE backfill._visible TO backfill_operator;
 
 -- Name: TABLE jobs; Type: ACL
 

@@ -264,6 +264,26 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     for (who, visible) in [(&alice, true), (&mallory, false)] {
         assert_eq!(value::<bool>(who, compared).await, visible);
     }
+    // Each definition gets the same answer.
+    scene.table("mt", 1).await;
+    scene.cluster.sql("ctl", "app", "create function vault.outcome(statement text) returns text language plpgsql as $$
+        declare detail text; hint text; begin execute statement; return 'accepted'; exception when others then
+        get stacked diagnostics detail = pg_exception_detail, hint = pg_exception_hint; return concat_ws('|', sqlstate, sqlerrm, detail, hint); end $$;
+        grant usage on schema vault to public").await;
+    let mut outcomes = std::collections::BTreeSet::new();
+    for call in [
+        "enqueue('of_f', 'mt', 'a = 1', run_as => 'e')",
+        "enqueue('of_f', 'mt', 'a = 2', 'a is null', run_as => 'e', priority => 5)",
+        "enqueue_delete('of_f', 'mt', 'a = 2', run_as => 'e')",
+    ] {
+        let outcome: String = value(&mallory, &format!("select vault.outcome($s$select backfill.{call}$s$)")).await;
+        outcomes.insert(outcome);
+    }
+    let outcome = outcomes.pop_first().unwrap();
+    assert!(outcomes.is_empty() && outcome.starts_with("BF002|the name \"of_f\" is taken|"), "{outcome} {outcomes:?}");
+    assert!(!outcome.contains("alice") && !outcome.contains("ft"), "{outcome}");
+    let compared = "select concat(id, state, difference) from backfill._compare_spec('of_f', 'update', 'ft'::regclass, 'a = 1', null, null, 'f')";
+    assert_eq!(value::<String>(&mallory, compared).await, "Your role may not see the job");
     for asked in ["select backfill.assert_complete('of_f')", "call backfill.wait('of_f')"] {
         let refusal = refused(&mallory, asked).await;
         assert!(refusal.message.contains("no job"), "{asked}: {refusal:?}");

@@ -63,7 +63,17 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
     for reader in ["backfill_reader", "pg_monitor"] {
         assert_eq!(
             of(reader),
-            ["_is_operator", "_name_job", "_next_step", "_provable", "_refuse", "_sees_all", "_state_of"],
+            [
+                "_is_operator",
+                "_is_utf8",
+                "_name_job",
+                "_next_step",
+                "_provable",
+                "_readable",
+                "_refuse",
+                "_sees_all",
+                "_state_of"
+            ],
             "{reader}"
         );
     }

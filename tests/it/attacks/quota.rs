@@ -64,6 +64,159 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
+/// Jobs with a lower number run first. The extreme numbers belong to operators.
+#[tokio::test]
+async fn only_operators_enqueue_with_a_priority_outside_the_limits() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    scene.cluster.sql("postgres", "app", "grant e to olga").await;
+    let (mallory, olga) = (scene.client("mallory").await, scene.client("olga").await);
+    let enqueue = |name: &str, priority: i32| {
+        format!("select backfill.enqueue('{name}', 't', 'a = 1', run_as => 'e', priority => {priority})")
+    };
+    for priority in [i32::MIN, -101, 101, i32::MAX] {
+        let refusal = refused(&mallory, &enqueue("j", priority)).await;
+        assert_eq!((refusal.sqlstate.as_str(), refusal.message), ("BF001", format!("priority is {priority}")));
+        assert!(refusal.detail.unwrap().contains("-100 and 100"));
+        let direct = format!(
+            "insert into backfill.job (name, relation, target, set_sql, run_as, priority) values ('j', 't'::regclass, 't', 'a = 1', 'e', {priority})"
+        );
+        assert_eq!(refused(&mallory, &direct).await.sqlstate, "BF001", "{priority}");
+        run(&olga, &enqueue(&format!("o{priority}"), priority)).await;
+    }
+    for priority in [-100, 100] {
+        run(&mallory, &enqueue(&format!("m{priority}"), priority)).await;
+    }
+}
+
+/// Uncommitted jobs are invisible to other sessions, but count nevertheless. No session waits for
+/// an open transaction.
+#[tokio::test]
+async fn concurrent_transactions_do_not_exceed_a_quota_and_do_not_wait() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    scene
+        .cluster
+        .sql("postgres", "app", "create table ft (id int primary key, a int); alter table ft owner to f")
+        .await;
+    run(&scene.client("olga").await, "update backfill.quota set live_jobs = 5").await;
+    let enqueue = |name: &str| format!("select backfill.enqueue('{name}', 't', 'a = 1', run_as => 'e')");
+    let open = async || {
+        let client = scene.client("mallory").await;
+        run(&client, "set lock_timeout = '30s'; begin").await;
+        client
+    };
+    let mut accepted = Vec::new();
+    for n in 0..20 {
+        let client = open().await;
+        if client.batch_execute(&enqueue(&format!("j{n}"))).await.is_ok() {
+            accepted.push(client);
+        }
+    }
+    assert_eq!(accepted.len(), 5);
+    // Open transactions of mallory delay no other role.
+    let alice = scene.client("alice").await;
+    run(
+        &alice,
+        "set lock_timeout = '30s'; begin; select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f'); commit",
+    )
+    .await;
+
+    let other = scene.client("mallory").await;
+    let refusal = refused(&other, &enqueue("more")).await;
+    assert_eq!(
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
+        ("BF001", "role \"mallory\" has 0 active jobs and 5 more in open transactions")
+    );
+    // A rollback, also to a savepoint, makes room. A commit does not.
+    run(&accepted.pop().unwrap(), "rollback").await;
+    let fifth = open().await;
+    run(&fifth, "savepoint s").await;
+    run(&fifth, &enqueue("undone")).await;
+    refused(&other, &enqueue("more")).await;
+    run(&fifth, "rollback to s").await;
+    run(&other, &enqueue("more")).await;
+    for client in &accepted {
+        run(client, "commit").await;
+    }
+    let refusal = refused(&other, &enqueue("still_more")).await;
+    assert_eq!(refusal.message, "role \"mallory\" has 5 active jobs");
+    assert_eq!(value::<i64>(&other, "select count(*) from backfill.jobs").await, 5);
+
+    // The same applies to the quota per minute, and to `retry` and `rerun`.
+    run(&scene.client("olga").await, "update backfill.quota set live_jobs = 2").await;
+    for job in ["more", "j0", "j1", "j2", "j3"] {
+        run(&other, &format!("select backfill.cancel('{job}')")).await;
+    }
+    let (first, second, third) = (open().await, open().await, open().await);
+    run(&first, "select backfill.retry('more')").await;
+    run(&second, "select backfill.rerun('j0')").await;
+    for verb in ["retry", "rerun"] {
+        assert_eq!(refused(&other, &format!("select backfill.{verb}('j1')")).await.sqlstate, "BF001", "{verb}");
+    }
+    run(&scene.client("olga").await, "update backfill.quota set live_jobs = 100, jobs_per_minute = 8").await;
+    run(&third, &enqueue("seventh")).await;
+    let refusal = refused(&other, &enqueue("eighth")).await;
+    assert!(refusal.message.contains("within a minute and 3 more in open transactions"), "{refusal:?}");
+}
+
+/// Many sessions enqueue at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fifty_sessions_that_enqueue_at_once_do_not_exceed_a_quota() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    run(&scene.client("olga").await, "update backfill.quota set live_jobs = 5").await;
+    let mut sessions = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let client = scene.client("mallory").await;
+        sessions.spawn(async move {
+            let enqueue = format!("select backfill.enqueue('j{n}', 't', 'a = 1', run_as => 'e')");
+            client.batch_execute(&enqueue).await.is_ok()
+        });
+    }
+    let accepted = sessions.join_all().await.into_iter().filter(|accepted| *accepted).count();
+    assert!((1..=5).contains(&accepted), "{accepted}");
+}
+
+/// Any role can take the advisory locks that stand for uncommitted jobs of another role.
+#[tokio::test]
+async fn the_locks_of_one_role_do_not_use_up_the_quota_of_another() {
+    let scene = Scene::set().await;
+    scene
+        .cluster
+        .sql("postgres", "app", "create table ft (id int primary key, a int); alter table ft owner to f")
+        .await;
+    run(&scene.client("olga").await, "update backfill.quota set live_jobs = 3").await;
+    let (mallory, alice) = (scene.client("mallory").await, scene.client("alice").await);
+    let enqueue = |name: &str| format!("select backfill.enqueue('{name}', 'ft', 'a = 1', run_as => 'f')");
+    run(&alice, &format!("begin; {}", enqueue("first"))).await;
+    let taken: i64 = value(&mallory, "select count(pg_advisory_lock(l.classid::bigint::bit(32)::int, n)) from pg_locks l, generate_series(1, 50) n where l.locktype = 'advisory' and l.objsubid = 2").await;
+    assert_eq!(taken, 50);
+    run(&alice, &enqueue("second")).await;
+    run(&alice, &enqueue("third")).await;
+    assert_eq!(refused(&scene.client("alice").await, &enqueue("fourth")).await.sqlstate, "BF001");
+    run(&alice, "commit").await;
+}
+
+/// Each uncommitted job takes a lock, and the server has a limited number of them.
+#[tokio::test]
+async fn one_transaction_adds_at_most_200_jobs() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    let mallory = scene.client("mallory").await;
+    let many = |n: i32| {
+        format!(
+            "do $$ begin for i in 1..{n} loop perform backfill.enqueue('j' || i, 't', 'a = 1', run_as => 'e'); end loop; end $$"
+        )
+    };
+    let refusal = refused(&mallory, &many(201)).await;
+    assert_eq!(
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
+        ("BF001", "this transaction has already added 200 jobs of role \"mallory\"")
+    );
+    run(&mallory, &many(200)).await;
+}
+
 /// A role that pauses and resumes a job in a loop does not fill the disk with events.
 #[tokio::test]
 async fn a_submitter_cannot_flood_the_events_of_a_job() {

@@ -77,6 +77,12 @@ impl Cluster {
     pub async fn create_database(&self, name: &str, owner: &str) {
         self.sql("postgres", "postgres", &format!("create database {name} owner {owner}")).await;
     }
+
+    /// Creates a database in an encoding other than UTF8, for example WIN1252 or SQL_ASCII.
+    pub async fn create_database_in(&self, name: &str, owner: &str, encoding: &str) {
+        let options = format!("owner {owner} encoding '{encoding}' template template0 lc_collate 'C' lc_ctype 'C'");
+        self.sql("postgres", "postgres", &format!("create database {name} {options}")).await;
+    }
 }
 
 impl Deref for Cluster {

@@ -140,6 +140,42 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
+-- Returns whether a text can be converted to UTF-8. The daemon reads all texts in UTF-8. If a text
+-- of the queue cannot be converted, the server raises an error instead of the whole result, so one
+-- such text could stop the claims of all jobs. convert_to also checks the bytes of the text. This
+-- matters in a database in SQL_ASCII, and for the name of a role that was created in a database in
+-- another encoding.
+create or replace function backfill._is_utf8(what text) returns boolean
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform convert_to(what, 'UTF8');
+  return true;
+exception when untranslatable_character or character_not_in_repertoire then
+  return false;
+end $$;
+
+-- Returns a text unchanged if it can be converted to UTF-8. Otherwise returns it with each byte
+-- that is not ASCII as an octal number, for example \201.
+create or replace function backfill._readable(what text) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  return case when what is null or backfill._is_utf8(what) then what else encode(decode(replace(what, '\', '\\'), 'escape'), 'escape') end;
+end $$;
+
+-- Refuses a row of a table, or the arguments of a call, if one of its values cannot be converted to
+-- UTF-8.
+create or replace function backfill._check_utf8(stored jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if not backfill._is_utf8(stored::text) then
+    perform backfill._refuse(
+      format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
+                                                   from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
+      format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
+      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+  end if;
+end $$;
+
 create or replace function backfill._check_bounds(actor name, options jsonb, what text) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -155,6 +191,45 @@ begin
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
+
+-- Marks the current transaction, which is about to add an unfinished job of a role. Returns the
+-- number of such marks that other open transactions hold. These transactions may add as many jobs,
+-- which no query can see yet. Without the marks, concurrent transactions could each add as many
+-- jobs as the quota allows.
+--
+-- A mark is an advisory lock with a random number, so no session waits for the lock of another one.
+-- Any role can take advisory locks. So a mark counts only if its session may act as the role.
+-- Otherwise a role could use up the quota of another role. The server has a limited number of locks
+-- (max_locks_per_transaction), so one transaction may hold at most 200 marks.
+create or replace function backfill._mark_new_job(submitter name) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  most constant integer := 200;
+  v_role oid := (select r.oid from pg_roles r where r.rolname = submitter);
+  -- The locks of an application probably do not use this number.
+  v_class bigint := v_role::bigint # 1811939328;
+  own bigint;
+  others bigint;
+begin
+  for i in 1..20 loop
+    exit when pg_try_advisory_xact_lock(v_class::bit(32)::integer, (random() * 2147483647)::integer);
+  end loop;
+  select count(*) filter (where l.pid = pg_backend_pid()), count(*) filter (where l.pid <> pg_backend_pid()) into own, others
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+   where l.locktype = 'advisory' and l.objsubid = 2 and l.granted and l.classid::bigint = v_class
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and (l.pid = pg_backend_pid() or pg_has_role(a.usesysid, v_role, 'MEMBER'));
+  if own > most then
+    perform backfill._refuse(format('this transaction has already added %s jobs of role "%s"', most, submitter), 'That is the limit for one transaction.', 'Commit the transaction, then continue in another transaction.');
+  end if;
+  return others;
+end $$;
+
+-- Returns the number of jobs in the message of a quota.
+create or replace function backfill._jobs_text(n bigint, uncommitted bigint, what text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select format('%s %s', n, what) || case when uncommitted > 0 then format(' and %s more in open transactions', uncommitted) else '' end
+$$;
 
 -- Returns whether row-level security can hide rows of a table from a role.
 create or replace function backfill._row_security_hides(relation oid, role name) returns boolean

@@ -7,9 +7,9 @@
 
 -- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
 -- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
--- if no slice can be claimed. The claim commits synchronously, whatever the session's setting is.
--- Otherwise a crash of the server could lose the claim, and another worker could claim the slice
--- while its first holder continues.
+-- if no slice can be claimed, and after it has failed a job that the daemon could not read. The
+-- claim commits synchronously, whatever the session's setting is. Otherwise a crash of the server
+-- could lose the claim, and another worker could claim the slice while its first holder continues.
 create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -91,7 +91,20 @@ begin
       'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
     into answer
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
-  return answer;
+  if backfill._is_utf8(answer::text) then
+    return answer;
+  end if;
+  -- The server would raise an error instead of this answer. Then the job could neither run nor
+  -- fail, and workers would try to claim it before all other jobs.
+  perform backfill._drop_lease(s.id);
+  perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
+  if found then
+    perform backfill._end_job(s.job_id, 'failed', false, format('the definition of job %s cannot be converted to UTF-8', s.job_id),
+      'The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.');
+  else
+    update backfill.slice x set due_at = clock_timestamp() + interval '1 second', not_before = clock_timestamp() + interval '1 second' where x.id = s.id;
+  end if;
+  return null;
 end $$;
 
 -- Raises BF006 unless the slice has a lease with this token. Locks the job and the lease. Returns

@@ -7,14 +7,19 @@ language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
   v_run_as name;
   v_most bigint := (select q.live_jobs from backfill.quota q);
+  v_submitter name;
   n bigint;
+  uncommitted bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.actor, new.options, new.reason);
   if new.verb in ('retry', 'rerun') and not backfill._is_operator(new.actor) then
-    select count(*) into n from (select from backfill.job j
-      where j.enqueued_by = (select x.enqueued_by from backfill.job x where x.name = new.job_name) and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
-    if n >= v_most then
-      perform backfill._refuse(format('the submitter of job "%s" has %s active jobs', new.job_name, n), 'That is the limit for one role.',
+    -- If the actor may not act as the submitter, command_carry_out refuses the command.
+    select j.enqueued_by into v_submitter from backfill.job j join pg_roles r on r.rolname = j.enqueued_by where j.name = new.job_name and pg_has_role(new.actor, r.oid, 'MEMBER');
+    uncommitted := case when found then backfill._mark_new_job(v_submitter) else 0 end;
+    select count(*) into n from (select from backfill.job j where j.enqueued_by = v_submitter and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
+    if n + uncommitted >= v_most and v_submitter is not null then
+      perform backfill._refuse(format('the submitter of job "%s" has %s', new.job_name, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
         'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
@@ -52,7 +57,7 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' else format('It was enqueued by "%s".', j.enqueued_by) end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
 

@@ -1,16 +1,17 @@
+-- Returns whether a job has this name. This is all that a role learns of a job that it may not see.
+create or replace function backfill._is_taken(job_name text) returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select exists (select from backfill.job j where j.name = job_name)
+$$;
+
 -- Compares the stored job of this name with a new spec. Returns the ID and state of the stored job,
--- and the first difference, if any. Returns no row if no job has this name.
+-- and the first difference, if any. Returns only a difference if the caller may not see the stored
+-- job. Returns no row if no job has this name.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
-language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select j.id, case when d.difference is null or backfill._may_see(j.enqueued_by) then j.state end, d.difference
-    from backfill.job j cross join lateral (select case
-      -- If the specs differ, a caller who may not see the stored job learns only that the name is
-      -- taken, and by which role.
-      when not backfill._may_see(j.enqueued_by)
-           and ((j.kind, j.relation, j.key, j.run_as_asked) is distinct from (_compare_spec.kind, _compare_spec.relation, _compare_spec.key, _compare_spec.run_as_asked)
-                or not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') or not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter'))
-        then format('The job was enqueued by "%s"', j.enqueued_by)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select j.id, j.state, d.difference
+    from backfill._visible j cross join lateral (select case
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
         then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
@@ -22,15 +23,20 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
+  union all
+  select null, null, 'Your role may not see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
 create or replace function backfill._same_or_raise(job_name text, id bigint, state text, difference text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  if difference is not null then
+  if id is null then
+    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role may not see the job that has this name.',
+      hint = 'Use another name, or ask a member of backfill_operator to delete the existing job.';
+  elsif difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
-      hint = backfill._name_job(case when state is null then 'Use another name, or ask a member of backfill_operator to delete the existing job.' when state in ('queued', 'running', 'paused', 'verifying')
+      hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
         then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
         else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
   end if;
@@ -74,6 +80,10 @@ declare
   v_detail  text;
   v_hint    text;
 begin
+  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
+  -- their errors would contain the text.
+  perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
+    'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
   if _enqueue.run_at is null or _enqueue.priority is null or _enqueue.needs_approval is null then
     perform backfill._refuse(format('%s is null', case when _enqueue.run_at is null then 'run_at' when _enqueue.priority is null then 'priority' else 'needs_approval' end), 'This argument must not be null.', 'Leave it out to use its default.');
@@ -83,7 +93,7 @@ begin
   -- A repeated call must succeed even if the table has changed since the first call. So the
   -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
-  if v_old.id is not null then
+  if found then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
   perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
@@ -100,11 +110,11 @@ begin
   end if;
   v_note := backfill._executor_note(v_run_as, v_rel);
   if v_note is not null then
-    raise warning '%', v_note;
+    raise warning '%', backfill._readable(v_note);
   end if;
   if v_kind = 'delete' then
     for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', v_note;
+      raise warning '%', backfill._readable(v_note);
     end loop;
   end if;
   v_note := backfill._not_in_effect(_enqueue.options);
@@ -163,22 +173,31 @@ set enable_seqscan = off as $$
 declare
   q backfill.quota;
   n bigint;
+  uncommitted bigint;
 begin
+  perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
     perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
+  if new.priority not between -100 and 100 then
+    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first, so operators keep numbers for jobs that must run before or after all others.', new.enqueued_by),
+      'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
+  end if;
   select * into q from backfill.quota;
+  -- The marks are counted first. If another transaction commits in between, its job is counted
+  -- twice and not missed.
+  uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
-  if n >= q.live_jobs then
-    perform backfill._refuse(format('role "%s" has %s active jobs', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.live_jobs then
+    perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
       'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
-  if n >= q.jobs_per_minute then
-    perform backfill._refuse(format('role "%s" has enqueued %s jobs within a minute', new.enqueued_by, n), 'That is the limit for one role.',
+  if n + uncommitted >= q.jobs_per_minute then
+    perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
   end if;
   return new;

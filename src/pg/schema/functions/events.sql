@@ -19,6 +19,14 @@ begin
   if new.job_id is not null then
     select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
   end if;
+  -- An event can contain the name of a table that was renamed or attached after the enqueue. A text
+  -- that cannot be converted would make each query of backfill.events fail, and the status page.
+  if not backfill._is_utf8(concat_ws(' ', new.message, new.redacted, new.detail, new.actor)) then
+    new.message := backfill._readable(new.message);
+    new.redacted := backfill._readable(new.redacted);
+    new.actor := backfill._readable(new.actor);
+    new.detail := case when backfill._is_utf8(new.detail::text) then new.detail end;
+  end if;
   return new;
 end $$;
 

@@ -56,7 +56,7 @@ begin
   perform backfill._drop_lease(l.slice_id)
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
-     set state = final_state, error = _end_job.error, hint = backfill._name_job(_end_job.hint, j.name),
+     set state = final_state, error = backfill._readable(_end_job.error), hint = backfill._readable(backfill._name_job(_end_job.hint, j.name)),
          redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
          finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
@@ -205,7 +205,7 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, l.name, j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case

@@ -1,11 +1,12 @@
 -- These functions check a job when it is enqueued. They run in the caller's own transaction with
 -- the caller's own privileges. The security definer functions of this file read only the catalog.
 
--- Raises BF001, the error of a refused job or call.
+-- Raises BF001, the error of a refused job or call. If the server could not convert a name in the
+-- message for the caller, it would report that error instead.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  raise exception using errcode = 'BF001', message = _refuse.message, detail = _refuse.detail, hint = _refuse.hint;
+  raise exception using errcode = 'BF001', message = backfill._readable(_refuse.message), detail = backfill._readable(_refuse.detail), hint = backfill._readable(_refuse.hint);
 end $$;
 
 create or replace function backfill._check_name(name text) returns void
@@ -307,13 +308,13 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message),
-        detail = coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
-        hint = case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
+        message = backfill._readable(format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message)),
+        detail = backfill._readable(coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state))),
+        hint = backfill._readable(case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
                                                    then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
-                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end;
+                                                 else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end);
     end;
   end loop;
   perform backfill._check_fragments(set_sql, filter_sql);
