@@ -135,7 +135,8 @@ async fn lose(loss: Loss) {
     assert!(left <= 6.0, "a lease had {left} s left");
     let at_loss: Vec<i64> = batches_of(&owner, &theirs).await;
     wait::until(SOON, "each slice of the lost daemon makes progress", async || {
-        batches_of(&owner, &theirs).await.iter().zip(&at_loss).all(|(now, then)| now > then)
+        // One batch of the lost daemon may have been in flight, and may have committed since.
+        batches_of(&owner, &theirs).await.iter().zip(&at_loss).all(|(now, then)| *now > then + 1)
     })
     .await;
 

@@ -28,11 +28,15 @@ async fn a_huge_exception_becomes_a_clipped_error_of_its_row() {
     scene.table("t", 4).await;
     let code = "set role e;
       create function big(n int) returns int language plpgsql as $$ begin
-        if n = 1 then raise exception '%', repeat('x', 30 * 1024 * 1024) using detail = repeat('y', 30 * 1024 * 1024), hint = repeat('z', 20 * 1024 * 1024); end if;
-        raise notice '%', repeat('n', 30 * 1024 * 1024);
+        if n = 1 then raise exception '%', repeat('x', 16 * 1024 * 1024) using detail = repeat('y', 16 * 1024 * 1024), hint = repeat('z', 16 * 1024 * 1024); end if;
+        raise notice '%', repeat('n', 16 * 1024 * 1024);
         return n;
       end $$";
     scene.cluster.sql("mallory", "app", code).await;
+    // The time limit of a batch follows this setting. The texts must not take longer on a busy
+    // machine.
+    scene.cluster.sql("postgres", "app", "alter system set deadlock_timeout = '10s'").await;
+    scene.cluster.sql("postgres", "app", "select pg_reload_conf()").await;
     let daemon = scene.start_daemon().await;
     run(&scene.client("mallory").await, "select backfill.enqueue('t', 't', 'a = big(id)', run_as => 'e')").await;
     let olga = scene.client("olga").await;
