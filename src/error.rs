@@ -40,8 +40,8 @@ pub enum Kind {
     Serialization,
     /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
-    /// The daemon cancelled the statement because another session waited too long for one of its
-    /// locks.
+    /// The daemon cancelled the statement because another session waited too long for a lock of the
+    /// statement.
     Yielded,
     /// A statement of the job exceeded its time limit, and `statement_timeout` did not stop it. The
     /// daemon cancelled the statement, or terminated its session if the statement ignored the
@@ -277,7 +277,7 @@ impl From<tokio_postgres::Error> for Error {
                 hint: db.hint().map(str::to_owned),
                 sqlstate: Some(code.to_owned()),
                 is_raised: is_raised(db),
-                redacted: redacted_of(code, kind),
+                redacted: redacted_of(code, kind).or_else(|| is_raised(db).then(row_failed)),
             };
         }
         if let Some(own) = own(&error) {
@@ -360,6 +360,11 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
         _ => return None,
     };
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
+}
+
+/// Returns the text about a row without the message that a user's code raised.
+fn row_failed() -> Box<Redacted> {
+    Box::new(Redacted { message: ROW_FAILED.to_owned(), hint: None })
 }
 
 /// Returns the class of a server error, according to appendix A of the PostgreSQL manual.

@@ -1,7 +1,7 @@
 //! Metrics for Prometheus. All names are in [`names`].
 //!
 //! The functions below write counters and histograms when an event happens. Gauges are written as
-//! snapshots ([`gauges`]), because the exporter cannot delete a single series. It only has a
+//! snapshots ([`gauges`]), because the exporter cannot delete individual series. It only has a
 //! timeout for idle series. For each database, a loop stores the newest complete snapshot, and each
 //! scrape renders the stored snapshots that are not too old. Each new snapshot replaces the
 //! previous one. So the output no longer contains the series of a removed job, of a job's earlier
@@ -40,7 +40,7 @@ pub enum Outcome {
     /// deadlock and a serialization failure. The worker retries the batch, or defers or quarantines
     /// its row.
     Retried,
-    /// The batch was cancelled because another session waited too long for one of its locks.
+    /// The batch was cancelled because another session waited too long for a lock of the batch.
     Yielded,
     /// One of the rows made the batch fail, and the batch is halved to isolate this row.
     Split,

@@ -169,7 +169,7 @@ impl Session {
     /// own sessions without a further privilege. Returns true if the session was terminated and the
     /// job's code caused the overrun. If the session was waiting for a disk or for the server
     /// itself, the job's code did not cause the overrun.
-    async fn terminate(&self) -> bool {
+    pub async fn terminate(&self) -> bool {
         const END: &str = "
 select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
 from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.usename operator(pg_catalog.=) session_user";

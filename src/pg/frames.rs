@@ -212,8 +212,7 @@ impl Frames {
                     return Err(too_long("an answer", self.total, ANSWER));
                 }
             }
-            // The end of an answer, or the server is ready for the next statement.
-            b'C' | b'Z' if self.is_in => self.total = 0,
+            // The server is ready for the next statement.
             b'Z' => (self.is_in, self.total) = (true, 0),
             _ => {}
         }
@@ -232,6 +231,8 @@ impl Frames {
             return;
         }
         let (tag, body) = match std::mem::take(&mut self.step) {
+            // The driver keeps the notices of a login until the login is complete.
+            Step::Fields { tag: b'N', .. } if !self.is_in => return,
             Step::Fields { tag, fields, .. } => (tag, fields.write()),
             Step::Report { tag: b'S', .. } if self.reports >= REPORTS => return,
             Step::Report { tag, body, .. } => {
@@ -363,6 +364,21 @@ mod tests {
         let mut frames = logged_in();
         let rows = (0..).take_while(|_| through(&mut frames, &message(b'D', &vec![0; 1 << 20])).is_ok()).count();
         assert_eq!(rows, ANSWER >> 20, "rows of one answer");
+    }
+
+    #[test]
+    fn the_rows_of_an_answer_count_until_the_server_is_ready() {
+        let mut frames = logged_in();
+        let rows = [message(b'D', &vec![0; 1 << 20]), message(b'C', b"SELECT 1\0")].concat();
+        let read = (0..).take_while(|_| through(&mut frames, &rows).is_ok()).count();
+        assert_eq!(read, ANSWER >> 20);
+    }
+
+    #[test]
+    fn notices_before_the_end_of_the_login_are_dropped() {
+        let notice = message(b'N', b"SNOTICE\0Mhello\0\0");
+        assert!(through(&mut Frames::default(), &notice).unwrap().is_empty());
+        assert_eq!(through(&mut logged_in(), &notice).unwrap(), notice);
     }
 
     #[test]

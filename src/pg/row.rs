@@ -6,6 +6,7 @@
 //! this module returns an error instead.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 
 use tokio_postgres::Row;
 use tokio_postgres::row::RowIndex;
@@ -25,7 +26,9 @@ pub trait Columns {
 
 impl Columns for Row {
     fn read<'a, T: FromSql<'a>>(&'a self, column: impl RowIndex + fmt::Display) -> Result<T> {
-        self.try_get(column).map_err(unreadable)
+        // If a row has fewer values than its description has columns, the driver panics.
+        let read = std::panic::catch_unwind(AssertUnwindSafe(|| self.try_get(column)));
+        read.map_err(|_| unreadable("a row has too few values"))?.map_err(unreadable)
     }
 }
 

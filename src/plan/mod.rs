@@ -125,7 +125,7 @@ from (select distinct r from pg_catalog.unnest($1::pg_catalog.oid[]) r) u";
     Ok(Sizes { table_bytes: row.read(0)?, index_bytes: row.read(1)? })
 }
 
-/// Returns the refusal of a job that requests the verification `expression`, for the case that this
+/// Returns the error of a job that requests the verification `expression` although this
 /// verification is not possible. The job does not fall back to another kind of verification.
 fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {

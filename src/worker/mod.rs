@@ -158,7 +158,7 @@ async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdo
     }
 }
 
-/// Ends a claim that failed, according to the error policy.
+/// Ends a failed claim as the error policy specifies.
 async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error: Error) -> Result<()> {
     // The executor's login may have failed to terminate the session. The session may then hold row
     // locks that block the application indefinitely, so the control login terminates the session.

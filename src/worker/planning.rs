@@ -50,9 +50,11 @@ async fn cancelled_for_victims<T>(
         biased;
         planned = planning => planned,
         victims = watched.in_the_way() => {
-            // The caller closes the session after this error, so it does not matter whether the
-            // cancel request reached a statement.
+            // The code of the job can catch the cancellation and keep its locks. The caller closes
+            // the session after this error, but the server would notice this only after the
+            // statement.
             executor.cancel().await;
+            executor.terminate().await;
             Err(victims.error("the planning"))
         }
     }

@@ -122,7 +122,7 @@ fn strayed(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     wrong
 }
 
-/// Returns the entries of the list whose module does not name the object.
+/// Returns each entry of the list whose object is not named by the entry's module.
 fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     let mut idle = Vec::new();
     for (place, objects) in may_name {

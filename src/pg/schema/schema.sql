@@ -1479,7 +1479,7 @@ begin
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
-                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_estimate_cost', '_recent_rate']) loop
+                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
     execute format('grant select (id, name, kind, state, relation, target, set_sql, filter_sql, key, run_as_asked) on backfill._visible to %I', r);
@@ -2849,7 +2849,7 @@ CREATE FUNCTION backfill._row_after(relation oid, columns text[], expression tex
     -- shown in full.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
-      (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
+      (select backfill._type_name(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
     else format(E'(select pg_catalog.jsonb_build_object(%s) from %s as backfill_after(%s))',
       (select string_agg(format('%L, backfill_after.%I', c, c), ', ' order by n) from unnest(columns) with ordinality u(c, n)),
       case when expression ~* '^\s*\(\s*(select|with)\M' then E'\n' || expression || E'\n' else format(E'(values \n%s\n)', regexp_replace(expression, '^\s*row\s*', '', 'i')) end,
@@ -2991,14 +2991,15 @@ begin
     loop
       fetch c into r;
       exit when not found;
-      seen := seen + 1;
+      -- The search_path of the job is in effect here.
+      seen := seen operator(pg_catalog.+) 1;
       if r.matches then
-        matched := matched + 1;
-        if matched <= 5 then
-          places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
+        matched := matched operator(pg_catalog.+) 1;
+        if matched operator(pg_catalog.<=) 5 then
+          places := places operator(pg_catalog.||) pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
         end if;
       end if;
-      cut := seen >= 20000 or pg_catalog.clock_timestamp() > deadline;
+      cut := seen operator(pg_catalog.>=) 20000 or pg_catalog.clock_timestamp() operator(pg_catalog.>) deadline;
       exit when cut;
     end loop;
     close c;
@@ -3008,7 +3009,7 @@ begin
     -- the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
-    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' operator(pg_catalog.||) ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
     for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
       begin
         execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
@@ -6224,6 +6225,8 @@ GRANT ALL ON FUNCTION backfill._try_plan(run_as name, settings jsonb, statement 
 -- Name: FUNCTION _type_name(type oid, modifier integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._type_name(type oid, modifier integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._type_name(type oid, modifier integer) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._type_name(type oid, modifier integer) TO backfill_operator;
 
 -- Name: FUNCTION _unfinished_jobs(); Type: ACL
 

@@ -81,7 +81,7 @@ impl Pacer {
     }
 
     /// Stores the terms of the last call of [`Pacer::pay`] with the owed amount, which a later
-    /// slice will pay. If the amount was already carried over before, each stored limit is the less
+    /// slice will pay. If an earlier amount is still carried over, each stored limit is the less
     /// strict one of the old and the new limit.
     pub fn carry_over(&mut self) {
         let own = self.last;

@@ -30,7 +30,7 @@ select l.relation
    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
    and (a.backend_type = 'autovacuum worker' or a.backend_type is null and a.usesysid is null)";
 
-/// Returns the tables on which autovacuum runs (a vacuum or an analyze).
+/// Returns the tables that autovacuum is vacuuming or analyzing now.
 pub async fn poll(client: &Client) -> Result<Vec<u32>> {
     let statement = client.prepare_cached(RUNNING).await?;
     let rows = client.query(&statement, &[]).await?;

@@ -30,6 +30,8 @@ enum Answer {
     },
     /// An error with these fields.
     Error(Vec<(u8, Vec<u8>)>),
+    /// A row without a value, although its description has a column.
+    NoValue,
     /// Messages in any order with any content.
     Messages(Vec<(u8, Vec<u8>)>),
     Bytes(Vec<u8>),
@@ -55,6 +57,7 @@ impl Answer {
                 let row = [b"\0\x01", &length.to_be_bytes()[..], value.as_deref().unwrap_or_default()].concat();
                 [message(b'2', b""), message(b'D', &row), message(b'C', b"SELECT 1\0"), ready].concat()
             }
+            Self::NoValue => [message(b'2', b""), message(b'D', b"\0\0"), message(b'C', b"SELECT 1\0"), ready].concat(),
             Self::Error(fields) => {
                 let body: Vec<u8> =
                     fields.iter().flat_map(|(kind, text)| [&[*kind], &text[..], b"\0"].concat()).collect();
@@ -82,6 +85,7 @@ fn answers() -> impl Strategy<Value = Answer> {
         4 => (oids, prop::option::of(bytes())).prop_map(|(oid, value)| Answer::Row { oid, value }),
         2 => prop::collection::vec((prop::sample::select(b"SVCMDHPpqWstcdnFLR".to_vec()), bytes()), 0..12).prop_map(Answer::Error),
         3 => prop::collection::vec((tags, bytes()), 0..8).prop_map(Answer::Messages),
+        1 => Just(Answer::NoValue),
         1 => bytes().prop_map(Answer::Bytes),
         1 => (prop::sample::select(b"EDNTAS".to_vec()), 8_u32..2000).prop_map(|(tag, mib)| Answer::Huge { tag, mib }),
     ]
@@ -158,7 +162,7 @@ fn no_answer_of_a_server_is_a_panic_or_costs_much_memory() {
     });
     let rows = answers().prop_map(|answer| match answer {
         // Usually the statement is prepared normally, so that the second answer is read too.
-        Answer::Bytes(_) | Answer::Messages(_) | Answer::Error(_) | Answer::Huge { .. } => {
+        Answer::Bytes(_) | Answer::Messages(_) | Answer::Error(_) | Answer::NoValue | Answer::Huge { .. } => {
             Answer::Row { oid: 25, value: None }
         }
         row @ Answer::Row { .. } => row,

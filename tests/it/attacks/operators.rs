@@ -16,8 +16,8 @@ const PLANT: &str = r#"
 create schema evil;
 create sequence evil.calls;
 create function evil.tattle(what text) returns void language plpgsql set search_path = pg_catalog as $$ begin
-  perform nextval('evil.calls');
   raise log 'PLANTED % as %', what, current_user;
+  perform nextval('evil.calls');
 end $$;
 -- Types: a domain with the name of each base type. A cast to the name evaluates the check of the
 -- domain, which records the cast.
@@ -189,6 +189,9 @@ async fn no_statement_of_backfilld_uses_an_object_that_another_role_planted() {
         let key = if name == "mixed" { ", key => '{x,id}'" } else { "" };
         let preview = format!("select backfill.preview('public.{name}', '{}', {filter}{key})", quoted(set));
         run(&mallory, &preview).await;
+        // A preview runs read-only, where the sequence cannot count. The log shows the calls.
+        let called = planted_calls(&scene).matches("LOG:  PLANTED").count();
+        assert_eq!(called, 1, "preview of {name}: {}", planted_calls(&scene));
         assert_eq!(calls().await, 0, "preview of {name}\n{}", planted_calls(&scene));
         let enqueue = format!(
             "select backfill.enqueue('{name}', 'public.{name}', '{}', {filter}{key}, run_as => 'e', options => '{options}')",

@@ -65,14 +65,15 @@ begin
     loop
       fetch c into r;
       exit when not found;
-      seen := seen + 1;
+      -- The search_path of the job is in effect here.
+      seen := seen operator(pg_catalog.+) 1;
       if r.matches then
-        matched := matched + 1;
-        if matched <= 5 then
-          places := places || pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
+        matched := matched operator(pg_catalog.+) 1;
+        if matched operator(pg_catalog.<=) 5 then
+          places := places operator(pg_catalog.||) pg_catalog.jsonb_build_object('place', r.place, 'heap', r.heap);
         end if;
       end if;
-      cut := seen >= 20000 or pg_catalog.clock_timestamp() > deadline;
+      cut := seen operator(pg_catalog.>=) 20000 or pg_catalog.clock_timestamp() operator(pg_catalog.>) deadline;
       exit when cut;
     end loop;
     close c;
@@ -82,7 +83,7 @@ begin
     -- the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
-    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' || ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    select string_agg(backfill._row_after(relation, x.columns, x.expression), ' operator(pg_catalog.||) ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
     for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
       begin
         execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
@@ -131,7 +132,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     -- shown in full.
     when cardinality(columns) = 1 then format(E'pg_catalog.jsonb_build_object(%L, (\n%s\n)::%s)', columns[1],
       case when expression ~* '^\s*default\s*$' then coalesce((select pg_get_expr(d.adbin, d.adrelid) from pg_attrdef d join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum where a.attrelid = relation and a.attname = columns[1]), 'null') else expression end,
-      (select format_type(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
+      (select backfill._type_name(a.atttypid, -1) from pg_attribute a where a.attrelid = relation and a.attname = columns[1]))
     else format(E'(select pg_catalog.jsonb_build_object(%s) from %s as backfill_after(%s))',
       (select string_agg(format('%L, backfill_after.%I', c, c), ', ' order by n) from unnest(columns) with ordinality u(c, n)),
       case when expression ~* '^\s*\(\s*(select|with)\M' then E'\n' || expression || E'\n' else format(E'(values \n%s\n)', regexp_replace(expression, '^\s*row\s*', '', 'i')) end,
