@@ -26,7 +26,7 @@ async fn a_cancel_ends_the_statement_that_runs() {
     let mut sleeping = std::pin::pin!(session.client.query("select pg_sleep(60)", &[]));
     let owner = cluster.owner().await;
     let started = backfilld_testbed::wait::until(crate::support::SOON, "the statement runs", async || {
-        let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and state = 'active' and pid <> pg_backend_pid()";
+        let sql = "select count(*) from pg_stat_activity where query like '%pg_sleep(60)%' and wait_event = 'PgSleep' and pid <> pg_backend_pid()";
         owner.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) == 1
     });
     tokio::select! {
