@@ -140,7 +140,7 @@ pub struct Error {
     /// The SQLSTATE of a server error: five characters.
     pub sqlstate: Option<String>,
     /// Whether a function or trigger raised the error with a statement such as RAISE, and not a
-    /// function of schema `backfill`. The SQLSTATE then is the choice of its author.
+    /// function of schema `backfill`. The author of this code then chose the SQLSTATE.
     pub is_raised: bool,
     /// The text for roles that may not see the rows of the job. None if these roles may see the
     /// message and the hint.

@@ -110,9 +110,6 @@ fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
     let settings = recipe.settings;
     let mut pins: Vec<(&'static str, String)> = vec![
         ("client_encoding", "UTF8".to_owned()),
-        ("quote_all_identifiers", "off".to_owned()),
-        ("transform_null_equals", "off".to_owned()),
-        ("array_nulls", "on".to_owned()),
         ("extra_float_digits", "3".to_owned()),
         ("bytea_output", "hex".to_owned()),
         ("standard_conforming_strings", "on".to_owned()),

@@ -41,7 +41,7 @@ pub(super) async fn open(address: &Address, config: &Config) -> io::Result<Eithe
     Ok(Either::Left(stream))
 }
 
-/// What the client asks for before the first message of the protocol.
+/// Whether the client requests TLS before it sends the first message of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
     /// No TLS.

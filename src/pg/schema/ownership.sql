@@ -35,7 +35,7 @@ code(classid, objid) as (
   union all select 'pg_trigger'::regclass, x.oid from part p join pg_trigger x on x.tgrelid = p.objid where p.classid = 'pg_class'::regclass and not x.tgisinternal
   union all select 'pg_policy'::regclass, x.oid from part p join pg_policy x on x.polrelid = p.objid where p.classid = 'pg_class'::regclass
   union all select 'pg_attrdef'::regclass, x.oid from part p join pg_attrdef x on x.adrelid = p.objid where p.classid = 'pg_class'::regclass),
--- What this code uses. The server records no use of its own functions and operators.
+-- The objects on which this code depends. pg_depend does not list built-in functions and operators.
 used(classid, objid, refclassid, refobjid, owner) as (
   select c.classid, c.objid, d.refclassid, d.refobjid,
          case d.refclassid when 'pg_proc'::regclass then (select x.proowner from pg_proc x where x.oid = d.refobjid)

@@ -13,6 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::types::Json;
 
+use super::memory::peak;
+
 const LIMIT: Duration = Duration::from_secs(2);
 const LIMIT_MIB: u64 = 64;
 
@@ -178,15 +180,6 @@ fn no_answer_of_a_server_is_a_panic_or_costs_much_memory() {
             Ok(())
         })
         .unwrap();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse::<u64>()
-        .unwrap()
-        / 1024;
+    let peak = peak(std::process::id());
     assert!(peak < LIMIT_MIB, "{peak} MiB");
 }

@@ -16,7 +16,7 @@ use crate::support::{BACKFILLD, SOON, run, until_true, value};
 const LIMIT_MIB: u64 = 128;
 
 /// Returns the highest memory use of a process so far, in MiB.
-fn peak(pid: u32) -> u64 {
+pub(super) fn peak(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
