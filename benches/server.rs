@@ -12,7 +12,7 @@ pub fn number(name: &str, default: i64) -> i64 {
     std::env::var(name).map_or(default, |text| text.replace('_', "").parse().unwrap())
 }
 
-/// Returns whether `ONLY` is not set or lists this part.
+/// Returns true if `ONLY` lists this part or is not set.
 pub fn wanted(part: &str) -> bool {
     std::env::var("ONLY").map_or(true, |parts| parts.split(',').any(|one| one == part))
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Generates a PrometheusRule, which the Prometheus Operator reads, from the rules and alerts of
-# deploy/prometheus. kustomize cannot insert one file into another, so the repository contains the
-# generated file.
+# Generates a PrometheusRule for the Prometheus Operator. The script generates it from the rules and
+# alerts in deploy/prometheus. kustomize cannot insert one file into another, so the repository
+# contains the generated file.
 #
 #   scripts/prometheus-rule.sh            writes the file
 #   scripts/prometheus-rule.sh --check    fails if the file is not up to date
@@ -31,7 +31,7 @@ END
     for part in "${parts[@]}"; do
         [ "$(grep -c '^[^ #-]' "$part")" = 1 ] && grep -qx 'groups:' "$part" ||
             { echo "$part: the only key at the top level must be groups" >&2; return 1; }
-        # Leaves out the comment above the first group, which describes the file. Blank lines get no
+        # Leaves out the comment at the top, which describes the file. Blank lines get no
         # indentation.
         sed -e '1,/^groups:$/d' -e 's/^\(.\)/  \1/' "$part"
     done

@@ -5,11 +5,11 @@
 #   scripts/release.sh aarch64     builds for one architecture
 #   VERIFY=1 scripts/release.sh    builds twice, from two directories, and compares the binaries
 #
-# The binaries use musl, because a static glibc resolves names with libraries of the host, which may
-# have another version or be absent. The same commit, toolchain and C compiler produce the same
-# bytes: build paths are replaced by fixed paths, timestamps are the time of the commit, and
-# Cargo.lock pins all dependencies. The script needs the Rust target and a C compiler (for ring) of
-# each architecture. If one is missing, the script prints how to install it, and builds nothing.
+# The binaries use musl, because a static glibc needs libraries of the host to resolve names. These
+# libraries may have another version or be absent. The same commit, toolchain and C compiler produce
+# the same bytes: build paths are replaced by fixed paths, timestamps are the time of the commit,
+# and Cargo.lock pins all dependencies. The script needs the Rust target and a C compiler (for ring)
+# of each architecture. If one is missing, the script prints how to install it, and builds nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -76,7 +76,7 @@ build() { # ARCH SOURCE OUTPUT: builds in OUTPUT and prints the path of the bina
     echo "$output/$target/release/backfilld"
 }
 
-# Succeeds if the binary is static, so that it needs no library of the host.
+# Succeeds if the binary is static, that is, needs no library of the host.
 is_static() {
     ! LC_ALL=C readelf --program-headers --dynamic --wide "$1" | grep -qE 'INTERP|NEEDED'
 }

@@ -68,8 +68,8 @@ fi
 echo "PostgreSQL is not installed. Installing with apt-get: postgresql postgresql-contrib,"
 echo "without the server on port 5432 that the package starts by default."
 root apt-get update -q
-# postgresql-common must be installed first, because the installation of the server reads its
-# configuration file.
+# postgresql-common must be installed first, because the installation of the server reads the
+# configuration file of postgresql-common.
 root apt-get install -q -y postgresql-common
 conf=/etc/postgresql-common/createcluster.conf
 if root grep -qE '^[#[:space:]]*create_main_cluster' "$conf" 2>/dev/null; then

@@ -51,7 +51,7 @@ pub struct Config {
     /// contains a URL.
     #[serde(deserialize_with = "units::or_default")]
     pub databases: Vec<Database>,
-    /// The value of `--database NAME`, which is not a key of the file.
+    /// The value of `--database NAME`. This field is not a key of the file.
     #[serde(skip)]
     pub selected: Option<String>,
     /// The arguments with which the configuration was loaded. Not a key of the file.
@@ -74,7 +74,8 @@ pub struct Http {
     /// true.
     pub status_page: bool,
     /// The file with the bearer token that every page except metrics and probes requires. Default:
-    /// none. Without a token, these pages are served only if `listen` is a loopback address.
+    /// none. Without a token, the pages other than metrics and probes are served only if `listen`
+    /// is a loopback address.
     pub token_file: Option<PathBuf>,
 }
 
@@ -129,8 +130,8 @@ impl LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// `grace_seconds`: how long the daemon waits after SIGTERM or SIGINT for the batches in flight
-    /// before it cancels them. Default: 20.
+    /// `grace_seconds`: how long the daemon waits for the batches in flight after SIGTERM or
+    /// SIGINT. Then it cancels them. Default: 20.
     #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
     pub grace: Duration,
 }

@@ -10,11 +10,11 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. It has the same
-/// class as BF001. But its message contains the error of the last row, which a role without access
-/// to the rows must not see.
+/// class as BF001. But its message contains the error of the row that exceeded the limit. A role
+/// without access to the rows must not see this error.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
-/// The text for roles that may not see the rows of a job, about an error of a row.
+/// The text about an error of a row, for roles that may not see the rows of the job.
 const ROW_FAILED: &str = "a row could not be changed";
 
 /// The class of an error. `worker::error_policy::action` has an arm for each class.
@@ -40,8 +40,8 @@ pub enum Kind {
     Serialization,
     /// The statement was cancelled by `statement_timeout` or by a cancel request.
     Cancelled,
-    /// The daemon cancelled the statement because another session waited too long for a lock of the
-    /// statement.
+    /// The daemon cancelled the statement because another session waited too long for a lock that
+    /// the statement held.
     Yielded,
     /// A statement of the job exceeded its time limit, and `statement_timeout` did not stop it. The
     /// daemon cancelled the statement, or terminated its session if the statement ignored the
@@ -87,7 +87,7 @@ pub enum Kind {
     Timeout,
     /// Any other error of the server, for example a syntax error or an undefined column.
     Statement,
-    /// The server's answer has another form than the daemon expects: a wrong type, a wrong
+    /// The server's answer does not have the form that the daemon expects: a wrong type, a wrong
     /// encoding, or a null. It may be unknown whether the statement committed.
     Unreadable,
     /// A bug in this program.
@@ -139,8 +139,8 @@ pub struct Error {
     pub hint: Option<String>,
     /// The SQLSTATE of a server error: five characters.
     pub sqlstate: Option<String>,
-    /// Whether a function or trigger raised the error with a statement such as RAISE, and not a
-    /// function of schema `backfill`. The author of this code then chose the SQLSTATE.
+    /// Whether a function or trigger outside schema `backfill` raised the error with a statement
+    /// such as RAISE. The author of this function or trigger then chose the SQLSTATE.
     pub is_raised: bool,
     /// The text for roles that may not see the rows of the job. None if these roles may see the
     /// message and the hint.
@@ -188,9 +188,9 @@ impl Error {
         self
     }
 
-    /// Converts an error that says something about the server or about the claim to an error of a
-    /// row, if the code of a job raised it. Such code can raise each SQLSTATE, for example 53100
-    /// (disk full), while the server works as usual.
+    /// If the code of a job raised an error whose class concerns the server or the claim, converts
+    /// it into an error of a row. Such code can raise any SQLSTATE, for example 53100 (disk full),
+    /// while the server works as usual.
     #[must_use]
     pub fn disbelieved(self) -> Self {
         let is_about_the_server = matches!(
@@ -299,11 +299,11 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Returns whether code of a user raised the error with a statement of its language. The server
-/// reports the source file in which an error was raised. For such statements this is the file of
-/// the language. Code cannot change this field, and an error of the server that it raises again
-/// keeps its own file. The functions of schema `backfill` are recognized by the context, whose
-/// first line the server writes.
+/// Returns whether a user's code raised the error itself, with a statement of the code's language.
+/// The server reports the source file in which an error was raised. For such statements, this is a
+/// source file of the language's implementation. Code cannot change this field. If code raises an
+/// error of the server again, the error keeps its own file. The functions of schema `backfill` are
+/// recognized by the first line of the context, which the server writes.
 fn is_raised(db: &tokio_postgres::error::DbError) -> bool {
     const LANGUAGES: [&str; 5] = ["pl_exec.c", "plpy_elog.c", "plpy_plpymodule.c", "plperl.c", "pltcl.c"];
     let is_ours = db.where_().is_some_and(|context| context.starts_with("PL/pgSQL function backfill."));
@@ -351,7 +351,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
 fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     let (message, hint) = match (code, kind) {
         (TOO_MANY_ROW_ERRORS, _) => (
-            "more rows could not be changed than max_row_errors allows",
+            "the number of rows that could not be changed exceeds max_row_errors",
             Some(
                 "Fix the rows (see backfill.row_errors) or the expression, or raise max_row_errors with backfill.tune. Then run backfill.retry to continue from the checkpoint.",
             ),
@@ -362,7 +362,8 @@ fn redacted_of(code: &str, kind: Kind) -> Option<Box<Redacted>> {
     Some(Box::new(Redacted { message: message.to_owned(), hint: hint.map(str::to_owned) }))
 }
 
-/// Returns the text about a row without the message that a user's code raised.
+/// Returns the text about an error of a row. Unlike the message of the error, it contains nothing
+/// that a user's code wrote.
 fn row_failed() -> Box<Redacted> {
     Box::new(Redacted { message: ROW_FAILED.to_owned(), hint: None })
 }

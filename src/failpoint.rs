@@ -3,8 +3,8 @@
 //! Failpoints exist in debug builds and with the feature `failpoint`. In other builds the functions
 //! of this module do nothing, and [`active`] returns false.
 //! `BACKFILLD_FAILPOINT="name[:nth]=abort|panic|sleep:MS|error|on"` sets a failpoint. Several
-//! failpoints are separated by commas. The variable is read once. If `nth` is given (from 1), the
-//! action happens only at the nth visit of the place. The actions are:
+//! failpoints are separated by commas. The variable is read once. If `nth` is given (counted from
+//! 1), the action happens only at the nth visit of the place. The actions are:
 //!
 //! - `abort` ends the process without running destructors, as SIGKILL does.
 //! - `panic` panics.

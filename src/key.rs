@@ -44,8 +44,8 @@ mod tests {
 
         #[test]
         fn an_invalid_key_is_refused(stored in r#"\[?("[a-z\\"]*"|null|[0-9]{1,3}|\{\}|\[\]|,){0,4}\]?"#) {
-            // A key contains only strings. A number, a null or a list in place of a string could
-            // become the key of another row.
+            // A key contains only strings. If a number, a null or a list were accepted, the key
+            // could be taken for the key of another row.
             if let Ok(key) = serde_json::from_str::<Key>(&stored) {
                 let columns: Vec<serde_json::Value> = serde_json::from_str(&stored).unwrap();
                 prop_assert!(columns.iter().all(serde_json::Value::is_string));

@@ -37,10 +37,11 @@ pub enum Outcome {
     /// The rows and the checkpoint were committed.
     Committed,
     /// The batch failed, and none of the outcomes below applies. Examples are a lock timeout, a
-    /// deadlock and a serialization failure. The worker retries the batch, or defers or quarantines
-    /// its row.
+    /// deadlock and a serialization failure. The worker retries the batch. If the batch has only
+    /// one row, the worker may instead defer or quarantine this row.
     Retried,
-    /// The batch was cancelled because another session waited too long for a lock of the batch.
+    /// The batch was cancelled because another session waited too long for a lock that the batch
+    /// held.
     Yielded,
     /// One of the rows made the batch fail, and the batch is halved to isolate this row.
     Split,
@@ -94,11 +95,11 @@ pub fn rows_quarantined(database: &str, job_name: &str, rows: u64) {
     }
 }
 
-/// The result of one measurement of what a session has written.
+/// One measurement of what a session has written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Written {
-    /// Row versions that updates wrote during about the last second. `hot` is the number of HOT
-    /// updates among them, which need no new index entries.
+    /// Row versions that updates wrote during about the last second. `hot` is the number of these
+    /// row versions that HOT updates wrote. HOT updates need no new index entries.
     pub updated: u64,
     pub hot: u64,
     /// The WAL that the session has written since its last measurement. None before PostgreSQL 18,
@@ -129,7 +130,7 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time in whole seconds for which slices have waited for this reason since the
+/// Sets the total time, in whole seconds, for which this reason has made slices wait since the
 /// daemon started.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];

@@ -17,9 +17,10 @@ use crate::error::{Error, Kind, Result};
 /// The tokens of a shutdown, which all clones share. `hard` is never cancelled before `drain`.
 #[derive(Debug, Clone, Default)]
 pub struct Shutdown {
-    /// Once cancelled, each task finishes its batch in flight, releases its leases, and stops.
+    /// Once this token is cancelled, each task finishes its batch in flight, releases its leases,
+    /// and stops.
     pub drain: CancellationToken,
-    /// Once cancelled, each task stops immediately.
+    /// Once this token is cancelled, each task stops immediately.
     pub hard: CancellationToken,
 }
 
@@ -57,7 +58,7 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Starts a drain without a signal, because all work is done or a task failed.
+    /// Starts a drain without a signal. This happens when all work is done or a task failed.
     pub fn start(&self) {
         self.drain.cancel();
     }

@@ -11,7 +11,7 @@
 use crate::job::plan::{Kind, Plan};
 use crate::pg::assigned::differs;
 
-/// The condition by which a verifying slice counts rows.
+/// How a verifying slice decides which rows to count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum By {
     Filter,
@@ -30,8 +30,8 @@ pub fn counted(plan: &Plan, by: By) -> String {
 
 /// Returns the condition for a row that still needs work. Such a row matches the filter. For an
 /// update whose expressions can be compared, an assigned column of the row must also differ from
-/// the result of its expression. Without this comparison, a row with correct values that still
-/// matches the filter would never be done (P11).
+/// the result of its expression. Without this comparison, a row that has correct values but still
+/// matches the filter would never count as done (P11).
 pub fn still_needs_work(plan: &Plan) -> String {
     let filter = plan.filter.as_deref().map_or_else(|| "true".to_owned(), |filter| format!("(\n{filter}\n)"));
     if !plan.comparable || plan.kind == Kind::Delete {

@@ -45,7 +45,8 @@ struct Raw {
 /// Whether a window is open, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowState {
-    /// Open at least until this time. The window stays open if it opens again before this time.
+    /// The window is open at least until this time. It stays open longer if it opens again before
+    /// then.
     Open {
         until: Timestamp,
     },
@@ -74,7 +75,7 @@ impl TryFrom<Raw> for Window {
         let window = Self { cron, open_for: SignedDuration::from_secs_f64(hours * 3600.0), zone };
         match window.at(Timestamp::now()) {
             Ok(_) => Ok(window),
-            Err(_) => Err(format!("window: open is \"{open}\", which never occurs")),
+            Err(_) => Err(format!("window: the field open is \"{open}\", which matches no date")),
         }
     }
 }
@@ -87,7 +88,7 @@ impl Window {
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
-                "Correct option window of the job with backfill.tune. Its form is {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}. Then run backfill.retry.",
+                "Use backfill.tune to correct the window in the job's options. Its form is {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}. Then run backfill.retry.",
             )
         })
     }
@@ -190,7 +191,7 @@ mod tests {
             (json!({"open": "61 * * * *", "hours": 1}), "open is \"61 * * * *\""),
             (json!({"open": "0 0 * *", "hours": 1}), "open is \"0 0 * *\""),
             (json!({"open": "0 0 22 * * *", "hours": 1}), "open is \"0 0 22 * * *\""),
-            (json!({"open": "0 0 30 2 *", "hours": 1}), "never occurs"),
+            (json!({"open": "0 0 30 2 *", "hours": 1}), "matches no date"),
             (json!({"open": "0 0 * * *", "hours": 0}), "hours is 0"),
             (json!({"open": "0 0 * * *", "hours": 1, "time_zone": "Mars/Olympus"}), "Mars/Olympus"),
             (json!({"open": "0 0 * * *"}), "missing field `hours`"),
@@ -202,7 +203,8 @@ mod tests {
     }
 
     proptest! {
-        /// Each state of a window ends at a later time. A closed window is open at that time.
+        /// The state that a window has at `now` (open or closed) ends later than `now`. If the
+        /// window is closed at `now`, it is open when this state ends.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

@@ -38,7 +38,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
 const DEEPEST: u32 = 50;
 
 /// Returns the line at which brackets are nested too deeply. Brackets within quotes count too,
-/// because no value needs this depth either.
+/// because no quoted value needs so many nested brackets.
 fn nested_deeply(text: &str) -> Option<usize> {
     let mut depth: u32 = 0;
     for (line, content) in text.lines().enumerate() {
@@ -60,9 +60,9 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// Removes text that may contain a password from an error message. The parser quotes the invalid
-/// value or key, which may be a URL in the wrong place. The list of expected keys is kept, because
-/// it contains only names of keys.
+/// Removes from an error message all text that may contain a password. The parser quotes the
+/// invalid value or key, which may be a URL in the wrong place. The list of expected keys is kept,
+/// because it contains only names of keys.
 fn without_urls(message: &str) -> String {
     let lower = message.to_ascii_lowercase();
     let assigns =

@@ -75,7 +75,8 @@ fn each_metric_in_a_query_is_one_that_the_daemon_exports() {
     assert!(asked > 50, "{asked}");
 }
 
-/// Returns the panels of the dashboard without its rows, and the number of collapsed rows.
+/// Returns the panels of the dashboard, except the rows that group them. Also returns the number of
+/// collapsed rows.
 fn panels() -> (Vec<serde_json::Value>, usize) {
     let text = fs::read_to_string(deploy().join("grafana/dashboards/backfilld.json")).unwrap();
     let board: serde_json::Value = serde_json::from_str(&text).unwrap();

@@ -18,7 +18,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Returns the files below a folder with one of these `extensions`, in a stable order.
+/// Returns the files that are below a folder and have one of these `extensions`, in a stable order.
 fn files(folder: &Path, extensions: &[&str]) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
@@ -57,7 +57,8 @@ fn sections(page: &str) -> BTreeMap<u32, String> {
     sections
 }
 
-/// Returns the paragraph that begins with `label` in a section, without the label.
+/// Finds the paragraph that begins with `label` in a section. Returns the paragraph without the
+/// label.
 fn paragraph<'a>(section: &'a str, label: &str) -> Option<&'a str> {
     section.split("\n\n").find_map(|paragraph| paragraph.trim_start().strip_prefix(label))
 }

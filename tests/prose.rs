@@ -37,14 +37,15 @@ fn files() -> Vec<PathBuf> {
     for folder in FOLDERS {
         collect(&root.join(folder), folder != ".", &mut found);
     }
-    // This file contains the banned words, and the dump of the schema is generated.
+    // Two files are skipped: this file, because it contains the banned words, and the dump of the
+    // schema, because it is generated.
     found.retain(|path| !path.ends_with("tests/prose.rs") && !path.ends_with("schema/schema.sql"));
     found
 }
 
 /// Returns the lines of prose that are too wide. Prose is comments in Rust and SQL, and paragraphs
-/// of Markdown. Tables, code and lines with at most one word of more than three letters cannot be
-/// wrapped.
+/// of Markdown. Tables and code cannot be wrapped, and neither can lines in which at most one word
+/// has more than three letters.
 fn wide(name: &str, text: &str) -> Vec<usize> {
     let is_markdown = name.ends_with(".md");
     let mut in_code = false;

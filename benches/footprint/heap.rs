@@ -55,7 +55,7 @@ pub async fn measure(cluster: &Cluster) {
             seen.indexes.add(after.1 / before.1);
             seen.seconds.add(took);
         }
-        // The order rotates, so that no way always runs first.
+        // The order of the ways rotates, so that the first one is not always the same.
         ways.rotate_left(1);
     }
     println!(

@@ -92,7 +92,7 @@ async fn at_work(cluster: &Cluster, daemon: &Daemon, job: &str, set: &str, optio
     seen
 }
 
-/// Processor time, in percent of a core, for each purpose of a session.
+/// For each purpose, the processor time of its sessions in percent of a core.
 type Costs = BTreeMap<String, f64>;
 
 async fn measure_sessions(cluster: &Cluster, phase: Duration) -> Costs {
@@ -115,7 +115,7 @@ async fn used(superuser: &tokio_postgres::Client) -> BTreeMap<i32, (String, f64)
     rows.iter()
         .map(|row| {
             let pid: i32 = row.get(0);
-            // The first number in the file is the time on a processor in nanoseconds.
+            // The first number in the file is the processor time in nanoseconds.
             let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
             let nanos: f64 = text.split_whitespace().next().unwrap().parse().unwrap();
             (pid, (row.get::<_, String>(1).replace("backfilld ", ""), nanos / 1e9))

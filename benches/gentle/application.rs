@@ -45,9 +45,9 @@ pub struct Phase {
     pub writes: Felt,
 }
 
-/// Latencies of the reads or of the writes in seconds. `p50` is the median of all statements. `p95`
-/// and `p99` are computed for each bucket of 500 ms that contains at least 20 statements. The
-/// fields contain the medians over these buckets.
+/// Latencies, in seconds, of the reads or of the writes. `p50` is the median of all statements.
+/// `p95` and `p99` are computed for each bucket of 500 ms that contains at least 20 statements.
+/// `p95` and `p99` are the medians of the buckets' values.
 #[derive(Debug, Clone, Copy)]
 pub struct Felt {
     pub p50: f64,
@@ -69,7 +69,7 @@ impl Application {
         Self { shared, _sessions: sessions }
     }
 
-    /// Measures the latencies for the time `phase`, which begins now.
+    /// Measures the latencies from now on, for the duration `phase`.
     pub async fn feel(&self, phase: Duration) -> Phase {
         self.begin();
         tokio::time::sleep(phase).await;

@@ -1,4 +1,4 @@
-//! Measures the latency of the application with each setting, in phases that alternate with phases
+//! For each setting, measures the latency of the application in phases that alternate with phases
 //! without a backfill.
 
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon) {
     let mut walked = setting::Walked::new(rows);
     application.feel(phase).await;
     for turn in 0..turns.unsigned_abs() as usize {
-        // The order rotates, so that no setting always runs first.
+        // The order rotates, so that the same setting does not always run first.
         let by = turn % settings.len().max(1);
         settings.rotate_left(by);
         let first = application.feel(phase).await;

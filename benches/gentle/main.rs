@@ -1,12 +1,12 @@
 //! `make bench-gentle`: measures the effect of a backfill on the latency of an application. The
 //! bench compares the daemon with its default settings, batches of a fixed size with fixed sleeps,
-//! and one `UPDATE`. It also measures how long other sessions wait for a batch: sessions that
-//! change the same rows, and DDL.
+//! and one `UPDATE`. It also measures how long other sessions wait for a batch. These sessions
+//! change the same rows or run DDL.
 //!
 //! The application runs on the same table at a fixed rate all the time. Phases without a backfill
 //! alternate with phases in which a backfill runs with one of the settings. The result for a phase
 //! with a backfill is the ratio of its latencies to those of the preceding phase. See
-//! benches/README.md for the method and one run.
+//! benches/README.md for the method and the results of one run.
 //!
 //!     ROWS=n       rows of the table (4,000,000)
 //!     TURNS=n      number of phases of each setting (5)

@@ -63,7 +63,7 @@ impl Setting {
     }
 
     /// Fills the column in this way for one phase. Returns the latencies of the application in the
-    /// phase, and the rows changed per second.
+    /// phase, and the number of rows changed per second.
     pub async fn meet(
         &self,
         cluster: &Cluster,

@@ -39,7 +39,7 @@ use watch::Watch;
 
 /// The default limit of the lag, in seconds.
 const LIMIT: f64 = 1.0;
-/// Goal: the share of the time in which the lag is within the limit.
+/// Goal: the lag is within the limit for at least this share of the time.
 const WITHIN: f64 = 0.99;
 /// Goal: the daemon's rate as a share of the best fixed rate.
 const SHARE_OF_THE_BEST: f64 = 0.85;
@@ -47,8 +47,7 @@ const SHARE_OF_THE_BEST: f64 = 0.85;
 /// Time between the first changed row of a run and the start of the measurement. In this time, the
 /// job reaches its steady rate.
 const FIRST: Duration = Duration::from_secs(2);
-/// Length of the measurement of the unthrottled run. A longer measurement would only show a longer
-/// lag.
+/// How long the unthrottled run is measured. A longer measurement would only show a longer lag.
 const UNTHROTTLED: Duration = Duration::from_secs(3);
 /// The first fixed rate, as a share of the daemon's rate.
 const FROM: f64 = 0.75;
@@ -117,7 +116,8 @@ async fn main() {
             failures += 1;
         }
         rate *= STEP;
-        // The speed of the standby varies, so the daemon also has a turn after each fixed rate.
+        // The speed of the standby varies over time, so the daemon is measured again after each
+        // measurement of a fixed rate.
         turn(&mut bench).await;
     }
     println!("\ndaemon: {ours:.0} rows/s, within the limit {within:.4} of the time (goal {WITHIN})");

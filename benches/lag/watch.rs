@@ -15,7 +15,7 @@ const EACH: Duration = Duration::from_millis(20);
 const WRITTEN: &str = "select (pg_current_wal_lsn() - '0/0')::float8";
 const REPLAYED: &str = "select (pg_last_wal_replay_lsn() - '0/0')::float8";
 
-/// Measures the lag until it is stopped.
+/// Measures the lag until the measurement is stopped.
 pub struct Watch {
     stop: CancellationToken,
     polling: JoinHandle<Vec<(Instant, f64)>>,
@@ -30,7 +30,7 @@ impl Watch {
         Self { stop, polling }
     }
 
-    /// Stops the measurement. Returns the lag of each sample since `begun` in seconds.
+    /// Stops the measurement. Returns the lag, in seconds, of each sample since `begun`.
     pub async fn stop_since(self, begun: Instant) -> Vec<f64> {
         self.stop.cancel();
         let lags = self.polling.await.unwrap();
@@ -59,7 +59,8 @@ async fn poll(primary: Client, standby: Client, stop: CancellationToken) -> Vec<
         while history.front().is_some_and(|(_, lsn)| *lsn <= here) {
             history.pop_front();
         }
-        // The primary had written this position by `then`, and the standby has not replayed it yet.
+        // At the time `then`, the primary had written WAL up to this position. The standby has not
+        // yet replayed WAL up to it.
         let lag = history.front().map_or(0.0, |(then, _)| at.saturating_duration_since(*then).as_secs_f64());
         lags.push((at, lag));
     }

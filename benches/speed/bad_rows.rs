@@ -72,7 +72,7 @@ pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
     );
     println!("| no bad or locked row | {clean} | |");
     println!("| 40 rows that violate a check | {bad} | {bad_ratio} times the speed |");
-    println!("| one row locked for {} s | {locked} | {locked_ratio} times the time |", hold.as_secs());
+    println!("| one row locked for {} s | {locked} | {locked_ratio} times the duration |", hold.as_secs());
     println!("\nfrom the end of the lock to the end of the job, verification included: {after} s\n");
 }
 
@@ -135,7 +135,7 @@ async fn others_done(owner: &Client, name: &str, rows: i64) -> f64 {
         .get(0)
 }
 
-/// Waits until the job has finished, and returns the seconds since it finished.
+/// Waits until the job has finished, and returns how many seconds ago it finished.
 async fn ended(owner: &Client, name: &str) -> f64 {
     let row = wait::until_ok(LONG, "the job has ended", async || {
         owner.query_opt(ENDED, &[&name]).await.unwrap().ok_or("it runs")

@@ -1,5 +1,5 @@
 //! Measures the time to read the views in a database with 10,000 jobs, of which 200 are unfinished.
-//! All of these jobs are copies of one queued job, which the database also contains.
+//! All 10,000 jobs are copies of one queued job, which is also in the database.
 
 use crate::sample::Sample;
 use backfilld_testbed::cluster::Cluster;

@@ -56,7 +56,7 @@ async fn main() {
         queue::first_batch(&cluster, &daemon).await;
     }
     // From here on no daemon runs. The following parts call the daemon's SQL functions and read the
-    // views directly, so that they measure nothing else.
+    // views directly, so that they measure only these functions and views.
     if wanted("checkpoint") {
         queue::checkpoints(&cluster).await;
     }

@@ -17,7 +17,7 @@ create table if not exists public.small (id bigint primary key, n int not null);
 insert into public.small select n, 0 from generate_series(1, 100) n on conflict do nothing";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.small', set => 'n = n + 1', options => '{\"verify\": \"none\"}')";
-/// Creates more jobs like the job NAME, ready to be planned. `enqueue` would take minutes for
+/// Creates copies of the job NAME that are ready to be planned. `enqueue` would take minutes for
 /// 100,000 jobs, because it checks each statement and records an event.
 const MULTIPLY: &str = "
 alter table backfill.job disable trigger user;
@@ -41,8 +41,8 @@ pub async fn first_batch(cluster: &Cluster, daemon: &Daemon) {
     owner.batch_execute(SMALL_TABLE).await.unwrap();
     let mut latency = Sample::default();
     for turn in 0..20 {
-        // After this sleep the daemon is idle. In each turn, the sleep ends at another point of the
-        // daemon's polling interval.
+        // After this sleep the daemon is idle. In each turn, the sleep ends at a different point of
+        // the daemon's polling interval.
         tokio::time::sleep(Duration::from_millis(600 + turn * 37)).await;
         let name = format!("first_{turn}");
         let before: String = owner.query_one("select clock_timestamp()::text", &[]).await.unwrap().get(0);

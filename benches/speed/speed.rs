@@ -68,7 +68,7 @@ pub async fn measure(cluster: &Cluster, daemon: &Daemon, rows: i64, pairs: i64) 
             took[place] = seconds;
             assert_eq!(owner.query_one(UNFILLED, &[]).await.unwrap().get::<_, i64>(0), 0);
         }
-        // The order rotates, so that no run always comes first.
+        // The order rotates, so that the same run does not always come first.
         runs.rotate_left(1);
         for (sample, took) in seconds.iter_mut().zip(took) {
             sample.add(took);

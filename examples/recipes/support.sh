@@ -1,6 +1,6 @@
-# Functions for the checks of the recipes. check.sh sources this file before the check.sh of a
-# recipe. The current directory is the folder of the recipe. PGHOST, PGPORT, PGUSER, PGDATABASE and
-# BACKFILLD_DATABASE_URL name the database of the recipe.
+# Functions for the checks of the recipes. examples/recipes/check.sh sources this file and then the
+# recipe's own check.sh. The current directory is the folder of the recipe. PGHOST, PGPORT, PGUSER,
+# PGDATABASE and BACKFILLD_DATABASE_URL name the database of the recipe.
 
 cd "$RECIPE_DIR"
 

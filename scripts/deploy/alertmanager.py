@@ -260,8 +260,8 @@ try:
     # A standby stops replaying WAL. While the alert for the standby fires, Alertmanager inhibits
     # the alert for the job that waits for the standby.
     sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
-    # With this setting, the WAL that waits for replay does not cancel the statement that resumes
-    # the replay.
+    # Without this setting, the statement that resumes the replay could conflict with WAL that is
+    # not replayed yet, and the standby would cancel the statement.
     superuser("alter system set max_standby_streaming_delay = -1", STANDBY)
     superuser("select pg_reload_conf()", STANDBY)
     superuser("select pg_wal_replay_pause()", STANDBY)

@@ -44,8 +44,8 @@ def expressions():
                 yield rule["name"], rule["name"]
 
 
-# Each metric in an expression must exist. Otherwise a misspelled name in an expression that may be
-# empty would pass.
+# Each metric in an expression must exist. Otherwise a misspelled name would pass in an expression
+# that is allowed to return no series.
 with open("docs/contract.md", encoding="utf-8") as contract:
     known = set(re.findall(r"^\| `(\w+)` \|", contract.read().split("\n## Metrics\n")[1], re.M))
 for title, expression in expressions():

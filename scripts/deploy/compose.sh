@@ -2,8 +2,8 @@
 # Checks deploy/compose.yaml without a container engine. `docker-compose config` parses the file and
 # refuses unknown keys and wrong types. The mounted files must exist. promtool checks the
 # configuration of Prometheus. The scripts of the primary, of the standby and of the traffic run on
-# real servers of this machine. A daemon with the configuration file runs a backfill there. The
-# containers themselves are not tested.
+# real servers of this machine. A daemon that uses deploy/compose/backfilld.yaml runs a backfill on
+# these servers. The containers themselves are not tested.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -54,7 +54,7 @@ sed "s|/etc/prometheus/backfilld/|$PWD/deploy/prometheus/|" deploy/compose/prome
 promtool check config "$work/prometheus.yml" > "$work/said" 2>&1 || { cat "$work/said" >&2; fail "promtool check config"; }
 pass "promtool accepts the configuration of Prometheus and its rules"
 
-# --- run the scripts on servers of this machine
+# --- run the scripts against servers on this machine
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 first=$(free_port) second=$(free_port) http=$(free_port)
 library=$(test -e "$("$bin/pg_config" --pkglibdir 2>/dev/null)/pg_stat_statements.so" && echo pg_stat_statements || true)

@@ -61,7 +61,7 @@ musl=$(uname -m)-unknown-linux-musl
 cargo fetch --quiet --locked --target "$musl"
 base=$(buildah from scratch)
 buildah add --quiet "$base" "$rootfs" / >/dev/null
-# The build runs offline. It uses the fetched crates of the lock file, and downloads no others.
+# The build runs offline. It uses the crates that `cargo fetch` has downloaded, and no others.
 buildah config --env PATH=/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin --env CARGO_HOME=/cargo --env CARGO_NET_OFFLINE=true "$base"
 buildah commit --quiet --rm "$base" localhost/backfilld-builder >/dev/null
 
@@ -85,7 +85,7 @@ files=$(podman save --quiet --format docker-archive "$image" | tar -xO --wildcar
 same "the list of files" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
 pass "labels, user, health check, and three files: $files"
 
-# --- start a server that offers TLS, with a host name that only DNS resolves
+# --- start a server that offers TLS and whose host name only DNS resolves
 (
     cd "$work"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=root -keyout root.key -out root.crt

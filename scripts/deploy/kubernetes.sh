@@ -4,14 +4,14 @@
 # and the two previous ones. A warning is a failure. Then checks for errors that the schemas do not
 # cover. The script also tests that these checks can fail.
 #
-# Fetches kubernetes-validate and the schemas of the custom resources with pip and npm.
-# BACKFILLD names the binary that reads the configuration. The binary is built if it does not exist.
+# Fetches kubernetes-validate with pip, and the schemas of the custom resources with npm. BACKFILLD
+# names the binary that reads the configuration. The binary is built if it does not exist.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# The version of kubernetes-validate is the newest minor version of Kubernetes that it supports.
-# Kubernetes releases a minor version about every four months. Raise the versions here after each of
-# these releases.
+# kubernetes-validate has the version number of the newest minor version of Kubernetes that it
+# supports. Kubernetes releases a minor version about every four months. Raise the versions here
+# after each of these releases.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 
@@ -36,7 +36,8 @@ render() { # DIRECTORY FILE: any message of kustomize, for example a deprecation
 }
 
 # Validates the core resources of a file strictly, for one minor version. kubernetes-validate exits
-# with code 0 and only warns about a removed apiVersion or an unknown kind, so a warning fails too.
+# with code 0 and only warns about a removed apiVersion or an unknown kind, so a warning counts as a
+# failure too.
 valid() { # FILE MINOR
     "$tools/bin/python" - "$1" "$work/core.yaml" <<'PY'
 import sys, yaml

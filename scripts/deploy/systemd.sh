@@ -23,7 +23,7 @@ pass() { passed=$((passed + 1)); echo "passed   $*"; }
 fail() { echo "FAILED   $*" >&2; exit 1; }
 
 # Creates a root directory that contains the files of an installed daemon, because `verify` requires
-# the binary and the units that the unit refers to.
+# the binary and the other units to which the tested unit refers.
 mkdir -p "$work/root/usr/local/bin" "$work/root/bin" "$work/root/etc/systemd/system" "$work/root/usr/lib/systemd"
 cp -r /lib/systemd/system "$work/root/usr/lib/systemd/"
 ln -s usr/lib "$work/root/lib"

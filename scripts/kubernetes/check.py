@@ -10,12 +10,12 @@ import yaml
 
 # The operator who installs the daemon creates these Secrets, as docs/kubernetes.md describes.
 SECRETS_OF_THE_USER = {"backfilld", "app-migrations", "app-gate"}
-# The keys of Secret backfilld and the namespace of Prometheus, as docs/kubernetes.md describes
-# them.
+# The keys of the Secret `backfilld`, and the namespace of Prometheus, as docs/kubernetes.md
+# describes them.
 KEYS_OF_THE_SECRET = {"database-url", "status-token"}
 NAMESPACE_OF_PROMETHEUS = "monitoring"
-# Minimum memory limit. The daemon uses 7 MB under load, and the goal is at most 40 MB
-# (benches/README.md).
+# The smallest memory limit that a manifest may set. The daemon uses 7 MB under load, and the goal
+# is at most 40 MB (benches/README.md).
 LEAST_MEMORY_MI = 64
 # The path to the pod template of each kind of workload.
 WORKLOADS = {"Deployment": ("spec", "template"), "Job": ("spec", "template")}

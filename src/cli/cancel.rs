@@ -1,4 +1,4 @@
-//! `backfilld cancel`: cancels a job. Changes already committed are kept.
+//! `backfilld cancel`: cancels a job. Keeps the changes that are already committed.
 
 use clap::Args;
 
@@ -26,7 +26,7 @@ pub(super) async fn run(config: &Config, args: CancelArgs) -> Result<u8> {
         show::line(&format!("job \"{name}\" cancelled; changes already committed are kept"))?;
     } else {
         show::line(&format!(
-            "cancel of job \"{name}\" requested; it is still {state} and stops after the batch in flight"
+            "cancel of job \"{name}\" requested; the job is still {state} and stops after the batch in flight"
         ))?;
     }
     Ok(0)

@@ -26,7 +26,7 @@ impl Commands {
         config.database().map_or_else(|_| Self::default(), |selected| Self::of_database(config, &selected.name))
     }
 
-    /// Returns the commands for the database of this name in the configuration.
+    /// Returns the commands for the database that has this name in the configuration.
     pub fn of_database(config: &Config, name: &str) -> Self {
         Self { database: (config.databases.len() > 1).then(|| name.to_owned()) }
     }
@@ -40,14 +40,14 @@ impl Commands {
         }
     }
 
-    /// Returns `error` with commands in place of SQL functions in its hint. With several databases,
-    /// each command names its database.
+    /// Returns `error` after replacing the SQL functions in its hint with commands. With several
+    /// databases, each command names its database.
     pub fn explain(&self, mut error: Error) -> Error {
         error.hint = error.hint.map(|hint| self.hint(&hint));
         error
     }
 
-    /// Returns a hint with commands in place of SQL functions.
+    /// Returns the hint with its SQL functions replaced by commands.
     pub fn hint(&self, text: &str) -> String {
         self.with_database(&of_sql(text))
     }
@@ -64,7 +64,7 @@ impl Commands {
     }
 }
 
-/// Replaces SQL functions and their parameters in a hint with commands and flags.
+/// In a hint, replaces SQL functions with commands, and their parameters with flags.
 pub(super) fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("select backfill.resume_all();", "backfilld resume --all")
@@ -98,8 +98,8 @@ fn replace_call(text: &str, start: &str, command: impl Fn(&str) -> String) -> St
         match piece.split_once("')") {
             Some((argument, rest)) => {
                 replaced.push_str(&command(argument));
-                // A semicolon at the end belongs to the SQL statement. Any other semicolon
-                // separates parts of the sentence and stays.
+                // A semicolon at the end belongs to the SQL statement and is dropped. Any other
+                // semicolon separates parts of the sentence and is kept.
                 let is_last = rest.trim() == ";";
                 replaced.push_str(if is_last { "" } else { rest });
             }

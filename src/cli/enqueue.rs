@@ -36,8 +36,8 @@ pub struct EnqueueArgs {
     dry_run: bool,
 }
 
-/// Enqueues an update. The casts resolve names with the `search_path` of the session and read times
-/// in its time zone. Both settings are those of the login, as in psql.
+/// Enqueues an update. The casts use the session's `search_path` to resolve names and the session's
+/// time zone to interpret times. Both settings are those of the login, as in psql.
 const ENQUEUE: &str = r#"
 select backfill.enqueue(
   name => $1::pg_catalog.text, target => $2::pg_catalog.text::pg_catalog.regclass, "set" => $3::pg_catalog.text,
@@ -104,10 +104,10 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands
         ),
         ("paused", _) => verb(format!("resume {name}")),
         (_, Some("approval")) => format!("needs approval; an operator must run: {}", verb(format!("approve {name}"))),
-        (_, Some("daemon")) => format!("start a daemon: backfilld run; then: {}", verb(format!("watch {name}"))),
+        (_, Some("daemon")) => format!("start a daemon (backfilld run), then: {}", verb(format!("watch {name}"))),
         (_, Some("executor")) => {
             format!(
-                "start a daemon that runs jobs of this role: backfilld run; then: {}",
+                "start a daemon (backfilld run) that runs jobs of this role, then: {}",
                 verb(format!("watch {name}"))
             )
         }

@@ -82,7 +82,7 @@ async fn no_such_job(session: &Session, name: &str) -> Error {
     if alike.is_empty() {
         error.hint("List the jobs with: backfilld status")
     } else {
-        error.hint(format!("Did you mean {}? Names are exact.", alike.join(" or ")))
+        error.hint(format!("Did you mean {}? Names must match exactly.", alike.join(" or ")))
     }
 }
 

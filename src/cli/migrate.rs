@@ -59,7 +59,7 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
         }
         [.., last] => format!("schema backfill upgraded to version {last}"),
     })?;
-    // The command does not change the schema or the grants of a later release.
+    // If the schema is of a later release, the command changes neither the schema nor its grants.
     if matches!(state::found(&session.client).await?, Found::Version { version, .. } if version > Release::current().version())
     {
         return Ok(0);

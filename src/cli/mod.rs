@@ -57,7 +57,7 @@ pub struct Cli {
 }
 
 /// The flags that select the database. `Config::load`, not clap, reads the environment variables,
-/// because clap shows the value of a variable, and so a password, in the help text.
+/// because clap would show the value of a variable, which may contain a password, in the help text.
 #[derive(Args)]
 #[command(next_help_heading = "Database")]
 pub struct Connection {
@@ -67,7 +67,7 @@ pub struct Connection {
     /// Connection string of the database [env: BACKFILLD_DATABASE_URL; DATABASE_URL if there is no
     /// config]
     ///
-    /// Replaces the url of the selected database, or of the only database, in the configuration. An
+    /// Overrides the configured url of the selected database, or of the only database. An
     /// environment variable is safer, because flags are visible in the process list.
     #[arg(long, global = true, value_name = "URL")]
     database_url: Option<String>,

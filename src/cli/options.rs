@@ -21,7 +21,7 @@ impl OptionArgs {
         self.option.is_empty() && self.options.is_none()
     }
 
-    /// Merges `--options` with each `--option`, which takes precedence.
+    /// Merges `--options` with each `--option`. An `--option` takes precedence.
     ///
     /// # Errors
     /// [`Kind::Usage`] if an `--option` is given twice.

@@ -12,7 +12,8 @@ pub struct PauseArgs {
     /// Name of the job
     #[arg(required_unless_present = "all", conflicts_with = "all")]
     name: Option<String>,
-    /// Pause all jobs until `resume --all`; jobs that were paused individually then stay paused
+    /// Pause all jobs until `resume --all`, which does not resume jobs that were paused
+    /// individually
     #[arg(long)]
     all: bool,
     /// Reason, shown with the job
@@ -38,7 +39,7 @@ pub(super) async fn run(config: &Config, args: PauseArgs) -> Result<u8> {
         show::line(&format!("job \"{name}\" paused; to resume: {resume}"))?;
     } else {
         show::line(&format!(
-            "pause of job \"{name}\" requested; it is still {state} and pauses after the batch in flight"
+            "pause of job \"{name}\" requested; the job is still {state} and pauses after the batch in flight"
         ))?;
     }
     Ok(0)

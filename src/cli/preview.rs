@@ -31,7 +31,7 @@ cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, p
                       from backfill._preview_text(p.x) with ordinality l(item, value, n)) t";
 
 /// Maximum time of a preview. The server samples a bounded number of rows for a bounded time, but
-/// the user's expressions can take any time for a single row.
+/// the user's expressions can take an unlimited time for a single row.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: PreviewArgs) -> Result<u8> {

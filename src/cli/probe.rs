@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Args)]
 pub struct ProbeArgs {
     /// livez: the daemon's loops make progress; readyz: its databases are reachable and have a
-    /// compatible schema, and it is not draining
+    /// compatible schema, and the daemon is not draining
     #[arg(value_enum, default_value = "livez")]
     page: Page,
     /// Address that the daemon listens on; overrides http.listen of the configuration

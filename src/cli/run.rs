@@ -12,7 +12,7 @@ use crate::error::Result;
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Exit when no job can run: each has finished, is paused (also by pause --all), or waits for
-    /// approval, window, executor or run_at
+    /// approval, a window, an executor or run_at
     #[arg(long)]
     pub until_idle: bool,
     /// Address for metrics, probes and the status page; overrides http.listen of the configuration

@@ -60,12 +60,12 @@ pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSq
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
 
-/// Maximum time that a verb waits until the daemon has carried out a command. The daemon checks for
+/// Maximum time that a verb waits for the daemon to carry out a command. The daemon checks for
 /// commands several times per second.
 const HEEDED: Duration = Duration::from_secs(3);
 
-/// Waits until the job is in the state `wanted`, at most for [`HEEDED`], and returns the last state
-/// that it has read.
+/// Waits until the job's state is `wanted`, but for at most [`HEEDED`]. Returns the last state that
+/// the function has read.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
     let deadline = tokio::time::Instant::now() + HEEDED;
     let mut state = now;
@@ -104,7 +104,7 @@ fn not_connected(error: Error, database: &Database) -> Error {
         database.resolve_url().map_or_else(|_| format!("database \"{}\"", database.name), |url| url.to_string());
     let hint = match (error.kind, error.sqlstate.as_deref()) {
         (_, Some("28P01")) => Some(
-            "Check the user in the url, and the password. The password comes from the url, password_file, password_env, PGPASSWORD or the password file (passfile, PGPASSFILE or ~/.pgpass).",
+            "Check the user in the url, and the password. The password comes from the url, password_file, password_env, PGPASSWORD or the password file of PostgreSQL (passfile, PGPASSFILE or ~/.pgpass).",
         ),
         (_, Some("28000")) => Some("Check the user in the url, and pg_hba.conf on the server."),
         (_, Some("3D000")) => Some("Check the database name at the end of the url."),

@@ -19,7 +19,7 @@ use crate::text;
 pub struct StatusArgs {
     /// Name of the job [default: all unfinished jobs and the last 10 finished ones]
     name: Option<String>,
-    /// Print a JSON array of objects with the columns of view backfill.jobs, times in UTC
+    /// Print a JSON array of objects with the columns of view backfill.jobs; the times are in UTC
     #[arg(long)]
     json: bool,
     /// Include all finished jobs
@@ -113,8 +113,8 @@ fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
-/// Returns the text of a field. In a hint, commands replace the SQL functions. Other texts may
-/// quote the user, so they stay as they are.
+/// Returns the text of a field. In a hint, SQL functions are replaced with the equivalent commands.
+/// Other texts may quote the user, so they stay as they are.
 fn said(label: &str, text: &str, commands: &Commands) -> String {
     if label == "hint" { commands.hint(text) } else { text.to_owned() }
 }

@@ -51,14 +51,14 @@ const DROP: &str = "set local client_min_messages = warning; drop schema backfil
 
 pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
-    // The census executes functions and views of the schema.
+    // The census reads views of the schema, which execute its functions.
     ownership::check(&session.client).await.map_err(not_owner)?;
     if state::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
         show::line("schema backfill is not installed in this database: nothing to do")?;
         return Ok(0);
     }
-    // The first census runs outside a transaction, because a user may take longer to confirm than a
-    // transaction may stay open.
+    // The first census runs outside a transaction, because the user's confirmation may take longer
+    // than a transaction is allowed to stay open.
     let first = census(&session.client).await?;
     if !args.force {
         first.refuse()?;

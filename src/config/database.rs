@@ -33,9 +33,16 @@ pub struct Database {
     pub password_file: Option<PathBuf>,
     /// The number of slices that this daemon processes at the same time, 1 to 64. Default: 2.
     pub workers: u32,
+    /// The maximum number of slices of one role that this daemon processes at the same time while
+    /// slices of other roles wait, 1 to 64. Default: one less than `workers`, but at least 1.
+    pub max_workers_per_role: Option<u32>,
     /// One login for each role that jobs run as. Default: none. Jobs then run as the control login.
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
+    /// Whether the owners of the tables may do everything that the control login may. Concerns only
+    /// a database without executors. Default: false. Jobs on tables of other roles are then
+    /// refused.
+    pub trust_table_owners: bool,
     /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
     /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
@@ -58,7 +65,9 @@ impl Default for Database {
             password_env: None,
             password_file: None,
             workers: 2,
+            max_workers_per_role: None,
             executors: Vec::new(),
+            trust_table_owners: false,
             replicas: vec![ReplicaRule::default()],
             signals: Vec::new(),
             window: None,
@@ -133,12 +142,17 @@ impl Database {
         self.replicas.iter().find(|rule| rule.matches(application_name, client_addr)).cloned().unwrap_or_default()
     }
 
+    /// Returns the number of workers that one role may hold while slices of other roles wait.
+    pub fn worker_share(&self) -> u32 {
+        self.max_workers_per_role.unwrap_or_else(|| self.workers.saturating_sub(1).max(1))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
             return refuse(
-                "the name must consist of 1 to 63 of the characters A-Z a-z 0-9 . _ -".to_owned(),
+                "the name must have 1 to 63 characters, and only these: A-Z a-z 0-9 . _ -".to_owned(),
                 "Use a short name, for example main.",
             );
         }
@@ -146,6 +160,12 @@ impl Database {
             return refuse(
                 format!("workers is {}", self.workers),
                 "Set it to a number from 1 to 64. A few workers are enough, because the throttle limits all workers together.",
+            );
+        }
+        if let Some(limit) = self.max_workers_per_role.filter(|limit| !(1..=64).contains(limit)) {
+            return refuse(
+                format!("max_workers_per_role is {limit}"),
+                "Set it to a number from 1 to 64, or remove it. Without it, a role leaves one worker to other roles.",
             );
         }
         source::check(self.sources())?;
@@ -161,7 +181,7 @@ impl Database {
             if !roles.insert(executor.run_as.as_str()) {
                 return refuse(
                     format!("{place}: run_as \"{}\" is used twice", executor.run_as),
-                    "Keep one executor for each role.",
+                    "Keep only one executor for each role.",
                 );
             }
             source::check(executor.sources()).map_err(|error| error.context(place))?;

@@ -14,7 +14,8 @@ use super::{Config, Http};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
-/// Maximum size of the file in bytes. The parser limits the expansion of YAML aliases.
+/// Maximum size of the file in bytes. It does not limit the expansion of YAML aliases; the parser
+/// does.
 const LARGEST: u64 = 1 << 20;
 
 impl Config {
@@ -127,7 +128,7 @@ impl Config {
             }),
             (None, [sole]) => Ok(sole),
             (None, _) => Err(Error::new(Kind::Usage, "several databases are configured and none is selected")
-                .hint(format!("Add --database NAME, one of: {}.", self.names()))),
+                .hint(format!("Add --database with one of these names: {}.", self.names()))),
         }
     }
 

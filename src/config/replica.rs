@@ -11,8 +11,8 @@ use super::secret::Login;
 use super::{source, units};
 use crate::error::{Error, Kind, Result};
 
-/// The lag limits of the replicas that the rule matches. Jobs are held at these limits. If `match`
-/// and `address` are both set, a replica must match both.
+/// The lag limits of the replicas that the rule matches. Jobs are held when the lag of a replica
+/// reaches a limit. If `match` and `address` are both set, a replica must match both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReplicaRule {
@@ -23,7 +23,7 @@ pub struct ReplicaRule {
     /// The replica's client_addr: an IP address, or a network, for example `10.0.0.0/8`. Default:
     /// any address.
     pub address: Option<String>,
-    /// Whether to ignore the lag of this replica. Default: false.
+    /// Whether to ignore the lag of the replicas that the rule matches. Default: false.
     pub ignore: bool,
     /// `max_lag_seconds`: the replay lag at which jobs are held. Default: 1.
     #[serde(rename = "max_lag_seconds", deserialize_with = "units::seconds")]
@@ -123,7 +123,7 @@ impl ReplicaRule {
                 );
             }
             if self.ignore {
-                return refuse("ignore and a url cannot both be set".to_owned(), "Keep one of them.");
+                return refuse("option ignore and a url cannot both be set".to_owned(), "Keep one of them.");
             }
         } else if self.password_env.is_some() || self.password_file.is_some() {
             return refuse(
@@ -132,7 +132,7 @@ impl ReplicaRule {
             );
         }
         if self.ignore && self.required {
-            return refuse("ignore and required cannot both be set".to_owned(), "Keep one of them.");
+            return refuse("the keys ignore and required cannot both be set".to_owned(), "Keep one of them.");
         }
         if self.max_lag.is_zero() || self.max_lag_bytes == 0 {
             return refuse(
@@ -187,7 +187,7 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let (middle, end) = tail.rsplit_once('*').unwrap_or(("", tail));
     let Some(mut rest) = text.strip_prefix(head).and_then(|rest| rest.strip_suffix(end)) else { return false };
-    // Each part takes its first match, which leaves the most text for the next parts.
+    // Each part takes its first match, because this leaves the most text for the next parts.
     middle.split('*').all(|part| match rest.find(part) {
         Some(at) => {
             rest = &rest[at + part.len()..];

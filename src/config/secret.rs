@@ -37,7 +37,7 @@ impl SecretUrl {
         }
     }
 
-    /// Returns whether the string can be parsed with certainty. If the result is false, an error
+    /// Returns whether the string can be parsed unambiguously. If the result is false, an error
     /// message must not contain the name of a parameter, because the name may be a part of a
     /// password.
     pub fn is_plain(&self) -> bool {
@@ -161,12 +161,14 @@ fn is_host(host: &str) -> bool {
     is_plain(name) && digits.chars().all(|c| c.is_ascii_digit())
 }
 
+/// Returns whether the text is surely no password. A percent-encoded character could be the `:` or
+/// `@` before a password.
 fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| c.is_alphanumeric() || "_.-%".contains(c))
+    text.chars().all(|c| c.is_alphanumeric() || "_.-".contains(c))
 }
 
-/// Parses the `key = value` words of libpq. A value may be quoted with `'`, and `\` escapes the
-/// next character.
+/// Parses a libpq connection string that consists of `key = value` pairs. A value may be quoted
+/// with `'`, and `\` escapes the next character.
 fn parts_of_words(text: &str) -> Option<Parts> {
     let (mut user, mut host, mut port, mut database) = (None, None, None, None);
     let mut rest = text.trim_start();
@@ -186,11 +188,13 @@ fn parts_of_words(text: &str) -> Option<Parts> {
         }
         rest = after.trim_start();
     }
-    // The value of `dbname` may be a whole connection string, with a password.
-    if database.as_deref().is_some_and(|name| name.contains("://") || name.contains('=')) {
+    let host = host.unwrap_or_else(|| "localhost".to_owned());
+    // The value of `dbname` may be a whole connection string, and the value of `user` may be
+    // `user:password`.
+    let plain = [&user, &database, &port].into_iter().flatten().all(|text| is_plain(text));
+    if !plain || !host.split(',').all(|host| host.starts_with('/') || is_host(host)) {
         return None;
     }
-    let host = host.unwrap_or_else(|| "localhost".to_owned());
     Some(Parts { user, host: port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")), database })
 }
 
@@ -242,6 +246,13 @@ mod tests {
             "host=db user=o pass word=hunter2",
             "hunter2",
             "dbname='postgres://o:hunter2@db/app'",
+            "host=db user=o:hunter2 dbname=app",
+            "host=db user='o hunter2'",
+            "host='db hunter2' user=o",
+            "host=db user=o dbname=app:hunter2",
+            "postgres://o%3Ahunter2@db/app",
+            "postgres://o%3ahunter2%40db/app",
+            "postgres://o@db/app%3Fpassword=hunter2",
         ] {
             assert_eq!(SecretUrl::new(url).to_string(), "(url not shown)", "{url}");
         }

@@ -11,18 +11,18 @@ use serde::{Deserialize, Deserializer};
 use super::units;
 use crate::error::{Error, Kind, Result};
 
-/// A limit for a built-in signal, or a signal of the user's own: an SQL query, an HTTP check or a
+/// Either a limit for a built-in signal, or the user's own signal: an SQL query, an HTTP check or a
 /// Prometheus query.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SignalRule {
-    /// One of [`SignalRule::BUILT_IN`] if `sql`, `http` and `prometheus` are not set; otherwise any
-    /// other name. Required.
+    /// One of [`SignalRule::BUILT_IN`] if none of `sql`, `http` and `prometheus` is set. If one of
+    /// them is set, any name that is not built in. Required.
     pub name: String,
     /// An SQL query that returns one number. The control login runs it read-only. Default: none.
     pub sql: Option<String>,
     /// The URL of an HTTP check. Status 2xx lets jobs run, and status 429 holds them. With any
-    /// other status the signal cannot be read. Default: none.
+    /// other status, the signal counts as unreadable. Default: none.
     pub http: Option<HttpUrl>,
     /// A Prometheus instant query that returns one number. Default: none.
     pub prometheus: Option<PrometheusQuery>,
@@ -36,7 +36,7 @@ pub struct SignalRule {
     #[serde(rename = "match")]
     pub pattern: Option<String>,
     /// The number of cores of the server, for `active_sessions` only. If set, the limit applies to
-    /// each core. Default: none. The limit then applies to the whole server.
+    /// each core. Default: none, and the limit applies to the whole server.
     pub cores: Option<u32>,
     /// The limit, as a number or a size. Required, except for `http`, whose limit is always 1.
     #[serde(deserialize_with = "units::limit")]
@@ -147,8 +147,8 @@ fn some_seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Duration>,
 }
 
 impl SignalRule {
-    /// Names of the built-in signals except replica lag. They take no `sql`, `http` or
-    /// `prometheus`.
+    /// Names of the built-in signals except replica lag. The built-in signals take no `sql`, `http`
+    /// or `prometheus`.
     pub const BUILT_IN: [&str; 10] = [
         "lock_waits",
         "active_sessions",
@@ -170,7 +170,10 @@ impl SignalRule {
         let ways = [self.sql.is_some(), self.http.is_some(), self.prometheus.is_some()];
         let ways = ways.into_iter().filter(|way| *way).count();
         if name.is_empty() {
-            return refuse("signals: an entry has no name".to_owned(), "Set name. The view backfill.signals shows it.");
+            return refuse(
+                "signals: an entry has no name".to_owned(),
+                "Set the key `name`. The view backfill.signals shows its value.",
+            );
         }
         if self.is_built_in() && ways > 0 {
             return refuse(
@@ -187,7 +190,7 @@ impl SignalRule {
                 format!("signal \"{name}\" sets more than one of sql, http and prometheus")
             };
             let remedy = format!(
-                "Set exactly one of sql, http and prometheus, or none for a built-in signal: {}. The limits of replica lag are set in replicas.",
+                "Set exactly one of sql, http and prometheus, or none of them if the signal is one of these built-in ones: {}. The limits of replica lag are set under the key replicas.",
                 Self::BUILT_IN.join(", ")
             );
             return refuse(message, &remedy);
@@ -206,7 +209,7 @@ impl SignalRule {
             None => {
                 return refuse(
                     format!("signal \"{name}\" has no limit"),
-                    "Set limit to the value at which jobs are held or slowed down.",
+                    "Set the key `limit` to the value at which jobs are held or slowed down.",
                 );
             }
             Some(limit) if !(limit.is_finite() && limit > 0.0) => {
@@ -215,10 +218,16 @@ impl SignalRule {
             Some(_) => {}
         }
         if self.pattern.is_some() && name != "slot" {
-            return refuse(format!("signal \"{name}\" has a match"), "Leave match out; it is for slot only.");
+            return refuse(
+                format!("signal \"{name}\" sets match"),
+                "Leave the setting match out; only signal slot uses it.",
+            );
         }
         if self.cores.is_some() && name != "active_sessions" {
-            return refuse(format!("signal \"{name}\" has cores"), "Leave cores out; it is for active_sessions only.");
+            return refuse(
+                format!("signal \"{name}\" has cores"),
+                "Leave cores out; only the signal active_sessions uses it.",
+            );
         }
         if self.cores == Some(0) {
             return refuse(
@@ -246,7 +255,7 @@ impl SignalRule {
         Ok(())
     }
 
-    /// Returns whether the rule is for a built-in signal, and not one of the user's own.
+    /// Returns whether the rule is for a built-in signal, and not for the user's own signal.
     pub fn is_built_in(&self) -> bool {
         Self::BUILT_IN.contains(&self.name.as_str())
     }
@@ -296,7 +305,7 @@ mod tests {
             (SignalRule { limit: None, ..sql.clone() }, "has no limit"),
             (SignalRule { limit: Some(0.0), ..sql.clone() }, "limit is 0"),
             (SignalRule { http: check, limit: Some(2.0), ..base }, "is always 1 (value 0 lets jobs run, 1 holds them)"),
-            (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "has a match"),
+            (SignalRule { pattern: Some("*".to_owned()), ..sql.clone() }, "sets match"),
             (SignalRule { cores: Some(4), ..sql.clone() }, "has cores"),
             (SignalRule { token_file: Some("/t".into()), ..sql.clone() }, "token_file"),
             (SignalRule { interval: Some(seconds(0)), ..sql.clone() }, "interval_seconds is 0"),

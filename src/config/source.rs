@@ -48,14 +48,14 @@ pub(super) fn check(sources: Sources) -> Result<()> {
 fn shown(name: &str) -> &str {
     let is_name = !name.starts_with(|c: char| c.is_ascii_digit())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
-    if is_name { name } else { "(not shown: not an upper-case name)" }
+    if is_name { name } else { "(not shown, because it is not an upper-case name)" }
 }
 
 /// Returns a path for a message. Hides a URL and any text without a `/`, because the text may be
 /// the secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
-    if text.contains('/') && !text.contains("://") { text } else { "(not shown: not a path)".to_owned() }
+    if text.contains('/') && !text.contains("://") { text } else { "(not shown, because it is not a path)".to_owned() }
 }
 
 /// Returns the current connection string.
@@ -65,7 +65,7 @@ pub(super) fn resolve_url(sources: Sources, environment: Environment) -> Result<
         (None, Some(name), _) => {
             let value = environment(name).ok_or_else(|| {
                 Error::new(Kind::Config, format!("the environment variable {} (url_env) is not set", shown(name)))
-                    .hint("Set this variable to the connection string, in the environment of backfilld.")
+                    .hint("In the environment of backfilld, set this variable to the connection string.")
             })?;
             (SecretUrl::new(value), format!("the environment variable {}", shown(name)))
         }

@@ -237,7 +237,8 @@ fn flags_take_precedence_over_the_environment_and_the_environment_over_the_file(
     // configuration file.
     let config = load(Some(&file), None, None, &env[1..]).unwrap();
     assert_eq!(config.database().unwrap().url_env.as_deref(), Some("FROM_FILE"));
-    // The environment may name the file too. An empty variable counts as not set.
+    // An environment variable may also name the configuration file. An empty variable counts as not
+    // set.
     let path = file.0.to_str().unwrap();
     let config = load(None, None, None, &[("BACKFILLD_CONFIG", path), ("BACKFILLD_DATABASE_URL", "")]).unwrap();
     assert_eq!(config.database().unwrap().name, "shop");
@@ -248,7 +249,7 @@ fn with_several_databases_one_must_be_selected() {
     let file = File::new("databases: [{name: a, url: 'postgres://a'}, {name: b, url: 'postgres://b', workers: 9}]");
     let config = load(Some(&file), None, None, &[]).unwrap();
     let said = config.database().unwrap_err().to_string();
-    assert!(said.contains("--database NAME, one of: a, b"), "{said}");
+    assert!(said.contains("--database with one of these names: a, b"), "{said}");
     assert_eq!(config.databases_to_run().unwrap().len(), 2, "run works in all of them");
     let config = load(Some(&file), Some("postgres://flag"), Some("b"), &[]).unwrap();
     assert_eq!((url(&config).as_str(), config.database().unwrap().workers), ("postgres://flag", 9));
@@ -259,7 +260,7 @@ fn with_several_databases_one_must_be_selected() {
     );
     assert_eq!(config.databases_to_run().unwrap().len(), 1);
     let said = load(Some(&file), Some("postgres://flag"), None, &[]).unwrap_err().to_string();
-    assert!(said.contains("one of: a, b"), "{said}");
+    assert!(said.contains("one of these names: a, b"), "{said}");
     let said = load(Some(&file), Some("postgres://flag"), Some("c"), &[]).unwrap_err().to_string();
     assert!(said.contains("\"c\"") && said.contains("a, b"), "{said}");
 }
@@ -398,7 +399,7 @@ fn a_file_that_grows_without_bound_is_refused_at_once() {
     let long = format!("# {}", "x".repeat(2 << 20));
     for text in [bomb, deep, long, "\0\u{1}\u{2}".to_owned(), "%YAML 9.9\n---\na: 1".to_owned(), "&a [*a]".to_owned()] {
         let file = File::new(&text);
-        // Without a limit, the first text would take hours and all memory.
+        // Without a limit, reading the first text would take hours and use all memory.
         let error = load(Some(&file), None, None, &[]).unwrap_err();
         assert_eq!(error.kind, Kind::Config, "{error}");
     }

@@ -60,7 +60,7 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
     number.checked_mul(1 << shift)
 }
 
-/// Formats a number of bytes as a size in the configuration, for example `64MiB`.
+/// Formats a number of bytes as a size in the notation of the configuration, for example `64MiB`.
 pub fn show_bytes(bytes: u64) -> String {
     for (shift, unit) in [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")] {
         if bytes >= 1 << shift && bytes.is_multiple_of(1 << shift) {

@@ -33,6 +33,7 @@ use crate::throttle::handle::Throttle;
 use crate::worker::connection_losses::ConnectionLosses;
 use crate::worker::context::{Context, WorkerSettings};
 use crate::worker::error_policy::{Action, action, backoff};
+use crate::worker::interrupted::Interrupted;
 use crate::worker::log_limiter::LogLimiter;
 use crate::{window, worker};
 
@@ -40,11 +41,11 @@ use crate::{window, worker};
 /// is done.
 const TURN: Duration = Duration::from_millis(500);
 
-/// Maximum time after a hard stop until the workers have cancelled their batches and released their
+/// Maximum time that the workers have after a hard stop to cancel their batches and release their
 /// slices.
 const CANCEL_GRACE: Duration = Duration::from_secs(3);
 
-/// Maximum time until the heartbeat and the other helper tasks have stopped.
+/// Maximum time that the heartbeat and the other helper tasks may take to stop.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// The settings of one database from the configuration.
@@ -157,6 +158,7 @@ impl Service {
             settings: WorkerSettings {
                 database: self.name.clone(),
                 roles: started.roles.clone(),
+                share: self.logins.database().worker_share(),
                 poll: self.lease.poll,
                 defaults: self.defaults.clone(),
                 window: self.logins.database().window.clone(),
@@ -169,7 +171,7 @@ impl Service {
             guard: guard.clone(),
             log_limiter: LogLimiter::default(),
             losses: ConnectionLosses::default(),
-            worked: false,
+            interrupted: Interrupted::default(),
         };
         let mut workers = JoinSet::new();
         for _ in 0..self.logins.database().workers {
@@ -255,7 +257,7 @@ impl Service {
         if row.read::<Option<bool>>(2)? == Some(true) {
             tracing::warn!(
                 login,
-                "the login is a superuser: triggers and functions that a job calls run with all privileges; connect as the table owner instead"
+                "the login is a superuser: the functions that a job calls, and the triggers that it fires, run with all privileges; connect as the table owner instead"
             );
         }
         within(
@@ -274,11 +276,13 @@ impl Service {
                 .map_err(|error| error.context(format!("executor for \"{}\"", executor.run_as)))?;
             let executor_login: String =
                 within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.read(0)?;
-            register(&session.client, &executor_login, &executor.run_as, false).await?;
+            register(&session.client, &executor_login, &executor.run_as, false, false).await?;
             roles.push(executor.run_as.clone());
         }
         if roles.is_empty() {
-            register(&session.client, &login, &login, true).await?;
+            let trusts_owners = self.logins.database().trust_table_owners;
+            register(&session.client, &login, &login, true, trusts_owners).await?;
+            warn_of_authors(&session.client, &login).await?;
             roles.push(login);
         }
         let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
@@ -290,8 +294,8 @@ impl Service {
         Ok(Started { control: pool, roles, since })
     }
 
-    /// Runs housekeeping and updates the gauges at each turn. With `until_idle`, returns when no
-    /// job can run. Otherwise it never returns.
+    /// In a loop, runs housekeeping and updates the gauges. With `until_idle`, returns when no job
+    /// can run. Without `until_idle`, never returns.
     async fn attend(
         &self,
         started: &Started,
@@ -329,8 +333,8 @@ impl Service {
         }
     }
 
-    /// Runs one turn. With `until_idle`, returns [`Ended::Idle`] if no job can run. Otherwise
-    /// returns [`Ended::Drained`].
+    /// Runs one turn. Returns [`Ended::Idle`] if `until_idle` is set and no job can run, and
+    /// [`Ended::Drained`] in every other case.
     async fn turn(
         &self,
         started: &Started,
@@ -361,7 +365,31 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
     }
 }
 
-async fn register(client: &tokio_postgres::Client, login: &str, run_as: &str, one_url: bool) -> Result<()> {
-    const SQL: &str = "select backfill._register_executor($1::text::name, $2::text::name, $3)";
-    within(CONTROL_LIMIT, client.query(SQL, &[&login, &run_as, &one_url])).await.map(drop)
+async fn register(
+    client: &tokio_postgres::Client,
+    login: &str,
+    run_as: &str,
+    one_url: bool,
+    trusts_owners: bool,
+) -> Result<()> {
+    const SQL: &str = "select backfill._register_executor($1::text::name, $2::text::name, $3, $4)";
+    within(CONTROL_LIMIT, client.query(SQL, &[&login, &run_as, &one_url, &trusts_owners])).await.map(drop)
+}
+
+/// Warns if unfinished jobs run code of other roles with the privileges of the only login.
+async fn warn_of_authors(client: &tokio_postgres::Client, login: &str) -> Result<()> {
+    const SQL: &str = "
+select array_agg(distinct j.target order by j.target), array_agg(distinct r.role::text order by r.role::text)
+  from backfill._unfinished_jobs() j cross join lateral unnest(backfill._untrusted_roles(j.relation, $1::text::name)) r(role)
+ where j.run_as = $1::text::name having count(*) > 0";
+    if let Some(row) = within(CONTROL_LIMIT, client.query_opt(SQL, &[&login])).await? {
+        let (tables, roles): (Vec<String>, Vec<String>) = (row.read(0)?, row.read(1)?);
+        tracing::warn!(
+            ?tables,
+            ?roles,
+            login,
+            "code of other roles runs with the privileges of the login; configure executors"
+        );
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
 //! Starts the services of all databases, replaces services when the configuration changes, and
-//! collects their results.
+//! collects the results of the services.
 
 use std::collections::BTreeMap;
 

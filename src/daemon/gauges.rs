@@ -215,11 +215,11 @@ mod tests {
         assert_eq!(progress.observe(&[("a", 5, 10), ("b", 7, 14)], 200.0), [100.0, 200.0]);
         assert_eq!(progress.came, Some(7));
         assert_eq!(progress.observe(&[("a", 5, 10)], 300.0), [100.0]);
-        // Job a runs again from the start, and job b disappeared and has come back. Both count as
-        // new, so this observation is the time of their last progress.
+        // Job `a` has started again from the beginning. Job `b` disappeared and has come back. Both
+        // count as new, so the time of this observation counts as their last progress.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 14)], 400.0), [400.0, 400.0]);
         assert_eq!(progress.came, Some(0));
-        // A verification passes no rows of the walk, but counts as work.
+        // A verification does not advance the walk, but counts as work.
         assert_eq!(progress.observe(&[("a", 0, 0), ("b", 7, 20)], 500.0), [400.0, 500.0]);
         assert_eq!(progress.came, Some(0));
     }

@@ -54,8 +54,8 @@ impl Growth {
 async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
     let mut client = control(pool).await?;
     let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
-    // Reading a size takes a lock on the table. Without the timeout, this lock would wait behind a
-    // session that holds, or waits for, an ACCESS EXCLUSIVE lock.
+    // Reading a size takes a lock on the table. Without the timeout, the request for this lock
+    // would wait behind a session that holds, or waits for, an ACCESS EXCLUSIVE lock.
     within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
     let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
     within(CONTROL_LIMIT, transaction.commit()).await?;

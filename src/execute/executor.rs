@@ -26,6 +26,7 @@ use crate::key::Key;
 use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, blame};
+use crate::pg::pins::UNLOCK;
 use crate::pg::pools::Logins;
 use crate::pg::row::{self, Columns};
 use crate::pg::session::{self, Plans, Recipe};
@@ -34,11 +35,11 @@ use crate::pg::session::{self, Plans, Recipe};
 /// moment is not worth deferring.
 const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
 
-/// Keeps the claim's fencing token out of error messages. If this setting is not 0, the server adds
-/// a statement's parameters to the context of an error. The job's own code can change the setting
-/// and read this context. With the token, that code could advance the checkpoint of its slice. So
-/// the daemon sends this SET command before each statement that contains the token, in the same
-/// round trip. The server uses the value that is in effect when the parameters arrive.
+/// Keeps the claim's fencing token out of error messages. If log_parameter_max_length_on_error is
+/// not 0, the server adds a statement's parameters to the context of an error. The job's own code
+/// can change the setting and read this context. With the token, that code could advance the
+/// checkpoint of its slice. So the daemon runs this SET command before it sends a statement that
+/// contains the token. The server uses the value that is in effect when the parameters arrive.
 const UNSEEN: &str = "set log_parameter_max_length_on_error = 0";
 
 #[derive(Debug)]
@@ -132,8 +133,9 @@ impl Executor {
         }
     }
 
-    /// Returns how long a statement that failed after `took` kept the server busy. If the statement
-    /// failed because of a lock timeout, its wait for the lock does not count.
+    /// Returns how long a failed statement kept the server busy. `took` is the time until it
+    /// failed. If the statement failed because of a lock timeout, its wait for the lock does not
+    /// count.
     pub fn busy(&self, error: &Error, took: Duration) -> Duration {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
@@ -239,12 +241,14 @@ select backfill.suppressible($1::pg_catalog.oid),
         if !ended.as_ref().is_err_and(|error| error.sqlstate.is_some()) {
             return Ok(());
         }
-        let left =
-            self.session.bounded_unpinned(self.bounds.limit, self.session.client.batch_execute("rollback")).await;
+        let client = &self.session.client;
+        let statements =
+            async { tokio::join!(biased; client.batch_execute("rollback"), client.batch_execute(UNLOCK)).0 };
+        let left = self.session.bounded_unpinned(self.bounds.limit, statements).await;
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
-    /// Passes the first row of the batch without changing it. `key` is the key of this row. If
+    /// Moves past the first row of the batch without changing it. `key` is the key of this row. If
     /// `error` is given, the row is quarantined. Otherwise the row is deferred, because another
     /// session has locked it or waits for it. Returns none if the row no longer exists, or if
     /// another row now precedes it.
@@ -351,8 +355,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
-    /// Sets the settings on which the next statement depends. Both requests are sent immediately,
-    /// before the next statement.
+    /// Sets the settings on which the next statement depends. The next statement is sent only after
+    /// this has succeeded. If both were sent in one round trip, another session of the job could
+    /// cancel only the first, and the statement would run without the settings.
     async fn settle_settings(&self) -> Result<()> {
         let client = &self.session.client;
         let (unseen, set) =
@@ -363,16 +368,13 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Runs one statement as a transaction of its own.
     async fn run_at_once(&self, statement: &Statement, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
         let client = &self.session.client;
-        let all = async { tokio::join!(biased; self.settle_settings(), client.query(statement, values)) };
-        let ((set, answer), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
-        let answer = answer.map_err(|error| blame(error.into(), cancelled));
-        match (set, answer) {
-            // The cancel request cancelled a SET command instead of the batch, and the batch
-            // committed. The error is reported as a lost connection, so that the next claim reads
-            // the checkpoint again.
-            (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
-            (_, answer) => answer,
-        }
+        let all = async {
+            self.settle_settings().await?;
+            let (answer, _) = tokio::join!(biased; client.query(statement, values), client.batch_execute(UNLOCK));
+            answer.map_err(Error::from)
+        };
+        let (answer, cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        answer.map_err(|error| blame(error, cancelled))
     }
 
     /// Locks the table, then runs the statement. A single statement at REPEATABLE READ would take
@@ -383,21 +385,22 @@ select backfill.suppressible($1::pg_catalog.oid),
         let client = &self.session.client;
         let begin = format!("begin; lock table only {} in row exclusive mode", self.plan.target);
         let all = async {
-            tokio::join!(
+            self.settle_settings().await?;
+            Ok(tokio::join!(
                 biased;
-                self.settle_settings(),
                 client.batch_execute(&begin),
                 client.query(statement, values),
-                client.batch_execute("commit")
-            )
+                client.batch_execute("commit"),
+                client.batch_execute(UNLOCK)
+            ))
         };
-        let ((set, begun, answer, ended), cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let (sent, cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let (begun, answer, ended, _) = sent.map_err(|error: Error| blame(error, cancelled))?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
-        let begun = set.and(begun.map_err(Error::from));
-        match (begun, answer.map_err(|error| blame(error.into(), cancelled))) {
-            // The cancel request cancelled the statements before the batch (SET, BEGIN and LOCK),
-            // and the batch committed as a transaction of its own. The error is reported as a lost
+        match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
+            // The cancel request cancelled the statements before the batch (BEGIN and LOCK), and
+            // the batch committed as a transaction of its own. The error is reported as a lost
             // connection, so that the next claim reads the checkpoint again.
             (Err(error), Ok(_)) => Err(Error { kind: Kind::ConnectionLost, ..error }),
             (Err(error), _) | (_, Err(error)) => Err(error),
@@ -444,7 +447,7 @@ fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
 }
 
 fn outcome(answer: &[Row]) -> Result<Outcome> {
-    let none = || Error::new(Kind::Internal, "a batch committed without returning its checkpoint");
+    let none = || Error::new(Kind::Internal, "a batch was committed, but it did not return its checkpoint");
     answer.first().ok_or_else(none).and_then(read)
 }
 
@@ -465,7 +468,7 @@ fn read(row: &Row) -> Result<Outcome> {
 
 fn retried(answer: &[Row]) -> Result<RetryOutcome> {
     let row = answer.first().ok_or_else(|| {
-        Error::new(Kind::Internal, "a retry of deferred rows committed without returning its outcome")
+        Error::new(Kind::Internal, "a retry of deferred rows was committed, but it did not return its outcome")
     })?;
     Ok(RetryOutcome {
         ctid: row.read("new_ctid")?,

@@ -2,17 +2,17 @@
 //! such a statement then cancels it.
 //!
 //! A batch normally takes milliseconds, and a session that waits for the batch's locks waits no
-//! longer than the batch runs. If a batch runs for half of `max_victim_wait_ms`, the guard checks
-//! in a session of its own which sessions wait for the batch. The guard follows the whole tree of
-//! waits: if two sessions wait for the same row, the second session waits for the first one and not
-//! for the batch. Each session in this tree is a victim. When a victim has waited for
+//! longer than the batch runs. If a batch runs for half of `max_victim_wait_ms`, the guard uses a
+//! session of its own to check which sessions wait for the batch. The guard follows the whole tree
+//! of waits: if two sessions wait for the same row, the second session waits for the first one and
+//! not for the batch. Each session in this tree is a victim. When a victim has waited for
 //! `max_victim_wait_ms`, the batch is cancelled and retried with fewer rows. A batch of one row is
 //! retried a few times, and then the row is deferred. A check costs the server about 1 ms, so the
 //! guard makes no check as long as every batch finishes within half of `max_victim_wait_ms`.
 //!
 //! The guard also watches:
 //!
-//! - statements that pass a single row or retry deferred rows;
+//! - statements that skip a single row or retry deferred rows;
 //! - the planning of jobs and leaves;
 //! - the daemon's own vacuum.
 
@@ -33,8 +33,8 @@ use crate::pg::row::Columns;
 /// Minimum time until the next check of a statement for which another session waits. A check reads
 /// the server's lock table, which is already busy while many sessions wait.
 const MIN_INTERVAL: Duration = Duration::from_millis(2);
-/// Maximum duration of a check, because the result of a slower check would be out of date. Also the
-/// time until the next check of a statement after the guard has reported its victims.
+/// Maximum duration of a check. The result of a slower check would be out of date. Also the time
+/// from the report of a statement's victims to the next check of this statement.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -65,7 +65,8 @@ pub struct Guard {
 struct Shared {
     database: String,
     flights: Mutex<Flights>,
-    /// Signals that a statement has started. Its check may be the next one that is due.
+    /// Signals that a statement has started. The check of this statement may be the next one that
+    /// is due.
     took_off: Notify,
 }
 
@@ -91,7 +92,7 @@ struct Flight {
 pub struct Victims {
     /// The number of sessions.
     pub sessions: u64,
-    /// The longest of their waits.
+    /// The longest time that one of these sessions has waited.
     pub waited: Duration,
 }
 
@@ -224,7 +225,7 @@ impl Guard {
             if let Some(tell) = flight.tell.take() {
                 metrics::victim_waited(&self.shared.database, victims.waited);
                 metrics::guard_yielded(&self.shared.database);
-                // If the statement has just finished, nothing receives the victims.
+                // If the statement has just finished, nothing receives this report of the victims.
                 let _ = tell.send(victims);
             }
             flight.look_at = now + CHECK_TIMEOUT;

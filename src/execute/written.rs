@@ -21,7 +21,7 @@ pub struct Ledger {
     known: Option<Server>,
     /// WAL that the session had written at the last measurement, in bytes.
     wal: u64,
-    /// Rows changed since the last measurement.
+    /// Number of rows that were changed since the last measurement.
     rows: u64,
 }
 
@@ -43,7 +43,8 @@ impl Default for Ledger {
 }
 
 impl Ledger {
-    /// Counts the rows that a batch changed. Returns whether the next measurement is due.
+    /// Adds the rows that a batch changed to the count. Returns whether the next measurement is
+    /// due.
     pub fn add(&mut self, rows: u64) -> bool {
         self.rows += rows;
         self.asked_at.elapsed() >= EVERY
@@ -59,15 +60,15 @@ impl Ledger {
         *self = Self { known: self.known, ..Self::default() };
     }
 
-    /// Measures what the session wrote. The result counts the row versions that updates of the
-    /// session wrote to the table `relation` during about the last second. From PostgreSQL 18 on,
-    /// the result also contains two counts since the last measurement: the WAL that the session
+    /// Measures what the session wrote. The result counts the row versions that the session's
+    /// updates wrote to the table `relation` in approximately the last second. From PostgreSQL 18
+    /// on, the result also contains two counts since the last measurement: the WAL that the session
     /// wrote, and the rows that the session changed. `limit` is the time limit of each statement.
     pub async fn ask(&mut self, session: &Session, relation: u32, limit: Duration) -> Result<Written> {
         const SERVER: &str = "
 select pg_catalog.to_regproc('pg_catalog.pg_stat_force_next_flush') is not null, pg_catalog.to_regproc('pg_catalog.pg_stat_get_backend_wal') is not null";
-        // These functions return the counts that are not flushed yet. They are the counts of about
-        // the last second.
+        // These functions return the counts that are not flushed yet. The unflushed counts cover
+        // approximately the last second.
         const PENDING: &str =
             "select pg_catalog.pg_stat_get_xact_tuples_updated($1), pg_catalog.pg_stat_get_xact_tuples_hot_updated($1)";
         const WAL: &str = "

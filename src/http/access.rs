@@ -62,7 +62,7 @@ impl Access {
             {
                 let ask = ["Bearer realm=\"backfilld\"", "Basic realm=\"backfilld\", charset=\"UTF-8\""]
                     .map(|ask| (header::WWW_AUTHENTICATE, ask));
-                let text = "token required: send Authorization: Bearer TOKEN, or in a browser enter any user name and, as the password, the token\n";
+                let text = "token required: send Authorization: Bearer TOKEN, or, in a browser, enter any user name, and the token as the password\n";
                 Some((StatusCode::UNAUTHORIZED, AppendHeaders(ask), text).into_response())
             }
             Guard::Local | Guard::Token => None,

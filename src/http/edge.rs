@@ -34,8 +34,8 @@ const WHOLE: Duration = Duration::from_secs(10);
 const HEAD_BYTES: usize = 16 * 1024;
 /// Maximum number of headers of a request.
 const HEADERS: usize = 64;
-/// Time between a failed accept and the retry. If the process has no file descriptor left,
-/// immediate retries would only use CPU time.
+/// Time between a failed call of `accept` and the retry. If the process has no file descriptor
+/// left, immediate retries would only use CPU time.
 const OUT_OF_FILES: Duration = Duration::from_millis(200);
 
 /// Serves connections until `shutdown`. Then waits up to `linger` for the requests in progress.
@@ -119,7 +119,7 @@ struct Guest {
 struct Place {
     guests: Guests,
     number: u64,
-    /// Cancelled if another connection needs the place.
+    /// This token is cancelled if another connection needs the place.
     leave: CancellationToken,
 }
 

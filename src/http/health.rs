@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Time without a turn after which a loop counts as stuck. A healthy loop turns at least once per
-/// second. If the database does not respond, the time limits of the statements end the turn.
+/// A loop counts as stuck if it has made no turn for this time. A healthy loop turns at least once
+/// per second. If the database does not respond, the time limits of the statements end the turn.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.
@@ -67,13 +67,13 @@ impl Health {
         lock(&self.databases).insert(database.to_owned(), None);
     }
 
-    /// Marks the database as not ready. The reason must not contain secrets, because `/readyz`
-    /// shows the reason to every client.
+    /// Marks the database as not ready. `/readyz` shows the reason only to clients that may see the
+    /// status page, because the reason can contain text from the server.
     pub fn not_ready(&self, database: &str, reason: impl Into<String>) {
         lock(&self.databases).insert(database.to_owned(), Some(reason.into()));
     }
 
-    /// Removes a database that the daemon no longer works in.
+    /// Removes a database that the daemon no longer serves.
     pub fn forget(&self, database: &str) {
         lock(&self.databases).remove(database);
     }
@@ -98,15 +98,19 @@ impl Health {
         if stuck.is_empty() { Ok(()) } else { Err(stuck.join("\n")) }
     }
 
-    /// Returns an error that names each database that is not ready, with the reason. While the
-    /// daemon drains, the error is `draining`.
-    pub fn ready(&self) -> Result<(), String> {
+    /// Returns an error that names each database that is not ready, with the reason if `detailed`
+    /// is set. While the daemon drains, the error is `draining`.
+    pub fn ready(&self, detailed: bool) -> Result<(), String> {
         if self.is_draining() {
             return Err("draining".to_owned());
         }
         let reasons: Vec<String> = lock(&self.databases)
             .iter()
-            .filter_map(|(name, reason)| reason.as_ref().map(|reason| format!("{name}: {reason}")))
+            .filter_map(|(name, reason)| {
+                let reason = reason.as_ref()?;
+                let shown = if detailed { reason } else { "not ready; the log of the daemon contains the reason" };
+                Some(format!("{name}: {shown}"))
+            })
             .collect();
         if reasons.is_empty() { Ok(()) } else { Err(reasons.join("\n")) }
     }
@@ -149,13 +153,15 @@ mod tests {
     #[tokio::test]
     async fn every_database_must_be_ready() {
         let health = Health::new(["a", "b"]);
-        assert_eq!(health.ready(), Err("a: not connected yet\nb: not connected yet".to_owned()));
+        assert_eq!(health.ready(true), Err("a: not connected yet\nb: not connected yet".to_owned()));
         health.ready_now("a");
         health.not_ready("b", "schema backfill is missing");
-        assert_eq!(health.ready(), Err("b: schema backfill is missing".to_owned()));
+        assert_eq!(health.ready(true), Err("b: schema backfill is missing".to_owned()));
+        let hidden = health.ready(false).unwrap_err();
+        assert!(hidden.starts_with("b: not ready") && !hidden.contains("schema"), "{hidden}");
         health.ready_now("b");
-        assert_eq!(health.ready(), Ok(()));
+        assert_eq!(health.ready(true), Ok(()));
         health.draining();
-        assert_eq!(health.ready(), Err("draining".to_owned()));
+        assert_eq!(health.ready(true), Err("draining".to_owned()));
     }
 }

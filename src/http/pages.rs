@@ -32,7 +32,7 @@ impl Pages {
         *self.access.write().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
-    /// Logs a warning if the status page is closed at `address`.
+    /// Logs a warning if the status page is disabled while the server listens on `address`.
     pub(super) fn warn_if_closed(&self, address: SocketAddr) {
         self.access.read().unwrap_or_else(PoisonError::into_inner).warn_if_closed(address);
     }

@@ -21,12 +21,13 @@ use super::pages::Pages;
 use super::status::handlers;
 use crate::error::{Error, Kind, Result};
 
-/// Maximum time after shutdown in which a slow client still receives its response.
+/// After the start of the shutdown, the server sends responses to slow clients for at most this
+/// time.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 
 /// Binds the address and serves until `shutdown`. The caller must cancel `shutdown` only after the
 /// drain, so that probes and metrics are available while batches finish. Returns the bound address,
-/// because port 0 takes a free port.
+/// because port 0 stands for any free port.
 ///
 /// # Errors
 /// [`Kind::Permission`] or [`Kind::Config`] if the address cannot be bound.
@@ -59,13 +60,14 @@ fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
 
 /// Builds the router. `get` also accepts HEAD, and refuses every other method with status 405.
 fn router(pages: Pages, address: SocketAddr) -> Router {
-    let open =
-        Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez)).route("/readyz", get(readyz));
+    let open = Router::new().route("/metrics", get(metrics_page)).route("/livez", get(livez));
+    let ready = Router::new().route("/readyz", get(readyz)).with_state((pages.clone(), address));
     let guarded = Router::new()
         .route("/", get(handlers::html))
         .route("/status.json", get(handlers::json))
         .route_layer(middleware::from_fn_with_state((pages.clone(), address), admit));
-    open.merge(guarded).fallback(not_found).layer(middleware::map_response(harden)).with_state(pages)
+    let all = open.merge(guarded).fallback(not_found).with_state(pages).merge(ready);
+    all.layer(middleware::map_response(harden))
 }
 
 async fn admit(State((pages, address)): State<(Pages, SocketAddr)>, request: Request, next: Next) -> Response {
@@ -106,8 +108,8 @@ async fn livez(State(pages): State<Pages>) -> Response {
 }
 
 #[allow(clippy::unused_async)]
-async fn readyz(State(pages): State<Pages>) -> Response {
-    verdict(pages.health.ready())
+async fn readyz(State((pages, address)): State<(Pages, SocketAddr)>, request: Request) -> Response {
+    verdict(pages.health.ready(pages.refusal(address, &request).is_none()))
 }
 
 fn verdict(result: std::result::Result<(), String>) -> Response {

@@ -44,8 +44,8 @@ pub struct Outcome {
     /// The number of rows that cannot be changed. These rows are kept in `row_errors` with their
     /// error.
     pub quarantined: u64,
-    /// The time that the server spent on the batch. Another session may have waited for a lock of
-    /// the batch for all of this time.
+    /// The time that the server spent on the batch. Another session may have waited all this time
+    /// for a lock that the batch held.
     pub took: Duration,
     pub desired: Desired,
     pub revision: i32,

@@ -39,7 +39,7 @@ pub struct Claim {
     #[serde(default)]
     pub attempts: i32,
     pub upper: Option<Key>,
-    /// The number of deferred rows of the slice, which the worker retries.
+    /// The number of deferred rows of the slice. The worker retries these rows.
     #[serde(default)]
     pub deferred: u64,
     #[serde(flatten)]
@@ -47,7 +47,7 @@ pub struct Claim {
     pub name: String,
     pub relation: u32,
     /// The table that contains the slice's rows: a leaf of the target, or the target itself. None
-    /// for the planning of a job.
+    /// if the claim is for the planning of a job.
     #[serde(default)]
     pub leaf: Option<u32>,
     pub target: String,
@@ -109,12 +109,12 @@ pub struct Proof {
     /// Whether each row must contain the results of the job's expressions. If false, no row may
     /// match the filter any more.
     pub by_expression: bool,
-    /// The snapshot of the planning. Rows that were written after this snapshot are counted
-    /// separately.
+    /// The snapshot that was taken at planning. Rows that were written after this snapshot are
+    /// counted separately.
     pub planned: Option<String>,
 }
 
-/// A row that the walk passed without a change. The worker retries this row later.
+/// A row that the walk passed without changing it. The worker retries this row later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeferredRow {
     pub id: i64,

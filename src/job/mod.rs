@@ -7,6 +7,7 @@ pub mod next;
 pub mod options;
 pub mod permit;
 pub mod plan;
+pub mod put_off;
 pub mod settings;
 pub mod state;
 pub mod waiting;

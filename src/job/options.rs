@@ -11,7 +11,7 @@ pub struct Options {
     /// Maximum rows per second of the whole job. None if the job has no limit of its own.
     pub max_rows_per_second: Option<f64>,
     /// Target duration of one batch in milliseconds. None if the throttle sets the target according
-    /// to the other load.
+    /// to the load from other sessions.
     pub target_batch_ms: Option<u32>,
     /// Maximum number of rows that one batch scans.
     pub max_batch_rows: u32,

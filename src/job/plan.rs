@@ -8,7 +8,7 @@ use crate::key::{Key, KeyRange};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The version of the plan format, which increases when the meaning of a plan changes.
+    /// The version of the plan format. It increases when the meaning of a plan changes.
     pub version: u32,
     #[serde(default)]
     pub kind: Kind,
@@ -30,14 +30,15 @@ pub struct Plan {
     ///
     /// - the expressions return the same value each time,
     /// - the expressions do not read the columns that the job assigns,
-    /// - the job assigns no column its default,
+    /// - the job does not set any column to its default,
     /// - the server can compare the results of the expressions with the assigned columns.
     ///
     /// For a delete, this field tells whether the filter always has the same value for the same
     /// row.
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true for a
-    /// delete whose filter varies. Also true if the planner cannot rule out such a read.
+    /// delete whose filter can give different results for the same row. Also true if the planner
+    /// cannot rule out such a read.
     pub self_reading: bool,
     /// Whether the filter depends on the clock or on other rows. A row can then begin to match
     /// without being written. Also true if the planner cannot rule out such a dependency.
@@ -46,8 +47,8 @@ pub struct Plan {
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
-    /// The last key of the walked table at planning, up to which the job walks. None if the table
-    /// was empty, or if each leaf has its own last key.
+    /// The last key that the walked table had at planning. The job walks up to this key. None if
+    /// the table was empty, or if each leaf has its own last key.
     pub upper: Option<Key>,
     /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
     /// names its own leaf.
@@ -76,22 +77,22 @@ pub struct Sizes {
     pub index_bytes: i64,
 }
 
-/// The properties of one leaf that its walk needs in addition to the job's plan. Each slice of the
-/// leaf stores these properties.
+/// The properties of one leaf. The walk of the leaf needs them in addition to the job's plan. Each
+/// slice of the leaf stores these properties.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leaf {
     pub relation: u32,
     /// The table, quoted and with its schema.
     pub target: String,
     pub key: Vec<KeyColumn>,
-    /// The same columns as [`Plan::columns`], with the attribute numbers of the leaf, which may
-    /// differ from the attribute numbers of its parent.
+    /// The same columns as [`Plan::columns`], with the leaf's attribute numbers. These may differ
+    /// from the attribute numbers of the leaf's parent.
     pub columns: Vec<i16>,
     pub fingerprint: String,
     pub upper: Option<Key>,
 }
 
-/// The target of a job, in the plan of one of its leaves.
+/// The target of a job, as the plan of one of the target's leaves records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub relation: u32,
@@ -185,7 +186,7 @@ pub struct KeyColumn {
     /// The collation of the index column, quoted and with its schema. None for types without
     /// collation.
     pub collation: Option<String>,
-    /// The schema of the operators of the index's operator class, quoted.
+    /// The quoted schema that contains the operators of the index's operator class.
     pub operators: String,
     /// Whether the walk descends in this column and ascends in another. False for all columns of an
     /// index that descends in every column, because the walk scans such an index backwards.
@@ -264,14 +265,16 @@ mod tests {
             for other in &others {
                 let mut tampered = stored.clone();
                 tampered[name] = other.clone();
-                // A value that fits the type of its field must be read unchanged.
+                // If the type of the field accepts the value, the plan must contain the value
+                // unchanged.
                 if let Ok(plan) = serde_json::from_value::<Plan>(tampered) {
                     assert_eq!(&serde_json::to_value(&plan).unwrap()[name], other, "{name}");
                 }
             }
             let mut lacking = stored.clone();
             lacking.as_object_mut().unwrap().remove(name);
-            // Of the stored fields, only these two are optional. A missing optional field is none.
+            // Of the stored fields, only these two are optional. A missing optional field is read
+            // as `None`.
             let optional = ["filter", "upper"].contains(&name.as_str());
             assert_eq!(serde_json::from_value::<Plan>(lacking).is_ok(), optional, "{name}");
         }

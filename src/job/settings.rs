@@ -1,5 +1,5 @@
-//! The options of a job as a claim uses them. They are read once for each claim and after each
-//! tune.
+//! The options of a job in the form that a claim uses. They are read once for each claim, and again
+//! after each `tune`.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::window::Window;
 pub struct JobSettings {
     pub options: Options,
     pub window: Option<Window>,
-    /// The revision of the job, which increases with each `tune`, `retry` and `rerun`.
+    /// The revision of the job. It increases with each `tune`, `retry` and `rerun`.
     pub revision: i32,
 }
 

@@ -1,5 +1,5 @@
-//! Builds a recorder of the exporter, with the buckets of each histogram and the help text of each
-//! metric.
+//! Builds the Prometheus exporter's recorder, with the buckets of each histogram and the help text
+//! of each metric.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use super::names::{BATCH_DURATION, BATCH_ROWS, HELP, VICTIM_WAIT};
 /// Buckets of the duration of a batch. The default target is 10 ms on an otherwise idle server, so
 /// the buckets are finest around this value.
 const BATCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
-/// Buckets of the number of rows that a batch changed. The default of `max_batch_rows` is 5000.
+/// Histogram buckets for the number of rows that a batch changed. The default of `max_batch_rows`
+/// is 5000.
 const ROWS: &[f64] = &[1.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 50_000.0];
 /// Buckets of the time that a session waited before the batch that blocked it was cancelled. The
 /// default of `max_victim_wait_ms` is 50.
@@ -20,8 +21,8 @@ const WAIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0
 
 fn describe(recorder: &impl Recorder) {
     for &(name, unit, help) in HELP {
-        // The exporter has one table of descriptions for gauges, counters and histograms. It prints
-        // a description only if the metric exists.
+        // The exporter keeps the descriptions of gauges, counters and histograms in one table. It
+        // prints a description only if the metric exists.
         recorder.describe_gauge(name.into(), Some(unit), help.into());
     }
 }

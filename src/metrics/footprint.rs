@@ -19,7 +19,7 @@ pub(super) enum Part {
 impl Part {
     const ALL: [Self; 4] = [Self::RowVersions, Self::HotRowVersions, Self::WalBytes, Self::WalRows];
 
-    /// Returns the name under which the facade of crate `metrics` counts this part. The name does
+    /// Returns the name that the counter for this part has in the crate `metrics`. The name does
     /// not begin with `backfilld_`, because the part is not exported.
     pub fn name(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl Footprints {
     }
 }
 
-/// A counter of the facade for one part of one job's footprint.
+/// A counter, for the `metrics` crate, of one part of one job's footprint.
 struct Tally {
     footprints: Arc<Footprints>,
     job: (String, String),

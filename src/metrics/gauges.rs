@@ -24,7 +24,8 @@ pub(super) static STARTED: LazyLock<f64> =
 /// the jobs is unknown, so the previous state must not be exported.
 const STALE: Duration = Duration::from_secs(60);
 
-/// The gauges of one job. Times are Unix times in seconds. A value that is none has no series.
+/// The gauges of one job. Times are Unix times in seconds. A gauge whose value is none has no
+/// series.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct JobGauges {
     pub name: String,

@@ -53,7 +53,8 @@ impl Handle {
         Self(Arc::new(Inner { recorders, footprints: Arc::clone(&split.footprints), pictures: Mutex::default() }))
     }
 
-    /// Creates a handle for tests. It is not the global recorder, so it renders only snapshots.
+    /// Creates a handle for tests. Its recorder is not the global recorder, so the handle renders
+    /// only snapshots.
     pub fn detached() -> Self {
         Self::of(&Split::new(JOB_COUNTERS_IDLE))
     }
@@ -86,13 +87,13 @@ impl Handle {
         self.pictures().set_queue(database, queue);
     }
 
-    /// Sets the throttle of a database.
+    /// Sets the values of a database's throttle gauges.
     pub fn throttle(&self, database: &str, throttle: ThrottleGauges) {
         self.pictures().set_throttle(database, throttle);
     }
 
-    /// Sets whether each database is ready. This value does not become outdated, because a database
-    /// that cannot be reached is not ready.
+    /// Sets whether each database is ready. This value needs no expiry, because a database that
+    /// cannot be reached is reported as not ready.
     pub fn databases(&self, ready: impl IntoIterator<Item = (String, bool)>) {
         self.pictures().set_ready(ready.into_iter().collect());
     }

@@ -39,7 +39,7 @@ pub const PROCESS_START: &str = "backfilld_process_start_time_seconds";
 
 pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (ROWS_CHANGED, Unit::Count, "Rows changed by committed batches of this daemon."),
-    (ROWS_SCANNED, Unit::Count, "Rows processed by committed batches of this daemon, changed or not."),
+    (ROWS_SCANNED, Unit::Count, "Rows processed (changed or not) by committed batches of this daemon."),
     (ROWS_QUARANTINED, Unit::Count, "Rows quarantined because they could not be changed."),
     (BATCHES, Unit::Count, "Batches by outcome."),
     (
@@ -52,7 +52,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         VICTIM_WAIT,
         Unit::Seconds,
-        "Time that a session had waited for a lock when the batch, planning or vacuum that held the lock was cancelled.",
+        "Time that a session had waited for a lock before the daemon cancelled the batch, planning or vacuum that held the lock.",
     ),
     (HOLD, Unit::Seconds, "Time for which the next batch of a slice was held or delayed, by reason."),
     (
@@ -81,7 +81,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         JOB_HOT,
         Unit::Count,
-        "Share of HOT updates (no new index entries) among the row versions of the job, sampled in the sessions of this daemon.",
+        "Share of HOT updates (no new index entries) among the row versions that the job wrote, sampled in the sessions of this daemon.",
     ),
     (JOB_WAL, Unit::Bytes, "WAL bytes that the batches of this daemon wrote per changed row."),
     (JOB_HEAP_GROWTH, Unit::Count, "Size of the table including TOAST, divided by its size at planning."),
@@ -99,13 +99,13 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         OLDEST_QUEUED,
         Unit::Seconds,
-        "Unix time at which the oldest queued job that may start began to wait; absent if there is no such job.",
+        "Unix time at which the longest-waiting of the queued jobs that may start began to wait; absent if there is no such job.",
     ),
-    (BUILD_INFO, Unit::Count, "Version of this daemon, in the label version; the value is always 1."),
+    (BUILD_INFO, Unit::Count, "The label named version contains the version of this daemon; the value is always 1."),
     (
         DATABASE_READY,
         Unit::Count,
-        "1 if this daemon can work on the database, 0 if not. Unlike /readyz, stays 1 during a drain.",
+        "1 if this daemon can work on the database, 0 if not. Unlike /readyz, the value stays 1 during a drain.",
     ),
     (PROCESS_START, Unit::Seconds, "Unix time at which this daemon was started."),
 ];

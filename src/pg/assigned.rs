@@ -6,8 +6,8 @@ use crate::pg::ident::quote;
 /// Returns the condition that selects the rows in which at least one column differs from the
 /// expression that is assigned to it. Two nulls do not differ.
 ///
-/// Each column is compared as a row of one column. `is distinct from` would use an operator `=`
-/// that is found by the job's `search_path`, where another role may have created one. The
+/// Each column is compared as a row of one column. `is distinct from` would use the operator `=`
+/// that the job's `search_path` finds, and another role may have created that operator. The
 /// comparison of rows uses the default operators of the types instead.
 pub fn differs(assignments: &[Assignment]) -> String {
     let differs: Vec<String> = assignments

@@ -51,7 +51,7 @@ async fn request(token: &CancelToken, peer: &Peer) -> Result<()> {
     }
     // The driver's token contains the TLS mode with which the session was opened. With `prefer`,
     // the driver would send the cancel key without TLS if the server now refused TLS.
-    // `Asked::Require` ends the connection before that.
+    // `Asked::Require` ends the connection before the key is sent.
     let mut wire = Wire::new(stream, if peer.terms.direct { Asked::Direct } else { Asked::Require });
     let handshake = Connector::new(&peer.terms)?.handshake(&peer.host);
     token.cancel_query_raw(&mut wire, handshake).await?;

@@ -22,7 +22,7 @@ use crate::pg::cancel::{self, Cancelled};
 use crate::pg::conninfo::{self, CONNECT_TIMEOUT, ConnInfo, Host, Place};
 use crate::pg::frames::Framed;
 use crate::pg::peer::{Address, Peer};
-use crate::pg::pins::{OUR_PATH, Pins};
+use crate::pg::pins::{OUR_PATH, Pins, UNLOCK};
 use crate::pg::row::Columns;
 use crate::pg::tls::connector::Connector;
 use crate::pg::tls::failure;
@@ -30,8 +30,9 @@ use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
 use crate::pg::wire::{self, Asked, Wire};
 
-/// A statement may exceed its limit by this time before the daemon cancels it. If the statement is
-/// still running after the same time again, the daemon terminates its session.
+/// The time by which a statement may exceed its limit before the daemon cancels it. If the
+/// statement is still running after another period of this length, the daemon terminates its
+/// session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection with one owner. Dropping the session closes the connection.
@@ -39,8 +40,8 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// The connection information with which the session was opened, reduced to the place that
-    /// responded.
+    /// The connection information with which the session was opened. Of the places that it names,
+    /// only the one that responded is kept.
     info: ConnInfo,
     driver: JoinHandle<()>,
     /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
@@ -66,7 +67,7 @@ impl Session {
     }
 
     /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
-    /// `limit`. The job's code can raise this timeout, can catch the error of a timeout or of a
+    /// `limit`. The job's code can increase this timeout, can catch the error of a timeout or of a
     /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
     /// itself:
     /// - The daemon cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`.
@@ -85,11 +86,11 @@ impl Session {
         self.with_settings(limit, self.pins.as_ref().map(|pins| pins.of_the_job.as_str()), statement).await
     }
 
-    /// Runs a statement like [`Session::bounded`], but under a `search_path` that finds only
-    /// objects of PostgreSQL. Statements without a name or an expression of the user run in this
-    /// way. Otherwise an operator that another role created in a schema of the job's `search_path`
-    /// could take the place of an operator in the statement, and would run with the job's
-    /// privileges.
+    /// Runs a statement in the same way as [`Session::bounded`] does, but under a `search_path`
+    /// that finds only objects of PostgreSQL. Statements that contain neither a name nor an
+    /// expression from the user run in this way. Otherwise an operator that another role created in
+    /// a schema of the job's `search_path` could take the place of an operator in the statement,
+    /// and would run with the job's privileges.
     pub async fn bounded_ours<T>(
         &self,
         limit: Duration,
@@ -98,7 +99,7 @@ impl Session {
         self.with_settings(limit, self.pins.as_ref().map(|pins| pins.ours.as_str()), statement).await
     }
 
-    /// Runs a statement within a transaction that has failed, in which no setting can be set.
+    /// Runs a statement in a failed transaction. In such a transaction, no setting can be changed.
     pub async fn bounded_unpinned<T>(
         &self,
         limit: Duration,
@@ -114,19 +115,15 @@ impl Session {
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
         let both = async {
-            match settings {
-                // The two requests are sent in this order, in one round trip.
-                Some(settings) => tokio::join!(biased; self.client.batch_execute(settings), statement),
-                None => (Ok(()), statement.await),
-            }
+            let Some(settings) = settings else { return statement.await };
+            self.client.batch_execute(settings).await?;
+            tokio::join!(biased; statement, self.client.batch_execute(UNLOCK)).0
         };
-        let ((set, answer), cancelled) = self.or_cancelled(limit, both).await?;
-        let answer = answer.map_err(|error| blame(error.into(), cancelled))?;
-        set.map_err(|error| blame(error.into(), cancelled))?;
-        Ok(answer)
+        let (answer, cancelled) = self.or_cancelled(limit, both).await?;
+        answer.map_err(|error| blame(error.into(), cancelled))
     }
 
-    /// Sets the settings that precede each statement of this session.
+    /// Stores the settings that this session sends before each statement.
     pub(super) fn pin(&mut self, pins: Pins) {
         self.pins = Some(pins);
     }
@@ -191,9 +188,10 @@ from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.u
 }
 
 /// Returns the error of a statement of an executor's session:
-/// - If the daemon's cancel request ended the statement, and not the `statement_timeout` of the
-///   session, the error is [`Kind::Overrun`].
-/// - An error about the server that the job's code raised becomes an error of a row.
+/// - If the daemon's cancel request, and not the session's `statement_timeout`, ended the
+///   statement, the error is [`Kind::Overrun`].
+/// - If the job's code itself raised an error about the server, the error becomes an error of a
+///   row.
 pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
@@ -244,7 +242,7 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
     Ok(Session { client, peer, info, driver, pid: None, pins: None })
 }
 
-/// A connection below TLS, and its driver.
+/// The network connection below TLS, and the driver that uses it.
 type Below = Wire<Either<TcpStream, UnixStream>>;
 type Driver = Connection<Below, Framed<Stream<Below>>>;
 
@@ -340,8 +338,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
     Err(failed)
 }
 
-/// Connects as `sslmode` requires. If the server refuses the first attempt, some modes allow a
-/// second attempt with or without TLS.
+/// Connects as `sslmode` requires. If the server refuses the first attempt, mode `allow` makes a
+/// second attempt with TLS, and mode `prefer` makes one without TLS.
 async fn dial_address(info: &ConnInfo, config: &mut Config, target: Target<'_>) -> Result<(Client, Driver, bool)> {
     let (first, second) = match info.terms.mode {
         SslMode::Disable => (DriverMode::Disable, None),
@@ -366,7 +364,7 @@ async fn dial_address(info: &ConnInfo, config: &mut Config, target: Target<'_>) 
     })
 }
 
-/// The server of an attempt to connect.
+/// The server to which an attempt connects.
 #[derive(Clone, Copy)]
 struct Target<'a> {
     address: &'a Address,

@@ -57,7 +57,7 @@ pub struct ConnInfo {
     /// The places to try, in this order unless `shuffled` is set.
     pub places: Vec<Place>,
     pub terms: Terms,
-    /// Maximum time to connect to one place.
+    /// Maximum time to connect to one place (a host and a port).
     pub timeout: Duration,
     pub shuffled: bool,
     user: String,
@@ -76,7 +76,8 @@ pub fn read(login: &Login, application_name: &str, environment: Environment) -> 
 }
 
 impl ConnInfo {
-    /// Returns the driver's configuration for one place, without its host, port and `sslmode`.
+    /// Returns the driver's configuration for one place. It contains the password, but not the
+    /// host, the port and `sslmode`.
     ///
     /// # Errors
     /// [`Kind::Config`] if the user named a password file and the file cannot be used.
@@ -147,6 +148,10 @@ impl Given {
                 }
                 given.0.insert(parameter.name, value);
             }
+        }
+        // The variable is obsolete, but libpq still reads it.
+        if !given.0.contains_key("sslmode") && set("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) {
+            given.0.insert("sslmode", "require".to_owned());
         }
         Ok(given)
     }
@@ -230,6 +235,14 @@ impl Given {
                 )
             })?,
         };
+        // The server repeats the name of the user in its errors.
+        if user.contains(':') {
+            return Err(wrong(
+                "user",
+                "contains a colon",
+                "Write the password separately, for example postgres://USER:PASSWORD@HOST/DATABASE, or in password_file.",
+            ));
+        }
         base.user(&user).application_name(application_name);
         if let Some(database) = self.get("dbname") {
             base.dbname(database);

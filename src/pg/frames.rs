@@ -6,8 +6,8 @@
 //!
 //! - The fields of errors and notices are clipped, and text that is not valid UTF-8 is replaced.
 //!   The encoding can be wrong because the code of a job can change `client_encoding`.
-//! - Other messages, and the rows of one answer together, have a maximum length. A longer message
-//!   ends the connection.
+//! - Each other message has a maximum length, and so do all rows of one answer together. A longer
+//!   message ends the connection.
 //! - Until the login is complete, the limits are much lower, because the server is not yet known.
 //!
 //! Source: PostgreSQL documentation, "Message Formats".
@@ -25,10 +25,11 @@ const FIELD: usize = 8 * 1024;
 const FIELDS: usize = 32;
 /// Maximum length in bytes of a notification or of the report of a setting.
 const REPORT: usize = 64 * 1024;
-/// Maximum number of reports of settings that are passed to the driver, which stores them. The
-/// daemon does not use them.
+/// Maximum number of the server's reports about settings that are passed to the driver. The driver
+/// stores these reports, but the daemon does not use them.
 const REPORTS: usize = 200;
-/// Maximum lengths in bytes until the login is complete: of one message, and of all messages.
+/// Until the login is complete: maximum length in bytes of one message, and of all messages
+/// together.
 const LOGIN_MESSAGE: usize = 64 * 1024;
 const LOGIN: usize = 1024 * 1024;
 /// Maximum length in bytes of one message, and of all rows of one answer.
@@ -43,8 +44,8 @@ pub struct Frames {
     step: Step,
     /// Whether the login is complete.
     is_in: bool,
-    /// Bytes of all messages until the login is complete, and then bytes of the rows of the current
-    /// answer.
+    /// Until the login is complete, the number of bytes in all messages. After that, the number of
+    /// bytes in the rows of the current answer.
     total: usize,
     reports: usize,
 }
@@ -114,7 +115,8 @@ impl Fields {
     }
 }
 
-/// Returns the text with a mark at its end. A character that was cut is left out.
+/// Returns the text, followed by a mark which shows that the text was clipped. If the last
+/// character of the text is incomplete, this character is left out.
 fn clipped(text: &[u8]) -> Vec<u8> {
     let whole = match std::str::from_utf8(text) {
         Err(error) if error.error_len().is_none() => text.get(..error.valid_up_to()).unwrap_or_default(),
@@ -192,7 +194,7 @@ impl Frames {
         if !self.is_in {
             self.total += left;
             if left > LOGIN_MESSAGE || self.total > LOGIN {
-                return Err(too_long("a message before the login was complete", self.total, LOGIN_MESSAGE));
+                return Err(too_long("a login-phase message", self.total, LOGIN_MESSAGE));
             }
         }
         if left > MESSAGE {
@@ -200,7 +202,7 @@ impl Frames {
         }
         match tag {
             b'A' | b'S' if left > REPORT => {
-                return Err(too_long("a notification or a report of a setting", left, REPORT));
+                return Err(too_long("a notification or parameter status message", left, REPORT));
             }
             b'A' | b'S' => {
                 self.step = Step::Report { tag, left, body: Vec::new() };
@@ -221,7 +223,7 @@ impl Frames {
         Ok(())
     }
 
-    /// Ends the current message if it was read to its end.
+    /// Finishes the current message if all of it has been read.
     fn end(&mut self, out: &mut Vec<u8>) {
         let is_read = match &self.step {
             Step::Header { .. } => false,

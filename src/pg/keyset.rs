@@ -6,8 +6,8 @@
 //! `(a, b) > x` sets the start of an index scan. `(a, b) <= y` ends the scan only after the last
 //! row whose `a` equals the `a` of `y`. The index may have millions of such rows. So for a key of
 //! several columns no single condition bounds a scan at both ends. The keys of a batch are
-//! therefore first read from a range with a limit and no upper bound ([`ahead`]). The keys up to
-//! the upper bound are then listed ([`list`]).
+//! therefore first read with a row limit, from a range without an upper bound ([`ahead`]). The keys
+//! up to the upper bound are then listed ([`list`]).
 //!
 //! If the index is descending in some columns and ascending in others, no row comparison follows
 //! its order. The rows after a key are then one range of the index for each prefix of the key.
@@ -17,8 +17,8 @@ use crate::job::plan::KeyColumn;
 use crate::pg::ident::quote;
 
 /// Returns whether no row comparison follows the order of the walk. This is the case if the walk
-/// ascends in some columns and descends in others (`descending` of a column is set only then). It
-/// is also the case if the operators of the columns are in several schemas, because a row
+/// ascends in some columns and descends in others (only then does a column have `descending` set).
+/// It is also the case if the operators of the columns are in several schemas, because a row
 /// comparison has one operator for all columns.
 pub fn is_mixed(key: &[KeyColumn]) -> bool {
     key.iter().any(|column| column.descending) || key.windows(2).any(|pair| pair[0].operators != pair[1].operators)
@@ -40,7 +40,7 @@ pub fn reversed(key: &[KeyColumn]) -> String {
     order(key, |_, column| ordered_column(column), true)
 }
 
-/// Like [`ordered`], for a query whose columns are named `_bf_k0` and so on.
+/// Like [`ordered`], but for a query whose columns are named `_bf_k0` and so on.
 pub fn ordered_names(key: &[KeyColumn]) -> String {
     order(key, |n, _| format!("_bf_k{n}"), false)
 }
@@ -176,7 +176,8 @@ pub fn until_row(key: &[KeyColumn], select: &str) -> String {
     compare(key, "<=", &format!("({select})"))
 }
 
-/// Returns the condition that each key column equals its column (`_bf_k0` and so on) in `list`.
+/// Returns the condition that each key column equals the corresponding column (`_bf_k0` and so on)
+/// of `list`.
 pub fn equal(key: &[KeyColumn], list: &str) -> String {
     key.iter()
         .enumerate()
@@ -185,7 +186,7 @@ pub fn equal(key: &[KeyColumn], list: &str) -> String {
         .join(" and ")
 }
 
-/// Compares the key as a row. The key must not be mixed.
+/// Compares the key as a row. The key must not be mixed ([`is_mixed`]).
 fn compare(key: &[KeyColumn], operator: &str, right: &str) -> String {
     match key {
         [only] => one(only, &ordered_column(only), operator, right),
@@ -206,8 +207,9 @@ fn onward(column: &KeyColumn) -> &'static str {
     if column.descending { "<" } else { ">" }
 }
 
-/// Returns a condition that compares column by column, each in its own direction. With `until` the
-/// condition selects the rows up to and including `right`, otherwise the rows after `right`.
+/// Returns a condition that compares the key's columns one by one, each in its own direction. With
+/// `until` the condition selects the rows up to and including `right`, otherwise the rows after
+/// `right`.
 fn lexicographic(
     key: &[KeyColumn],
     left: impl Fn(usize, &KeyColumn) -> String,

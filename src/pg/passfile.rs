@@ -13,8 +13,8 @@ use crate::error::{Error, Kind, Result};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passfile {
     pub path: PathBuf,
-    /// Whether the user named the file. The default file is ignored if it is missing, is not a
-    /// regular file, cannot be read, or is accessible to other users.
+    /// Whether the user specified the path of the file. The default file is ignored if it is
+    /// missing, is not a regular file, cannot be read, or is accessible to other users.
     pub named: bool,
 }
 

@@ -15,7 +15,7 @@ pub struct Peer {
     /// `sslmode=verify-full`, the name in the server's certificate is compared with it.
     pub host: String,
     pub terms: Terms,
-    /// Whether the session uses TLS. Its cancel requests then use TLS too.
+    /// Whether the session uses TLS. If it does, its cancel requests use TLS too.
     pub is_encrypted: bool,
 }
 

@@ -1,14 +1,18 @@
-//! The settings of an executor's session that the daemon depends on.
+//! The settings that the daemon depends on in an executor's session.
 //!
 //! The code of a job can change each setting of its session, also for the statements that follow.
-//! It could then change how the server reads the parameters of a batch (`client_encoding`), which
-//! objects a statement names (`search_path`), or with which privileges it runs (`role`). So the
-//! session sets all settings again before each statement, in the same round trip.
+//! The code could then change how the server reads the parameters of a batch (`client_encoding`),
+//! which objects a statement names (`search_path`), or with which privileges a statement runs
+//! (`role`). So the session sets all settings again before each statement.
 
 use crate::pg::ident::literal;
 
 /// Makes sure that operators and functions without a schema are those of PostgreSQL.
 pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
+
+/// Releases session-level advisory locks. The code of a job can take them, and they would otherwise
+/// last as long as the session.
+pub const UNLOCK: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
 /// The settings of one session.
 #[derive(Debug)]
@@ -17,7 +21,7 @@ pub struct Pins {
     job_path: String,
     /// Sets the settings, with the job's `search_path`.
     pub(super) of_the_job: String,
-    /// Sets the settings, with a `search_path` that finds only objects of PostgreSQL.
+    /// Sets the settings, including a `search_path` that finds only PostgreSQL's own objects.
     pub(super) ours: String,
 }
 

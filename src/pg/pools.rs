@@ -38,7 +38,7 @@ set jit = off;
 /// Maximum duration of a control statement. Control statements are short, so if the server has not
 /// responded within this time, the connection counts as lost.
 pub const CONTROL_LIMIT: Duration = Duration::from_secs(10);
-/// Maximum time to open a session of the pool, over all hosts of the connection string. In
+/// Maximum time to open a session of the pool, in total for all hosts of the connection string. In
 /// addition, `connect_timeout` limits the time for each host.
 const ALL_HOSTS: Duration = Duration::from_secs(30);
 
@@ -155,7 +155,8 @@ impl Logins {
             let (login, is_control) = self.executor(run_as)?;
             let mut info = connect::parse(&login, application_name)?;
             if !is_control {
-                // The login of an executor may have another name than the role.
+                // The name of an executor's login may differ from the name of the role that runs
+                // the job.
                 info.set_role(run_as);
             }
             Ok(info)
@@ -170,7 +171,7 @@ impl Logins {
                 Kind::Permission,
                 format!("the executor for role \"{run_as}\" is connected as \"{user}\""),
             )
-            .hint(format!("As an administrator, run this statement, with LOGIN and DATABASE replaced by the login and the database of this executor: alter role LOGIN in database DATABASE set role = '{run_as}';")));
+            .hint(format!("As an administrator, run this statement. Replace LOGIN with the login of this executor, and DATABASE with its database: alter role LOGIN in database DATABASE set role = '{run_as}';")));
         }
         Ok(session)
     }

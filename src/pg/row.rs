@@ -40,8 +40,8 @@ pub fn first<T: FromSqlOwned>(row: Option<Row>) -> Result<Option<T>> {
     row.map_or(Ok(None), |row| row.read(0))
 }
 
-/// Returns a text that the statement sent as `bytea` in UTF-8, because the code of a job can change
-/// `client_encoding`.
+/// Returns a text that the statement sent as `bytea` in UTF-8. The statement does not send it as
+/// text, because the code of a job can change `client_encoding`.
 ///
 /// # Errors
 /// [`Kind::Unreadable`] if the value is null or is not valid UTF-8.
@@ -65,5 +65,5 @@ pub fn key(row: &Row, column: impl RowIndex + fmt::Display) -> Result<Option<Key
 /// Returns the error for an answer of the server that has another form than the daemon expects.
 pub fn unreadable(reason: impl fmt::Display) -> Error {
     Error::new(Kind::Unreadable, format!("could not read the server's answer: {reason}"))
-        .hint("Look for a function, trigger or operator of the job that changes a setting of its session, for example client_encoding.")
+        .hint("Look for a function, trigger or operator that the job uses and that changes a session setting, for example client_encoding.")
 }

@@ -54,8 +54,8 @@ impl Plans {
 const SERVER: &str = "
 select exists (select from pg_catalog.pg_settings s where s.name = 'transaction_timeout'), session_user::pg_catalog.text";
 /// Makes the server check every 500 ms, while a statement runs, whether the client is still
-/// connected. The statement raises an error, which is ignored, if the operating system of the
-/// server does not support this check.
+/// connected. If the operating system of the server does not support this check, this `set` raises
+/// an error, which is ignored.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
 /// Opens an executor session for a claim and applies a recipe to the session.
@@ -69,8 +69,8 @@ pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result
     if knows_transaction_timeout {
         pins.push(("transaction_timeout", "0".to_owned()));
     }
-    // The code of a job can leave the role (`reset role`). A login that has the name of the role
-    // has set no role.
+    // The code of a job can leave the role (`reset role`). If the login is the job's role itself,
+    // no role is set.
     pins.push(("role", if login == claim.run_as { "none".to_owned() } else { claim.run_as.clone() }));
     let job_path = recipe.settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned());
     session.pin(Pins::new(pins, job_path));

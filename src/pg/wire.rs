@@ -50,7 +50,7 @@ pub(super) enum Asked {
     Offer,
     /// TLS, or no connection.
     Require,
-    /// TLS without a request (`sslnegotiation=direct`).
+    /// TLS from the first byte, without a request for TLS (`sslnegotiation=direct`).
     Direct,
 }
 
@@ -84,7 +84,8 @@ impl<S> Wire<S> {
         Self { framed: Framed::new(stream), state, is_encrypted }
     }
 
-    /// Tells, also later, whether the server has accepted the request for TLS.
+    /// Returns a flag that tells whether the server has accepted the request for TLS. The flag is
+    /// updated when the answer arrives.
     pub(super) fn is_encrypted(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_encrypted)
     }
@@ -92,7 +93,7 @@ impl<S> Wire<S> {
 
 impl<S: AsyncRead + Unpin> Wire<S> {
     /// Reads the answer to the request for TLS. As in libpq, an error in place of the answer ends
-    /// the attempt, and its text is not believed, because nothing protects it.
+    /// the attempt. The text of the error is not used, because an attacker could have forged it.
     fn poll_answer(
         &mut self,
         must_be_tls: bool,

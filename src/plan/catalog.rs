@@ -29,9 +29,10 @@ struct Key {
     columns: Vec<KeyColumn>,
 }
 
-/// Repeats two checks of `enqueue`, of the submitter's rights and of the table, and reads the
-/// target. The rights and the table may have changed after the job was enqueued, and a job may have
-/// been inserted without `enqueue`.
+/// Repeats checks of `enqueue` (the submitter's rights, the table and its owners), and reads the
+/// target.
+/// The rights and the table may have changed after the job was enqueued, and a job may have been
+/// inserted without `enqueue`.
 pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
@@ -42,6 +43,8 @@ select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.a
   from backfill._assignments($1) a";
     let client = control(pool).await?;
     within(CONTROL_LIMIT, client.query_one("select backfill._check_submitter_rights($1)", &[&claim.job_id])).await?;
+    const OWNERS: &str = "select backfill._check_owners($1, $2::text::name)";
+    within(CONTROL_LIMIT, client.query_one(OWNERS, &[&claim.relation, &claim.run_as])).await?;
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
@@ -68,9 +71,9 @@ pub fn not_of_the_key(assignments: &[Assignment], key: &[KeyColumn]) -> Result<(
         if key.iter().any(|part| &part.name == column) {
             return Err(Error::new(
                 Kind::Refused,
-                format!("set assigns column \"{column}\", which is part of the key"),
+                format!("the assignments (set) change column \"{column}\", which is part of the key"),
             )
-            .hint("Use another unique key, or leave the column out of set."));
+            .hint("Use another unique key, or leave the column out of the assignments (set)."));
         }
     }
     Ok(())

@@ -26,8 +26,8 @@ pub struct Needs {
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     pub rows_as_text: bool,
-    /// Reason why the assigned values cannot be compared with the columns although each evaluation
-    /// gives the same value.
+    /// Reason why the assigned values cannot be compared with the columns, even though the
+    /// expressions give the same values each time they are evaluated.
     pub incomparable: Option<String>,
     /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege.
     pub seen: bool,
@@ -36,7 +36,7 @@ pub struct Needs {
 /// Reads the properties of a probe function. The result has these columns, in this order:
 ///
 /// - the columns of the target that the probe names,
-/// - whether it may read other rows, or other tables,
+/// - whether the probe may read other rows or other tables,
 /// - whether its value may differ from one evaluation to the next,
 /// - the other tables that it reads,
 /// - whether it reads a row as a whole (`f(t)`), which names no column,
@@ -163,11 +163,11 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
 }
 
 /// Checks that a text stays inside the parentheses that the daemon's statements put around it. The
-/// text `a) or (b` is correct SQL inside of parentheses. So the server parses the text in a
-/// statement without parentheses, in which each bracket of the text must be matched. The table of
-/// this statement does not exist. The server reports that only after it has parsed the whole
-/// statement, and before it resolves any other name. `enqueue` makes the same check
-/// (`backfill._check_fragments`), in a session with other settings.
+/// text `a) or (b` is correct SQL inside parentheses. So the server parses the text in a statement
+/// without parentheses. There, each bracket of the text must have its counterpart in the text. The
+/// table of this statement does not exist. The server reports the missing table only after it has
+/// parsed the whole statement, and before it resolves any other name. `enqueue` makes the same
+/// check (`backfill._check_fragments`), in a session with other settings.
 ///
 /// # Errors
 /// [`error::Kind::Refused`] if the server cannot parse the text by itself.
@@ -215,8 +215,8 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 /// Determines what a delete depends on. A delete assigns no column. After the walk, its
 /// verification usually checks that no row matches the filter. But the filter may depend on the
 /// clock or on other rows (`created_at < now() - interval '90 days'`). With such a filter, further
-/// rows may begin to match during the job, and the job would fail after its last sweep. So the
-/// verification then only checks that the walk passed each row.
+/// rows may begin to match during the job, and the job would fail after its last sweep. For such a
+/// filter, the verification therefore only checks that the walk passed each row.
 async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
     let probe = match probe {
         Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
@@ -261,8 +261,8 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     })
 }
 
-/// Returns whether the value of the filter varies. The caller knows only that the value of the
-/// whole statement varies. The assigned values alone may be the cause.
+/// Returns whether the filter can give different results for the same row. The caller knows only
+/// that the whole statement can. The assigned values alone may be the cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");

@@ -118,9 +118,9 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
         format!("{}, a partition or child of {}, has different columns or a different column order", leaf.target, claim.target),
     )
     .detail(
-        "An expression converts a whole row to text, and in this partition or child the text differs from the text in the table named in the job.",
+        "An expression converts a whole row to text. This text would differ between this partition or child and the table named in the job.",
     )
-    .hint("Name the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
+    .hint("Write the names of the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
 /// Runs EXPLAIN for the change, so that the server reports errors now and not in the first batch.

@@ -1,6 +1,7 @@
 //! Turns a spec into a plan or a refusal. The result of planning contains the key to walk, the
 //! requirements of the expressions, the upper bound and the slices. The control login reads most of
-//! the catalog. The executor's login runs all statements that use the user's expressions or rows.
+//! the catalog. The executor's login runs all statements that use the user's expressions or read
+//! the user's rows.
 
 pub mod catalog;
 pub mod expressions;
@@ -134,11 +135,11 @@ fn incomparable(needs: &expressions::Needs) -> Error {
     let (reason, hint) = if !needs.seen {
         (
             "The role of the job lacks the TEMPORARY privilege, so the planner cannot find out what the expressions read.",
-            "Grant the role TEMPORARY on the database, or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",
+            "Grant TEMPORARY on the database to the role, or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",
         )
     } else if needs.self_reading {
         (
-            "An expression reads a column that the job assigns, and the old value is not kept. It reads the column directly, as part of the whole row, or through a function or a view.",
+            "An expression reads a column that the job assigns, and the old value is not kept. The expression reads the column directly, as part of the whole row, or through a function or a view.",
             "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.",
         )
     } else {

@@ -13,6 +13,7 @@ use crate::error::{Error, Kind, Redacted, Result};
 use crate::failpoint;
 use crate::job::claim::{Claim, DeferredRow, Desired, Proof};
 use crate::job::plan::{Leaf, PlanResult, PlannedSlice};
+use crate::job::put_off::PutOff;
 use crate::job::state::State;
 use crate::key::Key;
 use crate::pg::connect::within;
@@ -37,12 +38,20 @@ pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
 }
 
 /// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
-/// claimed. If the definition of the claimed job is invalid, fails the job and returns none.
-pub async fn claim(pool: &Pool, worker: Uuid, roles: &[String], ttl: Duration) -> Result<Option<Claim>> {
+/// claimed. If the definition of the claimed job is invalid, fails the job and returns none. Slices
+/// of the roles in `at_share` are claimed only if no slice of another role can be claimed.
+pub async fn claim(
+    pool: &Pool,
+    worker: Uuid,
+    roles: &[String],
+    at_share: &[String],
+    ttl: Duration,
+) -> Result<Option<Claim>> {
     const SQL: &str = "
 select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int8
-  from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4) c where c is not null";
-    let Some(row) = call(pool, SQL, &[&worker, &roles, &seconds(ttl), &PROTOCOL]).await? else { return Ok(None) };
+  from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4, $5::text[]::name[]) c where c is not null";
+    let values: [&(dyn ToSql + Sync); 5] = [&worker, &roles, &seconds(ttl), &PROTOCOL, &at_share];
+    let Some(row) = call(pool, SQL, &values).await? else { return Ok(None) };
     let unreadable = match serde_json::from_str(row.read(0)?) {
         Ok(claim) => return Ok(Some(claim)),
         Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
@@ -57,8 +66,8 @@ select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int
     Ok(None)
 }
 
-/// Fails the job of a claim that could not be parsed. The slice and the token were read outside the
-/// text that could not be parsed.
+/// Fails the job of a claim that could not be parsed. The slice and the token are known, because
+/// they were read separately from the text that could not be parsed.
 async fn fail_by_hand(pool: &Pool, slice: i64, token: Uuid, error: &Error) -> Result<()> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
     call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
@@ -74,8 +83,8 @@ pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> 
     let registered =
         call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
     // The function raises 08006 if the executor is connected to another server. The control session
-    // stays open after this error, so without this mapping the error would not be classified as a
-    // lost connection.
+    // stays open after this error, so only the mapping below classifies the error as a lost
+    // connection.
     registered.map_err(|error| match error.sqlstate.as_deref() {
         Some("08006") => Error { kind: Kind::ConnectionLost, ..error },
         _ => error,
@@ -89,6 +98,12 @@ pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
     let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
     row.map(|row| Ok((Desired::read(row.read(0)?), row.read(1)?))).transpose()
+}
+
+/// Returns whether a slice of one of these roles could be claimed now.
+pub async fn has_ready(pool: &Pool, roles: &[String]) -> Result<bool> {
+    const SQL: &str = "select backfill._has_ready($1::text[]::name[], $2)";
+    Ok(row::first(call(pool, SQL, &[&roles, &PROTOCOL]).await?)?.unwrap_or(false))
 }
 
 /// Returns the time at which the server's statistics were last reset. A crash resets them.
@@ -108,7 +123,7 @@ pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) ->
 }
 
 /// Returns the instructions for a verifying slice: whether rows are compared with the expressions
-/// or with the filter, and the snapshot of the planning.
+/// or with the filter, and the snapshot that was taken when the job was planned.
 pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
     let row = call(pool, SQL, &[&claim.slice_id]).await?;
@@ -188,7 +203,7 @@ pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> 
     Ok(row::first(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?)?.unwrap_or(false))
 }
 
-/// Splits a slice at `bound`, with about `rows` rows on either side, and ends the claim.
+/// Splits a slice at `bound`, with about `rows` rows on each side, and ends the claim.
 pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
     failpoint::point("before_split")?;
@@ -243,28 +258,25 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
 
 /// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the
 /// job shows `reason` (a value of `waiting_reason`) and `text`.
-pub async fn release_for_retry(
-    pool: &Pool,
-    claim: &Claim,
-    reason: &str,
-    text: &str,
-    pause: Duration,
-) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5))";
-    let send = async |text: &str| {
-        let values: [&(dyn ToSql + Sync); 5] = [&claim.slice_id, &claim.token, &reason, &text, &seconds(pause)];
+pub async fn release_for_retry(pool: &Pool, claim: &Claim, put_off: &PutOff) -> Result<Option<State>> {
+    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6)";
+    let reason = put_off.waiting.as_ref().map(|(reason, _)| *reason);
+    let text = put_off.waiting.as_ref().map(|(_, text)| text.as_str());
+    let send = async |text: Option<&str>| {
+        let pause = seconds(put_off.pause);
+        let values: [&(dyn ToSql + Sync); 6] = [&claim.slice_id, &claim.token, &reason, &text, &pause, &put_off.counts];
         call(pool, SQL, &values).await
     };
     match send(text).await {
-        Err(error) if is_untranslatable(&error) => send(&in_ascii(text)).await,
+        Err(error) if is_untranslatable(&error) => send(text.map(in_ascii).as_deref()).await,
         answer => answer,
     }
     .and_then(state)
 }
 
 /// Returns whether the encoding of the database lacks a character of a parameter. A job's error can
-/// contain such a character. Without a second call, the job could neither fail nor wait, and
-/// workers would claim it repeatedly.
+/// contain such a character. So the caller sends the text a second time, in ASCII. Without this
+/// second call, the job could neither fail nor wait, and workers would claim it repeatedly.
 fn is_untranslatable(error: &Error) -> bool {
     error.sqlstate.as_deref() == Some("22P05")
 }

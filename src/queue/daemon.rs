@@ -1,5 +1,5 @@
-//! Stores the window of a daemon in the queue, deregisters the daemon, and runs the periodic
-//! housekeeping.
+//! Stores in the queue until when a daemon's window is closed, deregisters the daemon, and runs the
+//! periodic housekeeping.
 
 use std::time::SystemTime;
 

@@ -1,11 +1,12 @@
 //! Leases: the slices that this worker holds, the time for which the worker may rely on each lease,
-//! and the heartbeat. The heartbeat renews all leases in one round trip in a separate session, so
-//! that a busy pool cannot delay it.
+//! and the heartbeat. The heartbeat renews all leases in one round trip. It uses a separate
+//! session, so that a busy pool cannot delay it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
@@ -23,11 +24,13 @@ pub struct Leases {
     worker: Uuid,
     ttl: Duration,
     held: Arc<Mutex<HashMap<i64, Entry>>>,
+    claiming: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Debug, Clone)]
 struct Entry {
     job_id: i64,
+    run_as: String,
     token: Uuid,
     trusted_until: Instant,
     state: LeaseState,
@@ -35,7 +38,7 @@ struct Entry {
     waiting: Option<(String, String)>,
 }
 
-/// The state of the job of a slice, from the last heartbeat.
+/// The state of a slice's job, according to the last heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaseState {
     pub desired: Desired,
@@ -61,7 +64,7 @@ fn trust(ttl: Duration) -> Duration {
 
 impl Leases {
     pub fn new(worker: Uuid, ttl: Duration) -> Self {
-        Self { worker, ttl, held: Arc::default() }
+        Self { worker, ttl, held: Arc::default(), claiming: Arc::default() }
     }
 
     pub fn worker(&self) -> Uuid {
@@ -79,6 +82,7 @@ impl Leases {
         let state = LeaseState { desired: Desired::Running, revision: claim.revision, live: 0 };
         let entry = Entry {
             job_id: claim.job_id,
+            run_as: claim.run_as.clone(),
             token: claim.token,
             trusted_until: asked_at + trust(self.ttl),
             state,
@@ -87,6 +91,23 @@ impl Leases {
         };
         self.with(|held| held.insert(claim.slice_id, entry));
         Lease { leases: self.clone(), slice_id: claim.slice_id, token: claim.token }
+    }
+
+    /// Waits until no other worker of this daemon is claiming a slice. The caller keeps the
+    /// returned guard until it has called [`Self::hold`]. Otherwise [`Self::roles_at`] would miss a
+    /// claim in progress.
+    pub async fn claiming(&self) -> OwnedMutexGuard<()> {
+        self.claiming.clone().lock_owned().await
+    }
+
+    /// Returns the roles whose jobs occupy at least `share` workers of this daemon.
+    pub fn roles_at(&self, share: u32) -> Vec<String> {
+        let mut counts: HashMap<&str, u32> = HashMap::new();
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        for entry in held.values() {
+            *counts.entry(&entry.run_as).or_default() += 1;
+        }
+        counts.into_iter().filter(|(_, count)| *count >= share).map(|(role, _)| role.to_owned()).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -205,6 +226,16 @@ impl Lease {
         })
     }
 
+    /// Returns whether the jobs of this slice's role occupy more than `share` workers of this
+    /// daemon.
+    pub fn exceeds(&self, share: u32) -> bool {
+        self.leases.with(|held| {
+            let Some(own) = held.get(&self.slice_id) else { return false };
+            let count = held.values().filter(|entry| entry.run_as == own.run_as).count();
+            count > usize::try_from(share).unwrap_or(usize::MAX)
+        })
+    }
+
     pub fn state(&self) -> Option<LeaseState> {
         self.leases.with(|held| held.get(&self.slice_id).map(|entry| entry.state))
     }
@@ -223,7 +254,7 @@ impl Lease {
         })
     }
 
-    /// Stores the rate of this slice and its waiting reason, if it waits. The next heartbeat
+    /// Stores the rate of this slice and, if the slice waits, the reason. The next heartbeat
     /// reports both.
     pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
         self.leases.with(|held| {
@@ -281,6 +312,18 @@ mod tests {
         assert_eq!((first.sharers(1), second.sharers(1)), (2, 2));
         drop(first);
         assert_eq!(second.sharers(1), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_workers_of_each_role_are_counted() {
+        let leases = Leases::new(Uuid::new_v4(), Duration::from_secs(6));
+        let hold =
+            |slice_id, role: &str| leases.hold(&Claim { slice_id, run_as: role.to_owned(), ..claim() }, Instant::now());
+        let (first, second, other) = (hold(1, "a"), hold(2, "a"), hold(3, "b"));
+        assert_eq!(leases.roles_at(2), ["a"]);
+        assert!(first.exceeds(1) && !first.exceeds(2) && !other.exceeds(1));
+        drop(second);
+        assert!(leases.roles_at(2).is_empty() && !first.exceeds(1));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec
-//! and verdict are kept until `forget`. Otherwise a migration that runs again a year later would
-//! run its job again.
+//! and verdict are kept until the job is deleted with `forget`. Otherwise a migration that runs
+//! again a year later would run its job again.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
             }
         };
         if pause == EVERY && removed > 0 {
-            tracing::info!(rows = removed, days, "retention: removed slices, events and row errors of old jobs");
+            tracing::info!(rows = removed, days, "retention has removed the slices, events and row errors of old jobs");
             removed = 0;
         }
     }

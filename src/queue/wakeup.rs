@@ -25,8 +25,8 @@ pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: Cancellation
         match connect(&logins, &wake).await {
             Ok(session) => {
                 pause = Duration::from_millis(100);
-                // The session receives no notifications of earlier changes, so the workers poll
-                // once.
+                // The session receives no notifications of changes before its LISTEN, so the
+                // workers poll once.
                 wake.send_modify(|n| *n += 1);
                 alive(&session, &stop).await;
             }

@@ -15,7 +15,7 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// Time at which the first batch after the last call of [`InFlight::mark`] began.
+    /// Start time of the first batch that began after the last call of [`InFlight::mark`].
     begun: Option<Instant>,
 }
 
@@ -36,7 +36,7 @@ impl InFlight {
         state.running > 0
     }
 
-    /// Returns the time at which the first batch since the last mark began.
+    /// Returns the start time of the first batch that began after the last mark.
     pub fn begun(&self) -> Option<Instant> {
         self.state().begun
     }

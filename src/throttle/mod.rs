@@ -12,7 +12,7 @@
 //!
 //! `measure` samples the signals at intervals, and decides nothing. `control` turns readings into a
 //! verdict, and accesses neither the database nor the clock. `admit` lets a slice run its next
-//! batch, and makes the slice pay for its last batch by waiting.
+//! batch, and first makes the slice wait as long as the cost of its last batch requires.
 //!
 //! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
 //! `control/budgets.rs` (budgets, which slow jobs down and hold them) or `control/load.rs` (load

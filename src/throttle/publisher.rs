@@ -19,13 +19,13 @@ use crate::throttle::transition_log::OutageLog;
 
 /// Interval between two writes while this daemon runs a job or a signal holds jobs. The write also
 /// makes a standby report its progress while a budget holds jobs. Without new WAL, a standby
-/// reports how far it has replayed only every 10 s (the default of `wal_receiver_status_interval`).
-/// The hold would then last until the next report.
+/// reports its replay position only once every 10 s (the default of
+/// `wal_receiver_status_interval`). The hold would then last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
-/// Interval while no job runs, no signal holds jobs, and there is a budget.
+/// Interval between two writes while no job runs and no signal holds jobs, if there is a budget.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
-/// Interval while no job runs, no signal holds jobs, and there is no budget. This interval is long,
-/// because each write adds WAL on a server that may be idle.
+/// Interval between two writes while no job runs, no signal holds jobs, and there is no budget.
+/// This interval is long, because each write adds WAL on a server that may be idle.
 const INTERVAL_SELDOM: Duration = Duration::from_secs(60);
 
 /// The write does not wait for a synchronous standby, because that standby may be the one that has
@@ -110,7 +110,8 @@ struct Message {
     budget_duty_cycle: Option<f64>,
 }
 
-/// Writes the message. Returns the mean duty cycle that budgets allow the other active daemons.
+/// Writes the message. Returns the mean of the duty cycles to which budgets limit the other active
+/// daemons.
 async fn publish(client: &Client, message: &Message) -> Result<Option<f64>> {
     let Message { signals, worker, duty_cycle, budget_duty_cycle } = message;
     let statement = client.prepare_cached(PUBLISH).await?;
@@ -134,7 +135,7 @@ fn signals<'a>(
             "age_seconds": reading.age(now).as_secs_f64(),
             "holding": hold.is_some(),
             "over": over.contains(&reading.id()),
-            // A gauge that cannot be read also has a reason, although the gauge does not hold jobs.
+            // A gauge that cannot be read has a reason even if it does not hold jobs.
             "reason": hold.or_else(|| reading.note.clone().filter(|_| reading.value.is_none())),
         })
     });

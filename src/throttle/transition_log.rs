@@ -15,14 +15,14 @@ use crate::throttle::measure::signal::SignalKind;
 use crate::throttle::snapshot::Snapshot;
 
 /// A load gauge that has reached its limit counts as over its limit until its value falls below
-/// this share of the limit. Otherwise a gauge that stays near its limit would be logged at each
-/// crossing.
+/// this share of the limit. Otherwise a gauge that stays near its limit would be logged each time
+/// its value crosses the limit.
 const NO_LONGER_OVER: f64 = 0.7;
 
 #[derive(Debug)]
 pub struct TransitionLog {
-    /// Load gauges that have reached their limit and have not fallen below [`NO_LONGER_OVER`]
-    /// since.
+    /// The load gauges that reached their limit and have not fallen below [`NO_LONGER_OVER`] since
+    /// then.
     over: BTreeSet<ReadingId>,
 }
 

@@ -15,15 +15,21 @@ use crate::key::Key;
 pub struct Walk {
     checkpoint: Checkpoint,
     upper: Key,
+    search: Search,
+}
+
+/// State of the search for a row that makes batches fail.
+#[derive(Debug, Clone, Copy)]
+pub struct Search {
     mode: BatchMode,
-    /// Number of suspects, while the walk searches for a row that makes batches fail. The suspects
-    /// are the next rows after the position, and one of them is this row.
+    /// Number of suspects, while the walk searches for the row that makes batches fail. The
+    /// suspects are the next rows after the position, and this row is one of them.
     suspects: Option<u32>,
 }
 
 impl Walk {
     pub fn new(checkpoint: Checkpoint, upper: Key) -> Self {
-        Self { checkpoint, upper, mode: BatchMode::Fast, suspects: None }
+        Self { checkpoint, upper, search: Search { mode: BatchMode::Fast, suspects: None } }
     }
 
     /// Returns whether all rows of the slice have been passed. The caller checks this before it
@@ -35,20 +41,25 @@ impl Walk {
     /// Returns the next batch. If there are suspects, the batch has half of them. A batch has at
     /// least one row, and never more rows than the permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
-        let rows = self.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
-        Batch { checkpoint: self.checkpoint.clone(), upper: self.upper.clone(), rows: rows.max(1), mode: self.mode }
+        let rows = self.search.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
+        Batch {
+            checkpoint: self.checkpoint.clone(),
+            upper: self.upper.clone(),
+            rows: rows.max(1),
+            mode: self.search.mode,
+        }
     }
 
     /// Records that a batch committed.
     pub fn feedback(&mut self, outcome: &Outcome) {
         self.checkpoint.clone_from(&outcome.checkpoint);
         let scanned = u32::try_from(outcome.scanned).unwrap_or(u32::MAX);
-        self.suspects = self.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
+        self.search.suspects = self.search.suspects.and_then(|left| left.checked_sub(scanned)).filter(|left| *left > 0);
         // Locked rows often lie next to each other, so after a batch that skipped rows, the next
         // batch also works row by row.
         let went_around = outcome.deferred > 0 || outcome.quarantined > 0;
-        if self.suspects.is_none() && !went_around {
-            self.mode = BatchMode::Fast;
+        if self.search.suspects.is_none() && !went_around {
+            self.search.mode = BatchMode::Fast;
         }
     }
 
@@ -56,39 +67,48 @@ impl Walk {
     /// quarantined.
     pub fn row_skipped(&mut self, outcome: &Outcome) {
         self.checkpoint.clone_from(&outcome.checkpoint);
-        self.suspects = None;
-        self.mode = BatchMode::Fast;
+        self.search.suspects = None;
+        self.search.mode = BatchMode::Fast;
     }
 
     /// Records that a batch of this many rows failed because of one of its rows. Each following
-    /// batch has half of the suspects, until the row is isolated. This search takes about
-    /// `log2(rows)` batches, because a half that succeeds is passed, and a half that fails contains
-    /// the row.
+    /// batch has half of the rows that may be the cause, until the row is isolated. This search
+    /// takes about `log2(rows)` batches, because a half that succeeds is passed, and a half that
+    /// fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
-        self.suspects = Some(rows);
+        self.search.suspects = Some(rows);
     }
 
     /// Returns whether the next row is the one that makes batches fail.
     pub fn stands_alone(&self) -> bool {
-        self.suspects == Some(1)
+        self.search.suspects == Some(1)
     }
 
     /// Makes batches work row by row and defer locked rows. This mode ends after a batch that skips
     /// no row, if no suspects are left. The mode also ends when a single row is skipped
     /// ([`Self::row_skipped`]).
     pub fn per_row(&mut self) {
-        self.mode = BatchMode::PerRow;
+        self.search.mode = BatchMode::PerRow;
     }
 
     /// Makes batches wait for locked rows.
     pub fn fast(&mut self) {
-        self.mode = BatchMode::Fast;
+        self.search.mode = BatchMode::Fast;
     }
 
-    /// Records that a batch failed, but might succeed with fewer rows. If there are suspects,
-    /// halves their number.
+    /// Records that a batch failed, but might succeed with fewer rows. If a search for the failing
+    /// row is in progress, halves the number of suspect rows.
     pub fn shrink(&mut self) {
-        self.suspects = self.suspects.map(|left| (left / 2).max(1));
+        self.search.suspects = self.search.suspects.map(|left| (left / 2).max(1));
+    }
+
+    pub fn search(&self) -> Search {
+        self.search
+    }
+
+    /// Continues a search that another claim began at the same position.
+    pub fn resume(&mut self, search: Search) {
+        self.search = search;
     }
 
     pub fn position(&self) -> Option<&Key> {

@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use crate::job::put_off::PutOff;
 use crate::job::state::State;
 
 /// How a claim ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimEnd {
     /// All rows of the slice have been passed. Some of them may still be deferred.
     Passed,
@@ -18,16 +19,21 @@ pub enum ClaimEnd {
     /// - The job should no longer run (pause, cancel, or a pause of all jobs).
     /// - The daemon is shutting down.
     /// - The daemon's own window is closed.
+    /// - The role of the job holds more than its share of the workers, and slices of other roles
+    ///   wait.
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),
+    /// The slice failed temporarily. The worker releases the slice, and no worker claims it for a
+    /// while.
+    PutOff(PutOff),
     /// The worker no longer holds the slice, or its lease may have expired. The worker releases
     /// nothing.
     Lost,
 }
 
-/// Result of one step of a claim, which continues or ends the claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Result of one step of a claim: the claim continues or ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     Continue,
     End(ClaimEnd),

@@ -1,5 +1,5 @@
-//! Runs one claim of a slice, from the slice's checkpoint to its end. The worker runs one batch
-//! after another as the gate admits them, and then retries the deferred rows.
+//! Runs one claim of a slice, from the slice's checkpoint to the end of the slice. The worker runs
+//! one batch after another as the gate admits them, and then retries the deferred rows.
 
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::context::Context;
 use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
+use crate::worker::share::ShareTimer;
 use crate::worker::split_timer::SplitTimer;
 
 /// While the gate holds the worker, and while the daemon's vacuum runs, the worker checks at this
@@ -46,7 +47,7 @@ pub(super) enum Admitted {
 }
 
 /// The claim that a worker runs, and the worker's resources. Also contains the lease and the
-/// shutdown, which can end the claim.
+/// shutdown signal, either of which can end the claim.
 pub(super) struct Scope<'a> {
     pub context: &'a mut Context,
     pub claim: &'a Claim,
@@ -65,6 +66,7 @@ pub(super) struct ClaimRun<'a> {
     pub(super) progress: Progress,
     pub(super) split: SplitTimer,
     pub(super) dead_rows: DeadRows,
+    pub(super) share: ShareTimer,
 }
 
 impl<'a> ClaimRun<'a> {
@@ -94,6 +96,13 @@ impl<'a> ClaimRun<'a> {
                 walk.narrow(suspects);
             }
         }
+        let mut progress = Progress::new(claim.deferred);
+        if let Some(interruption) = context.interrupted.take(claim) {
+            // The job still waits for the same reason, until a batch commits.
+            lease.report(0.0, Some(interruption.waiting));
+            progress.failures = interruption.failures;
+            walk.resume(interruption.search);
+        }
         let gate = context.throttle.gate(claim.job_id);
         Ok(Self {
             scope: Scope { context, claim, lease, stop },
@@ -102,9 +111,10 @@ impl<'a> ClaimRun<'a> {
             executor,
             walk,
             gate,
-            progress: Progress::new(claim.deferred),
+            progress,
             split: SplitTimer::new(),
             dead_rows: DeadRows::default(),
+            share: ShareTimer::new(),
         })
     }
 
@@ -122,6 +132,9 @@ impl<'a> ClaimRun<'a> {
     async fn walk(&mut self) -> Result<ClaimEnd> {
         loop {
             if let Some(end) = self.must_end() {
+                return Ok(end);
+            }
+            if let Step::End(end) = self.leave_share().await? {
                 return Ok(end);
             }
             if let Step::End(end) = self.split_if_due().await? {
@@ -197,6 +210,16 @@ impl<'a> ClaimRun<'a> {
         None
     }
 
+    /// Ends the claim if the job's role holds too many workers while another role waits for a
+    /// worker. The slice continues when a worker is free for the job's role.
+    pub(super) async fn leave_share(&mut self) -> Result<Step> {
+        if self.share.is_owed(self.scope.context, self.scope.lease).await? {
+            tracing::debug!("released the slice, because a job of another role waits for a worker");
+            return Ok(Step::End(ClaimEnd::Stopped));
+        }
+        Ok(Step::Continue)
+    }
+
     pub(super) fn limits(&self) -> Limits {
         let options = &self.settings.options;
         let sharers = self.scope.lease.sharers(options.slices);
@@ -242,7 +265,6 @@ impl<'a> ClaimRun<'a> {
     /// Accounts for a batch that committed, or for a row that was passed without being changed.
     /// Then acts on the desired state that the statement returned.
     pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
-        self.scope.context.worked = true;
         self.progress.committed(outcome);
         if !self.progress.may_defer_more() {
             self.walk.fast();
@@ -316,8 +338,9 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
-    // If the value of the filter varies, a row can begin to match without being written. Such a row
-    // looks as if the walk had missed it, because it has not been written since planning.
+    // If the filter depends on the clock or on other rows, a row can begin to match without being
+    // written. Such a row looks as if the walk had missed it, because it has not been written since
+    // planning.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
     Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
 }

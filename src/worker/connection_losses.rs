@@ -1,6 +1,7 @@
-//! Counts connections that were lost while a batch was in flight. If a trigger ends its session or
-//! crashes the server on one row, each new claim would reach this row again. From the counts, the
-//! worker finds out whether such a row, a crashing server or a failing network is the cause.
+//! Counts connections that were lost while a batch was in flight. A trigger may end its session or
+//! crash the server when a batch changes one particular row. Each new claim would then reach this
+//! row again. From the counts, the worker finds out whether such a row, a crashing server or a
+//! failing network is the cause.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,8 +17,8 @@ use crate::key::Key;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
-/// Maximum number of lost connections of one slice that are not attributed to a row. After one more
-/// loss, the worker searches for the row that causes the losses.
+/// Number of connections that one slice may lose before a row is suspected. After one more loss,
+/// the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
 /// If the connection is lost this many times while a batch changes the same single row, this row
 /// counts as the cause. The first limit is for losses for which the server reported a reason. The
@@ -25,12 +26,12 @@ const USUAL_LOSSES: u32 = 2;
 /// failed.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
-/// Number of server crashes during the same batch after which the batch counts as the cause.
+/// If the server crashes this number of times during the same batch, the batch counts as the cause.
 const CRASHES: u32 = 5;
 /// Time after which a further loss counts as unrelated to the previous loss.
 const ANOTHER_LOSS: Duration = Duration::from_secs(600);
 
-/// Holds the losses by slice. The workers of one database share them.
+/// Holds the losses of each slice. The workers of one database share them.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionLosses(Arc<Mutex<HashMap<i64, Loss>>>);
 
@@ -40,7 +41,7 @@ pub struct Loss {
     /// The batch that was in flight.
     batch: LostBatch,
     message: String,
-    /// The last reset of the server's statistics, which changes with each crash.
+    /// Time of the last reset of the server's statistics. Each crash changes this time.
     counts_since: Option<String>,
     /// Whether the last loss has not been counted yet as a crash or as a lost connection.
     open: bool,
@@ -49,8 +50,8 @@ pub struct Loss {
 
 #[derive(Debug, Clone)]
 struct LostBatch {
-    /// The key after which the batch began. If this key changes, the walk has made progress, and
-    /// the counts of a single row and of crashes start again.
+    /// The batch began directly after this key. If this key changes, the walk has made progress,
+    /// and the counts for a single row and for crashes start again from 0.
     from: Option<Key>,
     rows: u32,
     /// Whether the batch was one row with a known key.
@@ -63,8 +64,9 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// The losses in `connection` whose batch was one known row. `one_row` counts the losses for
-    /// which the server reported a reason, and `one_row_in_silence` counts the others.
+    /// The losses counted in `connection` that hit a batch of one row with a known key. `one_row`
+    /// counts the losses for which the server reported a reason, and `one_row_in_silence` counts
+    /// the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -99,8 +101,8 @@ impl ConnectionLosses {
         all.insert(slice, loss);
     }
 
-    /// Returns the losses of a slice that is claimed again. First counts the last loss as a crash
-    /// or as a lost connection.
+    /// Counts the last connection loss of a slice as a crash or as a lost connection. Then returns
+    /// the losses of the slice. Called when the slice is claimed again.
     pub async fn settle(&self, pool: &Pool, slice: i64) -> Result<Option<Loss>> {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&slice) {
             return Ok(None);
@@ -150,7 +152,7 @@ impl Loss {
         by_its_nature.then(|| deadly(&self.message))
     }
 
-    /// Returns the error of the batch if the batch has crashed the server too often to be tried
+    /// Returns an error if the batch has crashed the server so often that it must not be tried
     /// again.
     pub fn of_the_server(&self) -> Option<Error> {
         (self.counts.crashes >= CRASHES).then(|| deadly_to_all(&self.message))

@@ -12,6 +12,7 @@ use crate::queue::wakeup::Wakeups;
 use crate::throttle::handle::Throttle;
 use crate::window::Window;
 use crate::worker::connection_losses::ConnectionLosses;
+use crate::worker::interrupted::Interrupted;
 use crate::worker::log_limiter::LogLimiter;
 
 /// The settings of one database's workers, from the configuration.
@@ -21,6 +22,8 @@ pub struct WorkerSettings {
     pub database: String,
     /// The roles whose jobs the workers run.
     pub roles: Vec<String>,
+    /// Number of workers that one role may hold while slices of other roles wait.
+    pub share: u32,
     /// Time between two attempts to claim a slice if no notification arrives.
     pub poll: Duration,
     /// Defaults for options that a job does not set.
@@ -40,9 +43,7 @@ pub struct Context {
     pub guard: Guard,
     pub log_limiter: LogLimiter,
     pub losses: ConnectionLosses,
-    /// Whether a batch has committed since the last failure. If so, the next failure is new and not
-    /// a repetition.
-    pub worked: bool,
+    pub interrupted: Interrupted,
 }
 
 impl Context {

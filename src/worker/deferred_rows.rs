@@ -25,6 +25,9 @@ impl ClaimRun<'_> {
             if let Some(end) = self.must_end() {
                 return Ok(end);
             }
+            if let Step::End(end) = self.leave_share().await? {
+                return Ok(end);
+            }
             match self.admit().await? {
                 Admitted::Go(_) => {}
                 Admitted::AskAgain => continue,
@@ -59,7 +62,6 @@ impl ClaimRun<'_> {
             let step = match answer {
                 Ok(retried) => {
                     self.progress.failures.clear();
-                    self.scope.context.worked = true;
                     let (database, name) = (self.scope.context.database(), &self.scope.claim.name);
                     metrics::batch_done(database, name, Counted::Committed, retried.changed, 0, took);
                     metrics::rows_quarantined(database, name, retried.quarantined);
@@ -91,7 +93,8 @@ impl ClaimRun<'_> {
     fn why_never(&self, error: &Error) -> Option<Error> {
         match action(error.kind).0 {
             Action::Isolate | Action::Doubt => Some(error.clone()),
-            // The job's code raised an error of a locked row, but this statement has the lock.
+            // The job's code raised the error itself. Even if the error reports a locked row, no
+            // other session has locked the deferred row, because this statement has locked it.
             _ if error.is_raised && error.kind != Kind::Fenced => Some(error.clone()),
             _ if error.kind == Kind::Cancelled && self.progress.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
                 Some(too_slow(error.clone()))
@@ -118,7 +121,7 @@ impl ClaimRun<'_> {
             // retry would not be faster, so the row is tried again now.
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
-                return self.wait(error.kind, sentence, false).await;
+                return self.wait(error.kind, sentence, None).await;
             }
             // The row stays deferred.
             Action::Again | Action::GoAround => return self.poll_desired().await,

@@ -43,12 +43,13 @@ pub enum Action {
 /// to the operator.
 pub fn action(kind: Kind) -> (Action, &'static str) {
     match kind {
-        Kind::LockTimeout => {
-            (Action::GoAround, "a row is locked by another session: deferring it and continuing with the others")
-        }
+        Kind::LockTimeout => (
+            Action::GoAround,
+            "a row is locked by another session: deferring the row and continuing with the other rows",
+        ),
         Kind::Deadlock => (
             Action::GoAround,
-            "the batch was chosen as deadlock victim: deferring the locked rows and continuing with the others",
+            "the batch was chosen as the deadlock victim: deferring the locked rows and continuing with the others",
         ),
         Kind::Unmatched => (
             Action::TellApart,
@@ -61,7 +62,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::Overrun => (
             Action::Restart,
-            "a function or trigger that the job calls ignored the time limit and a cancel request: its session was terminated, retrying with fewer rows",
+            "a function or trigger that the job calls ignored the time limit and a cancel request: the job's session was terminated; retrying with fewer rows",
         ),
         Kind::ServerResources => (
             Action::Again,
@@ -82,11 +83,11 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::ReadOnly => (
             Action::Reconnect,
-            "the server is read-only, perhaps a standby: waiting for the primary; if the url names a standby, correct it",
+            "the server is read-only, perhaps a standby: waiting for the primary; if the url names a standby, correct the url",
         ),
         Kind::TooManyConnections => (
             Action::Reconnect,
-            "the server, the role or the database has no free connection: waiting; raise the connection limit, or lower the number of workers of the database",
+            "the server, the role or the database has no free connection: waiting; raise the connection limit, or lower the number of backfilld's workers for the database",
         ),
         Kind::Authentication => (
             Action::Reconnect,
@@ -112,27 +113,27 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
 
 /// Number of cancelled batches (of any size) since the last success. If one more batch is cancelled
 /// and this batch consists of one row, the row counts as too slow.
-pub const ONE_ROW_ATTEMPTS: u32 = 25;
+pub const ONE_ROW_ATTEMPTS: u32 = 15;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
-/// Number of failures with a stale statement after which the statement is not prepared again,
+/// After this number of failures with a stale statement, the statement is not prepared again,
 /// because a new preparation does not help.
 pub const PREPARE_ATTEMPTS: u32 = 5;
-/// Number of failed batches without a row after which the statement itself counts as the cause.
-/// Fewer such batches prove nothing, because the one row of the batch may have been deleted in the
-/// meantime.
+/// After this number of failed batches that contained no row, the statement itself counts as the
+/// cause. Fewer such batches prove nothing, because the failing row, which the batch should have
+/// contained, may have been deleted in the meantime.
 const WITHOUT_ROW_ATTEMPTS: u32 = 3;
 /// Maximum number of rows that are quarantined for errors that the statement may have caused,
-/// counted since the last commit of a whole batch. If one more row fails, the statement counts as
-/// the cause, and not the rows.
+/// counted since the last commit of a whole batch. If one more row fails, the statement, and not
+/// the rows, counts as the cause.
 const DOUBTED_ROWS: u32 = 10;
 /// Maximum number of serialization failures since the last success. After one more failure, the
 /// worker defers the rows that other sessions have locked. At REPEATABLE READ, a batch fails in
 /// this way if another session changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Number of batches (of any size) that were cancelled for waiting sessions since the last success.
-/// If one more batch is cancelled and this batch consists of one row, the row is deferred instead
-/// of retried at once.
+/// Number of batches (of any size) that were cancelled since the last success because they blocked
+/// other sessions. If one more batch is cancelled and this batch consists of one row, the row is
+/// deferred instead of retried at once.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -141,14 +142,15 @@ pub struct FailedBatch {
     pub kind: Kind,
     /// Failures of this kind since the last success, including this one.
     pub tries: u32,
-    /// Whether the claim changes rows. A verification cannot skip a row.
+    /// Whether the claim changes rows. If not, it verifies rows, and a verification cannot skip a
+    /// row.
     pub walking: bool,
     /// Number of rows that the batch may scan.
     pub rows: u32,
     /// Whether the batch is one row with a known key.
     pub is_known_row: bool,
-    /// Number of consecutive failed batches that should have contained only the failing row but
-    /// contained no row.
+    /// Number of consecutive failed batches that contained no row, although each should have
+    /// contained exactly the failing row.
     pub without_row: u32,
     /// Number of rows that were quarantined for errors that the statement may have caused, counted
     /// since the last commit of a whole batch.
@@ -169,7 +171,7 @@ pub enum Response {
     Defer,
     /// Run the batch again from the same position, after a pause and with fewer rows.
     Wait,
-    /// Find out which rows were left unchanged, with batches that work row by row.
+    /// Use batches that work row by row to find out which rows were left unchanged.
     PerRow,
     /// Continue in another session with a smaller batch.
     Restart,
@@ -284,7 +286,7 @@ fn of_the_statement(error: Error) -> Error {
     error.hint(ROW_AFTER_ROW).redacted("many consecutive rows fail with similar errors", Some(ROW_AFTER_ROW))
 }
 
-/// Returns the error of a statement that fails even without a row.
+/// Returns the error of a statement that fails even in a batch without rows.
 fn of_no_row(error: Error) -> Error {
     error.hint(
         "The error does not depend on the rows. If a statement-level trigger raises the error, fix the trigger. If an enum label in the key was renamed after planning, rename it back until the job is done. Then run backfill.retry to continue from the checkpoint.",
@@ -294,14 +296,14 @@ fn of_no_row(error: Error) -> Error {
 /// Returns the error for a row if each attempt to change this row loses the connection.
 pub fn deadly(message: &str) -> Error {
     Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
-        .context("the connection was lost at each attempt to change only this row")
+        .context("the connection was lost at each attempt to change this row in a batch of its own")
         .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.
 pub fn deadly_to_all(message: &str) -> Error {
     Error::new(Kind::Refused, message)
-        .context("the server went down or the connection was lost repeatedly during the same batch")
+        .context("the server went down or the connection was lost several times, always during the same batch")
         .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on one of the rows. When the cause is fixed, run backfill.retry.")
 }
 
@@ -309,7 +311,7 @@ fn place(batch: &Batch) -> String {
     batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"))
 }
 
-/// Returns the error of the row at which the batch begins, which could not be changed.
+/// Returns the error which says that the row at which the batch begins could not be changed.
 fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
         "Fix that row, then run backfill.retry to continue from the checkpoint. Or enqueue a new job with a filter that excludes the row.".to_owned()
@@ -393,9 +395,9 @@ mod tests {
     }
 
     /// After 1,000 failures of one kind, the policy does not prepare the statement again, continue
-    /// in another session, or narrow the batch. It may wait, defer rows or work row by row only for
-    /// the kinds in `others`, because these failures depend on other sessions, on the server's
-    /// resources or on triggers.
+    /// in another session, or narrow the batch. It may wait, defer rows or work row by row, but
+    /// only for the kinds in `others`, because failures of these kinds depend on other sessions, on
+    /// the server's resources or on triggers.
     #[test]
     fn no_failure_is_retried_forever_unless_it_waits_for_other_sessions() {
         for kind in Kind::ALL {

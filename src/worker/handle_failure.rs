@@ -7,21 +7,23 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, Result};
 use crate::job::batch::{Batch, BatchMode};
 use crate::job::claim::SliceKind;
+use crate::job::put_off::PutOff;
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::session;
 use crate::queue::claim as queue;
-use crate::worker::claim_end::Step;
+use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
 };
+use crate::worker::interrupted::{AFTER, Interruption, LONGEST};
 
 /// Maximum time between two attempts of a batch. The worker checks for a pause or a cancel of the
 /// job only after this time, so a longer time would delay both.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Returns the outcome that the metric counts for a batch that failed.
+/// Returns the outcome under which the metric counts a failed batch.
 pub(super) fn counted(response: Response, kind: Kind) -> Counted {
     match response {
         _ if kind == Kind::Fenced => Counted::Fenced,
@@ -34,10 +36,11 @@ pub(super) fn counted(response: Response, kind: Kind) -> Counted {
 }
 
 impl ClaimRun<'_> {
-    /// Handles a batch that failed. `key` is set if the batch is one row with this key. Returns the
-    /// error if the error ends the claim.
+    /// Handles a batch that failed. `key` is given if the batch consists of the one row with this
+    /// key. Returns the error if the error ends the claim.
     pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
-        // A batch that works row by row does not raise this error itself, so the job's code did.
+        // A batch that works row by row does not raise this error itself, so the job's code raised
+        // it.
         let error = match error.kind {
             Kind::Unmatched if batch.mode == BatchMode::PerRow => Error { kind: Kind::Data, ..error },
             _ => error,
@@ -65,7 +68,7 @@ impl ClaimRun<'_> {
                 return self.skip_row(batch, key, Some(&cause.tell(batch, error))).await;
             }
             (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
-            (Response::Wait, _) => return self.wait(error.kind, action(error.kind).1, true).await,
+            (Response::Wait, _) => return self.wait(error.kind, action(error.kind).1, Some(batch)).await,
             (Response::PerRow, _) => self.walk.per_row(),
             (Response::Restart, _) => self.restart().await?,
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
@@ -79,9 +82,9 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after this daemon cancelled a statement that exceeded its time limit,
-    /// or terminated the session of the statement. The worker still holds the slice. The server
-    /// rolled back the transaction of the old session.
+    /// Opens another session after a statement exceeded its time limit and this daemon cancelled
+    /// the statement or terminated its session. The worker still holds the slice. The server rolled
+    /// back the transaction of the old session.
     pub(super) async fn restart(&mut self) -> Result<()> {
         self.shrink();
         tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
@@ -106,24 +109,24 @@ impl ClaimRun<'_> {
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
-            return self.wait(error.kind, sentence, true).await;
+            return self.wait(error.kind, sentence, Some(batch)).await;
         }
         if batch.mode == BatchMode::Fast {
             self.walk.per_row();
             return Ok(Step::Continue);
         }
-        // If another session has locked the whole table, the worker would otherwise defer all rows,
-        // one after another.
+        // Without this check, if another session locked the whole table, the worker would defer all
+        // rows, one after another.
         if let Err(locked) = self.executor.table_is_free().await {
             let sentence = "the table is locked by another session: waiting for it";
             return match action(locked.kind).0 {
-                Action::GoAround => self.wait(locked.kind, sentence, true).await,
+                Action::GoAround => self.wait(locked.kind, sentence, Some(batch)).await,
                 _ => Err(locked),
             };
         }
         match key {
             Some(key) => self.skip_row(batch, key, None).await,
-            None if self.progress.failures.without_row() > 0 => self.wait(error.kind, sentence, false).await,
+            None if self.progress.failures.without_row() > 0 => self.wait(error.kind, sentence, None).await,
             None => {
                 self.walk.narrow(batch.rows);
                 Ok(Step::Continue)
@@ -145,7 +148,7 @@ impl ClaimRun<'_> {
             // with the row that is now the first.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
-                (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, false).await,
+                (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, None).await,
                 (Action::Prepare, _) if self.progress.failures.add(error.kind) < PREPARE_ATTEMPTS => {
                     self.executor.forget_statements();
                     Ok(Step::Continue)
@@ -172,14 +175,35 @@ impl ClaimRun<'_> {
             .redacted("a row could not be changed", None))
     }
 
-    pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, smaller: bool) -> Result<Step> {
-        if smaller {
+    /// Waits for a moment before the next attempt. After several failures, ends the claim instead,
+    /// so that the worker can claim another slice in the meantime. If `failed` is given, the next
+    /// batch has fewer rows than this batch.
+    pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, failed: Option<&Batch>) -> Result<Step> {
+        if let Some(batch) = failed {
             self.shrink();
+            // The next claim would begin with a large batch again. One of the rows may be too slow,
+            // so the search for this row continues.
+            if self.progress.failures.in_a_row() > AFTER && matches!(kind, Kind::Cancelled | Kind::Yielded) {
+                self.walk.narrow(batch.rows);
+            }
+        }
+        if self.progress.failures.in_a_row() > AFTER {
+            return Ok(Step::End(self.give_way(kind, sentence)));
         }
         self.report(Some((waits_for(kind).to_owned(), sentence.to_owned())));
         let pause = backoff(self.progress.failures.in_a_row()).min(LONGEST_PAUSE);
         let _ = self.scope.stop.drain.run_until_cancelled(tokio::time::sleep(pause)).await;
         self.poll_desired().await
+    }
+
+    fn give_way(&mut self, kind: Kind, sentence: &str) -> ClaimEnd {
+        let failures = std::mem::take(&mut self.progress.failures);
+        let pause = backoff(failures.in_a_row()).min(LONGEST);
+        let position = self.walk.position().cloned();
+        let waiting = (waits_for(kind).to_owned(), sentence.to_owned());
+        let interruption = Interruption { position, waiting, failures, search: self.walk.search() };
+        self.scope.context.interrupted.keep(self.scope.claim.slice_id, interruption);
+        ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(kind), sentence.to_owned())), pause, counts: false })
     }
 
     /// Counts a failure. Logs the response to the failure at most once a minute for each job and

@@ -19,7 +19,8 @@ pub struct HoldLog {
 }
 
 impl HoldLog {
-    /// Records that the slice waits for this reason. Returns whether to log the wait.
+    /// Records that the slice waits, and that `reason` is the cause. Returns whether to log the
+    /// wait.
     pub fn hold(&mut self, reason: WaitingReason, now: Instant) -> bool {
         let since = *self.since.get_or_insert(now);
         // A wait for the job's own rate limit is normal operation and is not logged.

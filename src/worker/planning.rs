@@ -2,24 +2,46 @@
 //! Each planning is a claim of its own. Statements with the user's expressions or rows run in a
 //! session of the executor's login. The control login reads most of the catalog.
 
-use crate::error::Result;
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::job::claim::Claim;
+use crate::job::put_off::PutOff;
 use crate::job::settings::JobSettings;
 use crate::pg::connect::Session;
 use crate::pg::session;
 use crate::plan;
 use crate::queue::claim as queue;
+use crate::queue::lease::Lease;
 use crate::worker::claim_end::ClaimEnd;
 use crate::worker::context::Context;
+use crate::worker::error_policy::{Action, action, backoff, waits_for};
+use crate::worker::release::{end_session, warn};
+use crate::worker::share;
 
-pub(super) async fn plan(context: &Context, claim: &Claim, settings: &JobSettings) -> Result<ClaimEnd> {
+/// Number of attempts after which planning is not tried again. Failed logins, lock waits and
+/// missing resources of the server do not count.
+const ATTEMPTS: i32 = 10;
+/// If planning was cancelled in favour of another role, it begins again after this time.
+const AFTER_ANOTHER_ROLE: Duration = Duration::from_secs(1);
+
+/// The result of planning, if it was not interrupted.
+enum Attempt<T> {
+    Planned(T),
+    Ended(ClaimEnd),
+}
+
+pub(super) async fn plan(context: &Context, claim: &Claim, lease: &Lease, settings: &JobSettings) -> Result<ClaimEnd> {
     let executor = plan::open(&context.logins, claim).await?;
     queue::register_backend(&context.control, claim, &session::backend(&executor).await?).await?;
     let defaults = &context.settings.defaults;
     let planning = Box::pin(plan::make(&context.control, &executor, claim, &settings.options, defaults));
-    let planned =
-        cancelled_for_victims(context, settings, &executor, planning).await.map_err(plan::expressions::refuse)?;
+    let planning = async { planning.await.map_err(plan::expressions::refuse) };
+    let planned = match attempt(context, claim, lease, settings, &executor, planning).await? {
+        Attempt::Planned(planned) => planned,
+        Attempt::Ended(end) => return Ok(end),
+    };
     failpoint::point("before_save_plan")?;
     let state = queue::save_plan(&context.control, claim, &planned).await?;
     tracing::info!(rows = planned.rows_estimated, slices = planned.slices.len(), "planned");
@@ -27,35 +49,97 @@ pub(super) async fn plan(context: &Context, claim: &Claim, settings: &JobSetting
 }
 
 /// Plans a leaf that was attached after the job was planned.
-pub(super) async fn plan_leaf(context: &Context, claim: &Claim, settings: &JobSettings) -> Result<ClaimEnd> {
+pub(super) async fn plan_leaf(
+    context: &Context,
+    claim: &Claim,
+    lease: &Lease,
+    settings: &JobSettings,
+) -> Result<ClaimEnd> {
     let executor = plan::open(&context.logins, claim).await?;
     queue::register_backend(&context.control, claim, &session::backend(&executor).await?).await?;
     let planning = Box::pin(plan::leaves::attached(&context.control, &executor, claim, settings.options.slices));
-    let slices = cancelled_for_victims(context, settings, &executor, planning).await?;
-    Ok(ClaimEnd::Planned(queue::save_leaf(&context.control, claim, &slices).await?))
+    match attempt(context, claim, lease, settings, &executor, planning).await? {
+        Attempt::Planned(slices) => Ok(ClaimEnd::Planned(queue::save_leaf(&context.control, claim, &slices).await?)),
+        Attempt::Ended(end) => Ok(end),
+    }
 }
 
-/// Cancels planning if another session waits too long for it. Planning changes nothing, but an
-/// `alter table` must wait for the running statement of the planning. All other sessions that use
-/// the table then wait behind the `alter table`.
-async fn cancelled_for_victims<T>(
+/// Runs the planning. Cancels it in two cases:
+///
+/// - Another session waits too long for it. Planning changes nothing, but an `alter table` must
+///   wait until the current statement of the planning has ended. All other sessions that use the
+///   table then wait behind the `alter table`.
+/// - The role of the job holds more than its share of the workers, and another role waits.
+///
+/// If the planning fails temporarily, the slice is put off.
+async fn attempt<T>(
     context: &Context,
+    claim: &Claim,
+    lease: &Lease,
     settings: &JobSettings,
     executor: &Session,
     planning: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    let Some(pid) = executor.pid() else { return planning.await };
-    let mut watched = context.guard.watch(pid, settings.victim_wait());
+) -> Result<Attempt<T>> {
+    let mut watched = executor.pid().map(|pid| context.guard.watch(pid, settings.victim_wait()));
+    let in_the_way = async {
+        match &mut watched {
+            Some(watched) => watched.in_the_way().await,
+            None => std::future::pending().await,
+        }
+    };
     tokio::select! {
         biased;
-        planned = planning => planned,
-        victims = watched.in_the_way() => {
-            // The code of the job can catch the cancellation and keep its locks. The caller closes
-            // the session after this error, but the server would notice this only after the
-            // statement.
+        planned = planning => match planned {
+            Ok(planned) => Ok(Attempt::Planned(planned)),
+            Err(error) => put_off(context, claim, error).await.map(Attempt::Ended),
+        },
+        victims = in_the_way => {
+            // The job's code can catch the cancellation, and the session then keeps its locks. The
+            // caller closes the session after this error, but the server would not notice the close
+            // until the statement ends.
             executor.cancel().await;
             executor.terminate().await;
-            Err(victims.error("the planning"))
+            put_off(context, claim, victims.error("the planning")).await.map(Attempt::Ended)
+        }
+        () = share::until_owed(context, lease) => {
+            tracing::debug!("cancelled the planning, because a job of another role waits for a worker");
+            executor.cancel().await;
+            executor.terminate().await;
+            Ok(Attempt::Ended(ClaimEnd::PutOff(PutOff { waiting: None, pause: AFTER_ANOTHER_ROLE, counts: false })))
         }
     }
+}
+
+/// Postpones the slice if the error is temporary. The pause doubles with each attempt. Returns
+/// other errors, and the error of the last attempt.
+async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<ClaimEnd> {
+    let (what, sentence) = action(error.kind);
+    if !matches!(what, Action::Again | Action::GoAround | Action::Restart) && error.kind != Kind::ConnectionLost {
+        return Err(error);
+    }
+    // The executor's login may have failed to terminate the session. In that case, the session may
+    // still hold locks.
+    if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
+        end_session(context, claim).await;
+    }
+    let counts = matches!(error.kind, Kind::Cancelled | Kind::Overrun | Kind::ConnectionLost | Kind::Serialization);
+    if counts && claim.attempts >= ATTEMPTS {
+        return Err(refused(error));
+    }
+    warn(context, claim, &error);
+    let text = format!("{sentence} ({})", error.message);
+    let pause = backoff(u32::try_from(claim.attempts).unwrap_or(1) + 2);
+    Ok(ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(error.kind), text)), pause, counts }))
+}
+
+/// Returns the error of a job whose planning failed in too many attempts, each time with a
+/// temporary error.
+fn refused(error: Error) -> Error {
+    let hint = match error.kind {
+        Kind::ConnectionLost => {
+            "A function that the job calls may have ended the session or crashed the server: look in the server log. If the network failed, run backfill.retry."
+        }
+        _ => "Fix the cause, then run backfill.retry.",
+    };
+    Error { kind: Kind::Refused, ..error }.context(format!("planning failed in {ATTEMPTS} attempts")).hint(hint)
 }

@@ -25,7 +25,7 @@ impl Progress {
         Self { deferred, ..Self::default() }
     }
 
-    /// Records that a batch committed, or that a row was passed without being changed.
+    /// Records that a batch committed, or that the walk passed a row without changing it.
     pub fn committed(&mut self, outcome: &Outcome) {
         self.failures.clear();
         self.deferred += outcome.deferred;
@@ -56,7 +56,8 @@ pub struct Failures {
 }
 
 impl Failures {
-    /// Counts one more failure. Returns the number of failures of this kind.
+    /// Counts one more failure. Returns the number of failures of the given kind, including this
+    /// one.
     pub fn add(&mut self, kind: Kind) -> u32 {
         self.in_a_row += 1;
         let count = self.by_kind.entry(kind).or_default();

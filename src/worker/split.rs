@@ -1,8 +1,8 @@
 //! Splits a slice in two while it is walked, so that the job keeps as many workers busy as its
 //! option `slices` allows. A slice with few remaining rows is not split. The holder splits its
-//! slice between two batches, and the split ends the holder's claim. So no batch is in flight
-//! during the split. If the split commits but the holder does not receive the result, all later
-//! writes of the holder are fenced.
+//! slice after one batch and before the next, and the split ends the holder's claim. So no batch is
+//! in flight during the split. If the split commits but the holder does not receive the result, all
+//! later writes of the holder are fenced.
 
 use crate::error::Result;
 use crate::job::claim::SliceKind;

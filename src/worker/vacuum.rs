@@ -55,8 +55,7 @@ impl ClaimRun<'_> {
         self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
-    /// Postpones the vacuum until the number of further dead rows reaches half the limit of this
-    /// slice.
+    /// Postpones the vacuum until this slice has added as many dead rows as half its limit.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "vacuum postponed; retrying later");
@@ -77,7 +76,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         if !may {
             self.dead_rows.switch_off();
             tracing::warn!(
-                "job continues without vacuum, although option vacuum is set to run: role {} lacks the privilege to vacuum {}; it must own the table or, in PostgreSQL 17 and later, have MAINTAIN on it",
+                "job continues without vacuum, although the option vacuum has the value run: role {} lacks the privilege to vacuum {}; the role must own the table or, in PostgreSQL 17 and later, have MAINTAIN on it",
                 self.scope.claim.run_as,
                 self.plan.target
             );

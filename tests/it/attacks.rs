@@ -15,6 +15,7 @@ mod invented;
 mod matrix;
 mod memory;
 mod operators;
+mod owners;
 mod panics;
 mod planted;
 mod quota;
@@ -27,8 +28,8 @@ use tokio_postgres::Client;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate, run};
 
-/// A server with the roles of the attacks. The control login `ctl` owns schemas `backfill` and
-/// `vault`, and no object of the application. Role `e` owns tables. The executor of `e` has the
+/// A server with the roles that the attacks use. The control login `ctl` owns schemas `backfill`
+/// and `vault`, and no object of the application. Role `e` owns tables. The executor of `e` has the
 /// login `x_e`, and the submitter `mallory` is a member of `e`. In the same way, role `f` has an
 /// executor with the login `x_f`, and the submitter `alice` is a member of `f`. `olga` is an
 /// operator, and `eve` is a reader.
@@ -87,10 +88,15 @@ impl Scene {
         self.doctor_of("executor").await
     }
 
-    /// Returns the findings of one check of doctor, in the same form.
+    /// Returns the findings of the named doctor check, in the form that `doctor` returns.
     pub async fn doctor_of(&self, check: &str) -> Vec<String> {
+        self.doctor_with(check, &self.config()).await
+    }
+
+    /// Returns the findings of one check of doctor with this configuration, in the same form.
+    pub async fn doctor_with(&self, check: &str, config: &str) -> Vec<String> {
         let file = self.cluster.dir().join("doctor.yaml");
-        std::fs::write(&file, self.config()).unwrap();
+        std::fs::write(&file, config).unwrap();
         let mut command = tokio::process::Command::new(BACKFILLD);
         command.arg("doctor").arg("--json").arg("--config").arg(&file);
         for name in ["DATABASE_URL", "BACKFILLD_DATABASE_URL", "BACKFILLD_CONFIG"] {

@@ -107,7 +107,8 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
 }
 
 /// The lease has expired, and a batch of its holder is in flight. The takeover waits until the
-/// batch has committed, and continues after it. The next batch of the previous holder is refused.
+/// batch has committed, and continues from the checkpoint of this batch. The next batch of the
+/// previous holder is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_waits_for_the_commit_in_flight_and_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;
@@ -143,8 +144,8 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
 }
 
 /// A deferred trigger of the job's table runs after the batch's own call of `advance`, in the same
-/// transaction. Even with the token, the trigger cannot advance the checkpoint again. The test
-/// makes both calls itself.
+/// transaction. Even with the token, the trigger cannot advance the checkpoint again. The test has
+/// no trigger: it makes both calls of `advance` itself.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;

@@ -14,8 +14,8 @@ async fn one_in(cluster: &Cluster, state: State) -> String {
     let owner = cluster.owner().await;
     let name = format!("{state}_{:.8}", uuid());
     run(&owner, &format!("select backfill.enqueue('{name}', 't', 'a = 1', 'a is null')")).await;
-    // In every state except `queued`, the job is planned and has a walk, which resume and retry can
-    // continue.
+    // In every state except `queued`, the job is planned and has a walk, which the functions
+    // `resume` and `retry` can continue.
     run(&owner, &format!("update backfill.job set state = 'running', plan = '{{\"upper\": [\"9\"]}}' where name = '{name}' and '{state}' <> 'queued';
         insert into backfill.slice (job_id, kind, relation, lower, upper, run_as) select id, 'walk', relation, null, '{{9}}', run_as from backfill.job where name = '{name}' and '{state}' <> 'queued';
         update backfill.slice s set state = 'done' from backfill.job j where j.id = s.job_id and j.name = '{name}' and s.kind = 'plan' and '{state}' <> 'queued'")).await;
@@ -239,7 +239,7 @@ async fn waiting_in_sql_holds_no_snapshot_and_ends_with_the_job() {
     let _daemon = daemon(&cluster).await;
     waits.await.unwrap().unwrap();
     run(&owner, "select backfill.assert_complete('j')").await;
-    // `assert_complete` refuses a job that was not verified.
+    // `assert_complete` raises an error if the job was not verified.
     run(&owner, "select backfill.enqueue('unproven', 't', 'a = 2', options => '{\"verify\": \"none\"}')").await;
     run(&owner, "call backfill.wait('unproven', '30 s')").await;
     let refusal = refused(&owner, "select backfill.assert_complete('unproven')").await;

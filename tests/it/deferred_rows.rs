@@ -194,7 +194,7 @@ async fn more_bad_rows_than_allowed_fail_the_job_and_name_the_last_one() {
     until_true(&owner, SOON, "select bool_and(state = 'failed') from backfill.jobs").await;
     let said: String = value(&owner, "select error from backfill.jobs where name = 'many'").await;
     assert!(
-        said.contains(r#"more than 4 rows could not be changed; the last is {"id": 450} of public.t"#)
+        said.contains(r#"more than 4 rows could not be changed; the last is row {"id": 450} of public.t"#)
             && said.contains("max_row_errors is 4"),
         "{said}"
     );
@@ -350,8 +350,8 @@ async fn deferred_rows_survive_a_daemon_that_dies_at_any_failpoint() {
     for (set, kind) in [("n = n + 1", "rc"), ("n = (select 1 + x.n from {} x where x.id = {}.id)", "rr")] {
         let points =
             ["after_skip_row", "after_retry_deferred", "before_skip_row", "before_retry_deferred", "after_finish"];
-        // A batch at REPEATABLE READ sends other statements, but its steps have the same order. Two
-        // failpoints are therefore enough for it.
+        // A batch at REPEATABLE READ sends different statements, but its steps have the same order.
+        // For such a batch, two failpoints are therefore enough.
         for point in points.into_iter().take(if kind == "rc" { 5 } else { 2 }) {
             let name = format!("{kind}_{point}");
             table(&cluster, &name, 300).await;
@@ -471,7 +471,7 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
 }
 
 /// All 20 rows of the table wait for one row of another table. Each attempt takes some time, and a
-/// pause must not wait until all rows have been tried.
+/// pause must take effect before all rows have been tried.
 #[tokio::test]
 async fn a_pause_takes_effect_while_deferred_rows_are_retried_one_by_one() {
     let cluster = installed(Options::default()).await;

@@ -83,7 +83,7 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
         "name text, target regclass, filter text, key name[] DEFAULT NULL::name[], priority integer DEFAULT 0, run_at timestamp with time zone DEFAULT now(), \
          run_as name DEFAULT NULL::name, needs_approval boolean DEFAULT false, options jsonb DEFAULT '{}'::jsonb"
     );
-    // A direct insert does not bypass the check of the filter.
+    // The filter is also checked if a job is inserted directly.
     let refusal = refused(&owner, "insert into backfill.job (name, kind, relation, target, filter_sql, run_as) values ('f', 'delete', 't'::regclass, 't', ' ', 'owner')").await;
     assert_eq!(refusal.sqlstate, "BF001");
 }
@@ -105,7 +105,7 @@ async fn referencing_tables_need_an_index_and_cascades_are_reported() {
         refusal.hint.as_deref(),
         Some("Create the index first, outside a transaction block: create index concurrently on public.item (t_id);")
     );
-    // After the statement in the hint, the call is accepted.
+    // After the statement in the hint has run, the call is accepted.
     run(&owner, "create index concurrently on public.item (t_id)").await;
     run(&owner, &format!("begin; {call}; rollback")).await;
     // If the foreign key cascades, the tables that reference the referencing table need an index

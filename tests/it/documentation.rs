@@ -50,7 +50,7 @@ async fn the_tutorial_runs_from_start_to_end_and_prints_what_it_shows() {
     assert!(shown >= 4, "{shown} outputs");
 }
 
-/// Returns the block of a page that contains `text`.
+/// Returns the first of a page's blocks that contains `text`.
 fn block_with<'a>(blocks: &'a [Block], text: &str) -> &'a Block {
     blocks.iter().find(|block| block.text.contains(text)).unwrap_or_else(|| panic!("no block contains \"{text}\""))
 }
@@ -132,8 +132,9 @@ async fn the_files_that_the_systemd_commands_install_exist() {
 }
 
 /// Returns the SQL statements of a page, from blocks and from inline code. Inline code counts only
-/// if it is a query or a call without `...`, because `create index` in a text only names a command.
-/// The block that creates the roles is left out, because another test runs it.
+/// if it is a query or a call and contains no `...`. Other inline code, such as `create index`,
+/// only names a command. The block that creates the roles is left out, because another test runs
+/// it.
 fn statements(page: &str) -> Vec<String> {
     let starts_with = |text: &str, verbs: &[&str]| verbs.iter().any(|verb| text.starts_with(verb));
     let text = read(page);
@@ -215,7 +216,7 @@ async fn each_sql_statement_of_the_pages_runs() {
     assert!(tried > 50, "{tried} statements");
 }
 
-/// Returns the `backfilld` commands of some lines, each as its arguments.
+/// Returns the arguments of each `backfilld` command in these lines.
 fn invocations(lines: &[String]) -> Vec<Vec<String>> {
     let mut found = Vec::new();
     for words in lines.iter().flat_map(|line| parts(line)) {
@@ -253,8 +254,8 @@ fn each_backfilld_command_of_the_pages_is_accepted() {
         for (lines, is_block) in [(in_blocks, true), (inline_code(&text), false)] {
             for arguments in invocations(&lines) {
                 let error = Cli::read(line(&arguments)).err().map(|answer| format!("{answer:?}"));
-                // Text may refer to a command without its required arguments. The command only has
-                // to exist.
+                // Outside code blocks, a page may name a command and omit the required arguments.
+                // The command only has to exist.
                 let error = error.filter(|text| {
                     let incomplete = !is_block && text.contains("required arguments were not provided");
                     let help = Cli::read(line(&[arguments[0].clone(), "--help".to_owned()]));
@@ -333,7 +334,7 @@ fn each_make_target_and_each_path_in_a_command_exists() {
     assert!(tried > 60, "{tried} targets and paths");
 }
 
-/// Returns the values of `key: value` in the Kubernetes manifests.
+/// Returns each value that follows `key: ` on a line of the Kubernetes manifests.
 fn in_manifests(key: &str) -> Vec<String> {
     fn visit(folder: &std::path::Path, found: &mut Vec<String>) {
         for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

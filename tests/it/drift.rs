@@ -40,7 +40,7 @@ const STOPS: &[Change] = &[
     Change {
         name: "columns_renamed",
         ddl: &["alter table {t} rename n to x; alter table {t} rename m to n; alter table {t} rename x to m"],
-        says: "columns of table public.{t} that the job uses have changed",
+        says: "columns that the job uses in table public.{t} have changed",
         touched: "select count(*) from {t} where n <> 0 or m > 1",
     },
     Change {
@@ -59,7 +59,7 @@ const STOPS: &[Change] = &[
     Change {
         name: "column_made_anew",
         ddl: &["alter table {t} drop column n; alter table {t} add column n int not null default 0"],
-        says: "columns of table public.{t} that the job uses have changed",
+        says: "columns that the job uses in table public.{t} have changed",
         touched: "select count(*) from {t} where n <> 0 or m <> 0",
     },
     Change {
@@ -71,7 +71,7 @@ const STOPS: &[Change] = &[
     Change {
         name: "type_changed",
         ddl: &["alter table {t} alter n type bigint"],
-        says: "columns of table public.{t} that the job uses have changed",
+        says: "columns that the job uses in table public.{t} have changed",
         touched: "select count(*) from {t} where n > 1 or m <> 0",
     },
     Change { name: "table_dropped", ddl: &["drop table {t}"], says: "{t}", touched: "select 0::bigint" },

@@ -79,7 +79,9 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     assert_eq!(refusal.sqlstate, "BF002");
     assert_eq!(
         refusal.detail.as_deref(),
-        Some("set of the existing job: a = b. set of this call: a = b + 1. The existing job is queued.")
+        Some(
+            "Assignments (set) of the existing job: a = b. Assignments (set) of this call: a = b + 1. The existing job is queued."
+        )
     );
 
     // Enqueue a job in the same transaction as the migration that creates its table.
@@ -102,7 +104,7 @@ async fn a_repeated_call_finds_its_job_and_another_spec_is_refused() {
     assert_eq!(
         refusal.detail.as_deref(),
         Some(
-            "The existing job is for an earlier table named public.t, which has been replaced since. The existing job is cancelled."
+            "The existing job is for an earlier table named public.t, which has since been replaced. The existing job is cancelled."
         )
     );
 }

@@ -1,7 +1,7 @@
-//! Tests the kinds of errors in the error policy, nearly all of them on a real server. The tests
-//! check whether the walk continues after the failure, which text the operator reads during the
-//! failure, and how often the failure is logged. `every_kind_of_error_has_a_test` names the other
-//! files that test some of the kinds.
+//! Tests the kinds of errors that the error policy distinguishes, nearly all of them on a real
+//! server. The tests check whether the walk continues after the failure, which text the operator
+//! reads during the failure, and how often the failure is logged. `every_kind_of_error_has_a_test`
+//! names the other files that test some of the kinds.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +20,8 @@ use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_tr
 
 const ROWS: i64 = 300;
 
-/// Creates a table with a trigger that raises the SQLSTATE in table `raised`. While `raised` is
-/// empty, the trigger raises nothing.
+/// Creates a table with a trigger that raises the SQLSTATE that is stored in table `raised`. While
+/// `raised` is empty, the trigger raises nothing.
 async fn failing(cluster: &Cluster, name: &str) {
     table(cluster, name, ROWS).await;
     let made = format!(
@@ -74,8 +74,9 @@ const PASSING: &[(&str, Kind, &str)] = &[
 async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // Most of these errors are rare on a real server, so a trigger raises them. Without the
-    // disguise, the daemon would not believe the trigger.
+    // Most of these errors are rare on a real server, so a trigger raises them. The proxy makes
+    // these errors look like the server's own, because the daemon treats a trigger's errors as
+    // errors of a row.
     let proxy = Proxy::to(cluster.addr()).await;
     proxy.disguise_raised_errors();
     for (code, kind, waits) in PASSING {
@@ -208,8 +209,8 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     }
 }
 
-/// The daemon's address leads to a standby, as if the server had been demoted. The daemon waits
-/// until a primary accepts sessions at this address.
+/// The address that the daemon connects to leads to a standby, as if the server had been demoted.
+/// The daemon waits until a primary accepts sessions at this address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;
@@ -251,7 +252,7 @@ async fn the_walk_waits_for_a_free_connection() {
     assert_eq!(times_logged(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
 }
 
-/// A DBA sets limits and modes on a role for the application. None of them affects a walk.
+/// To restrict the application, a DBA sets limits and modes on a role. None of them affects a walk.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limits_and_modes_of_a_role_do_not_affect_a_walk() {
     let cluster = installed(Options::default()).await;
@@ -424,8 +425,8 @@ async fn many_bad_rows_are_quarantined_and_logged_once() {
     }
 }
 
-/// DDL changes columns that the job does not use. Later, a transaction locks the table for 2 s and
-/// creates a trigger, which makes the statement of the batch stale.
+/// DDL changes columns that the job does not use. Later, a transaction locks the table and creates
+/// a trigger. The trigger makes the statement of the batch stale.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
     let cluster = installed(Options::default()).await;
@@ -446,7 +447,7 @@ async fn the_walk_continues_after_a_table_change_makes_its_statement_stale() {
             &application,
             &format!(
                 "create function {job}() returns trigger language plpgsql as 'begin return new; end'; begin; lock table {job};
-                 create trigger {job} before update on {job} for each row execute function {job}(); select pg_sleep(2); commit"
+                 create trigger {job} before update on {job} for each row execute function {job}(); select pg_sleep(0.3); commit"
             ),
         )
         .await;
@@ -536,7 +537,7 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters when it ends, if not earlier.
+    // A session reports its statistics counters at the latest when it ends.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =
@@ -584,4 +585,29 @@ async fn a_statement_that_fails_without_a_row_fails_the_job() {
     run(&owner, "truncate raised; select backfill.retry('few')").await;
     until_state(&cluster, "few", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from few where n = 1").await, 10);
+}
+
+/// The only worker does not wait for the locked table of one job. It runs another job meanwhile,
+/// and then continues with the job whose table was locked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slice_that_cannot_continue_is_put_off() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for name in ["busy", "free"] {
+        table(&cluster, name, ROWS).await;
+    }
+    let _daemon = one_worker(&cluster.owner_url()).start();
+    enqueue(&cluster, "busy", PLUS_ONE, r#"{"max_batch_rows": 1, "max_rows_per_second": 50, "slices": 1}"#).await;
+    until_more_batches(&owner, "busy", 3).await;
+    let application = cluster.owner().await;
+    run(&application, "begin; lock table busy").await;
+    enqueue(&cluster, "free", PLUS_ONE, "{}").await;
+    until_state(&cluster, "free", "succeeded", SOON).await;
+    let waits = "select state = 'running' and waiting_reason = 'locked_rows' from backfill.jobs where name = 'busy'";
+    until_true(&owner, SOON, waits).await;
+    run(&application, "commit").await;
+    until_state(&cluster, "busy", "succeeded", SOON).await;
+    for name in ["busy", "free"] {
+        exact(&cluster, name, ROWS).await.unwrap();
+    }
 }

@@ -1,5 +1,5 @@
-//! Tests of the guard: a session that a long batch blocks waits only briefly, and the batch is
-//! retried with fewer rows.
+//! Tests of the guard: if a long batch blocks a session, the session waits only briefly, and the
+//! batch is retried with fewer rows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -206,7 +206,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
 
     let pid: i32 = value(&owner, "select pg_backend_pid()").await;
     run(&owner, "begin; update t set n = 1 where id = 1").await;
-    // The guard also watches session `other`, which blocks no other session.
+    // The guard also watches the session `other`. This session does not block anybody.
     let other = cluster.owner().await;
     let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
     let mut watched = guard.watch(pid, Duration::from_millis(400));

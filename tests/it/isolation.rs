@@ -95,7 +95,8 @@ async fn a_subquery_in_set_loses_no_update_of_the_application() {
             while !over.load(Ordering::Relaxed) {
                 let order = i64::try_from(dice.roll(1, ORDERS as u64)).unwrap();
                 let write = client.transaction().await.unwrap();
-                // After the job has filled the total of an order, the application maintains it.
+                // After the job has filled the total of an order, the application keeps this total
+                // up to date.
                 let line = "insert into lines values ($1, 7)";
                 let order_too = "update orders set total = total + 7, touched = touched + 1 where id = $1";
                 write.execute(line, &[&order]).await.unwrap();
@@ -145,8 +146,8 @@ async fn no_session_of_a_daemon_stays_idle_in_transaction() {
     })
     .await;
 
-    // A frozen daemon's session must not block other sessions. The server finishes the statements
-    // that the daemon has sent, and no transaction stays open.
+    // If a daemon is frozen, its sessions must not block other sessions. The server finishes the
+    // statements that the daemon has sent, and no transaction stays open.
     table(&cluster, "open_frozen", 2_000).await;
     enqueue(
         &cluster,

@@ -67,8 +67,8 @@ create operator class public.pair_ops default for type public.pair using btree a
   operator 1 public.#<, operator 2 public.#<=, operator 3 public.#=, operator 4 public.#>=, operator 5 public.#>,
   function 1 public.pair_cmp(public.pair, public.pair)";
 
-/// Calls that are refused for the owner of the tables. In `messages.txt`, each call is the heading
-/// of its refusal.
+/// The owner of the tables makes these calls, and each call is refused. In `messages.txt`, each
+/// call is the heading of its refusal.
 const ATTEMPTS: &[&str] = &[
     // The name.
     "backfill.enqueue('', 't', 'u = 1')",
@@ -225,7 +225,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
-/// Calls that are refused for `clerk`, a submitter that owns only table `mine`.
+/// `clerk`, a submitter that owns only table `mine`, makes these calls, and each call is refused.
 const SUBMITTERS: &[&str] = &[
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue_delete('j', 't', 'u = 1')",
@@ -361,8 +361,8 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
             continue;
         }
         let refusal = refused(client, &format!("select {attempt}")).await;
-        // The server itself refuses a table name that regclass cannot find. Its own message is
-        // sufficient.
+        // The server itself refuses a table name that it cannot convert to regclass. Its own
+        // message is sufficient.
         let ours =
             refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
         assert!(ours, "{attempt}: {refusal:?}");

@@ -73,8 +73,8 @@ async fn every_row_is_changed_once_for_any_key_job_and_failure() {
     assert!(failed.is_empty(), "{} of {cases} cases failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Shows that the model can fail. If the checkpoint is written in a separate transaction and a
-/// daemon crashes between the two transactions, some rows are changed twice.
+/// Shows that the model can detect an error. If the checkpoint is written in a separate transaction
+/// and a daemon crashes between the two transactions, some rows are changed twice.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_model_detects_a_checkpoint_in_a_transaction_of_its_own() {
     let server = Server::start().await;
@@ -322,7 +322,7 @@ async fn enqueue(case: &Case, owner: &Client) {
     }
 }
 
-/// Waits until the job has run three more batches or has finished, for at most [`PATIENCE`].
+/// Waits for at most [`PATIENCE`] until the job has run three more batches or has finished.
 async fn progress(owner: &Client) {
     let batches = "select coalesce(sum(batches), 0)::bigint from backfill.slices";
     let before: i64 = value(owner, batches).await;

@@ -1,5 +1,5 @@
-//! Measures the cost of batches, checkpoints and claims in pages touched. Other load on the machine
-//! does not change this measure.
+//! Measures the number of pages that batches, checkpoints and claims touch. Other load on the
+//! machine does not change this measure.
 
 use backfilld::execute::statement::batch::{BatchKind, batch};
 use backfilld::execute::statement::table::Table;
@@ -16,7 +16,7 @@ use crate::support::{SOON, daemon, installed, run, until_true, value};
 /// affect the text of keys.
 const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; set extra_float_digits = 3; set bytea_output = hex;";
 
-/// The additional settings for a walk along a key of mixed directions.
+/// The additional settings for a walk along a key that mixes ascending and descending columns.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
 /// The end of a check in the SQL of a batch. The check fails if the table's triggers have changed.
@@ -183,10 +183,10 @@ async fn plan_only(cluster: &Cluster, owner: &Client) {
     run(owner, "drop trigger hold_it on backfill.job").await;
 }
 
-/// Runs batches of 200 rows of a planned job, from the start or from `middle`, each with a custom
-/// and with a generic plan. The batches change rows (fast or row by row) or count rows. Each scan
-/// of the table must use an index and may read at most 600 rows. Returns the largest number of
-/// pages that a counting batch touched.
+/// Runs batches of 200 rows of a planned job, from the start or from `middle`, once with custom
+/// plans and once with generic plans. The batches change rows (fast or row by row) or count rows.
+/// Each scan of the table must use an index and may read at most 600 rows. Returns the largest
+/// number of pages that a counting batch touched.
 async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, analyzed: bool) -> i64 {
     let owner = cluster.owner().await;
     let plan: Value = owner.query_one("select plan from backfill.job where name = $1", &[&name]).await.unwrap().get(0);
@@ -278,8 +278,8 @@ async fn a_checkpoint_costs_no_more_after_many_batches_under_a_pinned_snapshot()
     for batches in [10, 20_000] {
         let row = owner.query_one(&format!("call go({batches}, '{place}', {at})"), &[]).await.unwrap();
         (place, at) = (row.get(0), row.get(1));
-        // The test uses the cheapest of three consecutive checkpoints, because one of them may
-        // reach the end of a page.
+        // The test uses the cheapest of three consecutive checkpoints, because a checkpoint that
+        // reaches the end of a page may cost more.
         let mut cheapest = i64::MAX;
         for _ in 0..3 {
             let from = if at > 0 { format!("array['{at}']") } else { "null".to_owned() };

@@ -109,7 +109,7 @@ async fn a_preview_shows_rows_time_wal_triggers_and_values_and_changes_nothing()
     run(&owner, lots).await;
     let shown = items(&owner, "preview('lots', 'parent = 1')").await;
     assert_eq!(of(&shown, "triggers"), ["touch (before each row), function public.touch"]);
-    // The preview refuses with the same error as enqueue.
+    // The preview is refused with the same error as a call of enqueue.
     for (set, filter) in
         [("'nope = 1'", "null"), ("'id = 1'", "null"), ("'cents = 1'", "'nope is null'"), ("'cents ='", "null")]
     {

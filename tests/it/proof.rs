@@ -35,7 +35,7 @@ pub async fn table(cluster: &Cluster, name: &str, rows: i64) {
     sql(cluster, &made).await;
 }
 
-/// Enqueues a job with the name of its table. `options` is JSON.
+/// Enqueues a job that has the same name as its table. `options` is JSON.
 pub async fn enqueue(cluster: &Cluster, table: &str, set: &str, options: &str) {
     let owner = cluster.owner().await;
     let sql =

@@ -55,7 +55,7 @@ async fn a_bad_row_is_quarantined_whatever_its_trigger_raises() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Two rows each end the session that changes them. Only these two rows are quarantined.
+/// Each of two rows ends the session that changes it. Only these two rows are quarantined.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_ends_its_own_session_is_quarantined() {
     let cluster = installed(Options::default()).await;
@@ -72,7 +72,7 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     })
     .await;
     until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
-    let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost at each attempt to change only this row%terminating connection%'";
+    let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost at each attempt to change this row in a batch of its own%terminating connection%'";
     assert_eq!(value::<String>(&owner, left).await, "333 777");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 2);
     run(&owner, "truncate t_trap; select backfill.retry('t')").await;

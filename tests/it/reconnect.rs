@@ -116,8 +116,8 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
             until_more_batches(&owner, job, i64::try_from(dice.roll(5, 40)).unwrap()).await;
         }
         // In every second round, the daemon is frozen during the crash, so that it begins no batch
-        // between the two counts. The difference is then the number of rows that the crash
-        // reverted.
+        // between the count before the crash and the count after it. The difference is then the
+        // number of rows that the crash reverted.
         let frozen = crash % 2 == 0;
         if frozen {
             daemon.sigstop();
@@ -143,7 +143,7 @@ async fn rows_are_changed_once_even_if_the_server_crashes_and_loses_acknowledged
 }
 
 /// The server acknowledges a claim, and the last batch of a slice, only when the commit is durable.
-/// With asynchronous commit, it acknowledges other batches earlier.
+/// With asynchronous commit, it acknowledges other batches before their commit is durable.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_survives_a_crash_right_after_it() {
     let cluster = installed(Options::default().set("wal_writer_delay", "10s").set("synchronous_commit", "off")).await;
@@ -169,8 +169,8 @@ async fn a_claim_survives_a_crash_right_after_it() {
     assert!(cluster.value::<bool>("owner", "app", "select done from backfill.checkpoint").await);
 }
 
-/// The lease times are the defaults. The daemon releases the slice of a lost session in another
-/// session, so the job does not wait until the lease expires.
+/// The lease times are the defaults. When a session is lost, the daemon uses another session to
+/// release its slice, so the job does not wait until the lease expires.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
     const ROWS: i64 = 5_000;

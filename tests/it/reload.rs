@@ -93,7 +93,8 @@ async fn executors_and_databases_can_be_added_and_removed() {
     let base = "lease: {poll_ms: 100}\ndatabases:\n  - ";
     let daemon = Daemon::builder(BACKFILLD, "").config(format!("{base}{main}, executors: [{as_owner}]}}\n")).start();
     daemon.wait_ready(SOON).await;
-    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', run_as => 'filler')").await;
+    run(&owner, "set role filler; select backfill.enqueue('j', 't', 'n = n + 1', run_as => 'filler'); reset role")
+        .await;
     until_true(&owner, SOON, "select waiting_reason = 'executor' from backfill.jobs").await;
 
     // Add an executor and a database. The daemon installs the schema in the new database at once.

@@ -107,8 +107,9 @@ async fn lose(loss: Loss) {
     enqueue(&cluster, "rows", PLUS_ONE, FOUR).await;
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
     // The remaining daemon has enough workers for all four slices. A daemon without a free worker
-    // continues with its own slices and does not claim the lost ones. The limit of probe_latency is
-    // so high that the probe has no effect, because the speed of the machine is not under test.
+    // continues with its own slices and does not claim the slices of the lost daemon. The speed of
+    // the machine is not under test, so the limit of probe_latency is too high for the probe to
+    // have an effect.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()
@@ -191,7 +192,8 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
     frozen.sigcont();
 }
 
-/// Returns the number of batches of each of these slices of job `rows`, ordered by slice number.
+/// Returns how many batches each of these slices of job `rows` has committed, ordered by slice
+/// number.
 async fn batches_of(owner: &Client, slices: &[i32]) -> Vec<i64> {
     let sql = "select array_agg(batches order by slice) from backfill.slices where name = 'rows' and slice = any ($1)";
     owner.query_one(sql, &[&slices]).await.unwrap().get(0)

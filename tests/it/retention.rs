@@ -68,15 +68,16 @@ async fn retention_removes_old_details_and_keeps_the_result() {
             .map(|part| part.split_once(',').map_or(part, |(_, rest)| rest).to_owned())
             .collect::<String>()
     };
-    // Only the progress of a failed job may change, because the view computes it from the slices.
+    // Nothing may change except the progress of a failed job, which the view computes from the
+    // slices.
     assert_eq!(percent(&value::<String>(&owner, JOBS).await), percent(&before));
     assert_eq!(value::<f64>(&owner, "select percent_done from backfill.jobs where name = 'good'").await, 100.0);
     run(&owner, "select backfill.assert_complete('good')").await;
     // A migration that enqueued the job long ago can run again: `enqueue` returns the ID of the old
     // job.
     assert!(value::<bool>(&owner, "select backfill.enqueue('good', 't', 'a = id', 'a is null') = (select id from backfill.jobs where name = 'good')").await);
-    // `retry` is refused, because the slices of the job are removed. The hint names `rerun`, and
-    // `rerun` works.
+    // `retry` is refused, because the slices of the job no longer exist. The hint names `rerun`,
+    // and `rerun` works.
     let refusal = refused(&owner, "select backfill.retry('bad')").await;
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.message.as_str()),

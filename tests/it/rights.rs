@@ -261,7 +261,7 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     for one in [&cluster, &other] {
         one.sql("postgres", "app", "create table t (id int primary key, a int); insert into t select generate_series(1, 50); alter table t owner to e").await;
     }
-    // Register the executor on the other server, like a daemon with that server's URL.
+    // Register the executor on the other server, as a daemon with that server's URL would do.
     other.sql("postgres", "app", "select backfill._register_executor('x_e', 'e', false)").await;
     let (control, executor) = (cluster.url("ctl", "app"), other.url("x_e", "app"));
     let yaml = format!(
@@ -272,7 +272,7 @@ async fn an_executor_on_another_server_than_the_queue_changes_nothing_and_the_jo
     let app = cluster.client("app_login", "app").await;
     run(&app, "set role e; select backfill.enqueue('j', 't', 'a = id')").await;
     wait::until(SOON, "the log contains the reason", async || {
-        daemon.output().contains("a server other than the server of the queue")
+        daemon.output().contains("is not connected to the server of the queue")
     })
     .await;
     let watch = cluster.client("ctl", "app").await;

@@ -97,10 +97,10 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
     until_job(&daemon, "j", "the job has succeeded", |job| job["state"] == "succeeded").await;
     let text = page(&daemon).await;
     assert!(text.contains("· verified") && text.contains("20,000 changed"), "{text}");
-    run(&owner, &offered(&text, "Check in a migration that the job is complete")).await;
+    run(&owner, &offered(&text, "In a migration, check that the job is complete")).await;
     assert_eq!(value::<i64>(&owner, "select sum(n)::int8 from t").await, 20_000, "a row was not changed exactly once");
-    // The last point of the chart is incomplete: it shows the rate since the point began. Once this
-    // rate is 0, the earlier points contain all of the job's rows.
+    // The last point of the chart is incomplete: it shows the rate since the start of its interval.
+    // Once this rate is 0, the earlier points contain all of the job's rows.
     let later = async || {
         let rates = database(&daemon).await["charts"]["rows_per_second"].clone();
         rates.as_array().and_then(|rates| rates.last()).and_then(Value::as_f64) == Some(0.0)
@@ -178,7 +178,7 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     assert!(text.contains("a row could not be changed") && text.contains("3 failed"), "{text}");
     let (_, json) = daemon.get("/status.json").await.unwrap();
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
-    // The owner may read the complete error with the statement that the page shows.
+    // With the statement that the page shows, the owner may read the complete error.
     let whole: String = value(&owner, &offered(&text, "Show the whole error").replace("error, hint", "error")).await;
     assert!(!whole.is_empty());
     let rows = owner.query(&offered(&text, "Show the rows that could not be changed"), &[]).await.unwrap();

@@ -25,7 +25,8 @@ pub async fn installed(options: Options) -> Cluster {
     cluster
 }
 
-/// Creates the roles of docs/contract.md, because `owner` lacks the privilege to create roles.
+/// Creates the roles that docs/contract.md names, because `owner` lacks the privilege to create
+/// roles.
 pub async fn make_roles(cluster: &Cluster) {
     for role in ["backfill_reader", "backfill_submitter", "backfill_operator"] {
         cluster.create_role(role, "nologin").await;
@@ -55,8 +56,9 @@ pub async fn sql(cluster: &Cluster, statement: &str) {
 }
 
 /// Waits until a job is in `state`. Panics with the job's error if the job fails instead. The
-/// daemon is slower on a machine that is busy with other tests. If the job has scanned rows within
-/// `limit`, a wait for `succeeded` therefore continues for another `limit`.
+/// daemon is slower on a machine that is busy with other tests. Therefore, if a wait for
+/// `succeeded` reaches `limit` but the job has scanned rows in this time, the wait continues for
+/// another `limit`.
 pub async fn until_state(cluster: &Cluster, name: &str, state: &str, limit: Duration) {
     let owner = cluster.owner().await;
     let what = format!("job {name} is {state}");

@@ -12,7 +12,8 @@ const EAGER: &str = "lease: {poll_ms: 50}\ndatabases: [{name: main, url: x, work
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
 
 /// Range partitions and a default partition. One range partition is partitioned by list.
-/// `sales_high` was a separate table with another order of columns, and has a dropped column.
+/// `sales_high` was created as a separate table. Its columns have another order, and one of them
+/// was dropped.
 const SALES: &str = r#"
 create table sales (id bigint, region text not null, note text, n int not null default 0, m int not null default 0, primary key (id, region)) partition by range (id);
 create table sales_low partition of sales for values from (minvalue) to (1000);
@@ -157,7 +158,7 @@ async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_chang
         "select coalesce((select rows_scanned > 50 from backfill.slices where relation = 'public.t_2'), false)",
     )
     .await;
-    // The job has changed the rows of t_1. They are copied to table moved, and this table replaces
+    // The job has changed the rows of t_1. They are copied to the table `moved`, which replaces
     // partition t_1. Partition t_2 is detached, and attached again below.
     run(&owner, "begin; alter table t detach partition t_1; alter table t detach partition t_2; create table moved (like t including all); insert into moved select * from t_1;
         alter table t attach partition moved for values from (0) to (400); commit").await;
@@ -172,7 +173,7 @@ async fn an_attached_partition_is_reported_and_not_walked_if_rows_could_be_chang
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n is distinct from 1").await, 0);
     let events: String = value(&owner, EVENTS).await;
     assert!(
-        events.contains("public.moved was attached after planning and is skipped: set reads columns that it assigns"),
+        events.contains("public.moved was attached after planning and is skipped: the assignments (set) read columns that they assign"),
         "{events}"
     );
     assert!(events.contains("public.t_2 is attached again: slice 1 continues where it stopped"), "{events}");
@@ -236,7 +237,7 @@ async fn a_problem_in_one_partition_is_refused_with_the_remedy() {
     run(&owner, by).await;
     assert_eq!(
         refused(&owner, "select backfill.enqueue('j', 'by_month', 'k = now()', key => '{id}')").await.message,
-        "set assigns column \"k\", which is part of the partition key of public.by_month"
+        "the assignments (set) contain column \"k\", which is part of the partition key of public.by_month"
     );
     run(&owner, "select backfill.enqueue('hash', 'by_expression', 'k = 1, n = 2')").await;
     cluster.sql("postgres", "app", "create extension file_fdw; create server files foreign data wrapper file_fdw; create table far (id int not null, n int) partition by range (id); alter table far owner to owner; create foreign table ft partition of far for values from (0) to (9) server files options (filename '/dev/null')").await;
@@ -344,8 +345,8 @@ async fn many_partitions_do_not_make_a_claim_expensive() {
     assert_eq!(value::<i64>(&owner, "select count(*) from many where n = 1").await, 3_000);
 }
 
-/// While fewer slices are active than requested, a slice is split in two, until too few rows
-/// remain. If one slice is requested (the default), it is not split.
+/// As long as fewer slices are active than requested and enough rows remain, a slice is split in
+/// two. If one slice is requested (the default), it is not split.
 #[tokio::test]
 async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a_row() {
     let cluster = installed(Options::default()).await;
@@ -431,6 +432,6 @@ async fn a_row_as_text_is_the_same_in_each_leaf_or_refused() {
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "p", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from p where h <> md5(row(id, n, null::text)::text)").await, 0);
-    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%different columns or a different column order%' and hint like 'Name the columns%' from backfill.jobs where name = 'q'").await;
+    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%different columns or a different column order%' and hint like 'Write the names of the columns%' from backfill.jobs where name = 'q'").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from q where h is not null").await, 0);
 }

@@ -53,8 +53,8 @@ async fn a_daemon_stopped_between_batches_commits_nothing_after_a_takeover() {
     until_other_holder(&owner, "stopped", first, SOON).await;
     until_more_batches(&owner, "stopped", 2).await;
     old.sigcont();
-    // The last batch that committed before the takeover counts, even if the frozen daemon receives
-    // the result only after the daemon continues.
+    // The frozen daemon's metric also counts the last batch that committed before the takeover,
+    // even if the daemon receives the result only after it is unfrozen.
     until_more_batches(&owner, "stopped", 3).await;
     let known = committed(&old, "stopped").await;
     until_more_batches(&owner, "stopped", 20).await;
@@ -171,8 +171,8 @@ async fn a_holder_whose_claim_was_lost_in_a_failover_commits_nothing() {
     drop(holder);
 }
 
-/// Ends a daemon with `end` under the default lease times, and waits for the first batch of its
-/// successor. Returns how often the successor took over an expired lease.
+/// Runs a daemon with the default lease times, ends it with `end`, and waits for the first batch of
+/// its successor. Returns how often the successor took over an expired lease.
 async fn takeovers_until_next_batch(cluster: &Cluster, job: &str, end: impl AsyncFnOnce(&Daemon)) -> i64 {
     let owner = cluster.owner().await;
     table(cluster, job, 4_000).await;
@@ -255,13 +255,13 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     .await;
     let application = cluster.owner().await;
     application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
-    // A lock on row 1 delays the slice with the trap until both slices are held.
+    // A lock on row 1 delays the slice with the trap until both slices have a holder.
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
     // A worker reaches this failpoint at the end of each claim. The claim of the plan slice ends
-    // first, and the claim of the slice that fails ends second. The third claim belongs to the
-    // worker that waits for the application's rows, and ends 3 s late.
+    // first, and the claim of the slice that fails ends second. The third claim to end is the claim
+    // of the worker that waits for the application's rows. The failpoint delays this end by 3 s.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

@@ -117,7 +117,7 @@ async fn daemons_on_one_database_publish_their_duty_cycles() {
         "select count(*) = 2 and coalesce(bool_and(duty_cycle > 0 and duty_cycle <= 1), false) from backfill.workers",
     )
     .await;
-    // Both daemons speed up, and at some time neither has twice the duty cycle of the other.
+    // Both daemons speed up, until the higher duty cycle is less than twice the lower one.
     until_true(
         &owner,
         SOON,

@@ -1,5 +1,5 @@
-//! Tests of encrypted connections and of passwords, with real servers. The certificates come from
-//! CAs of the tests.
+//! Tests of encrypted connections and of passwords, with real servers. The tests' own CAs issue the
+//! certificates.
 
 use std::path::Path;
 
@@ -13,9 +13,12 @@ use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::standby::Standby;
 use backfilld_testbed::tls::{self, Authority, Order};
 use backfilld_testbed::wait;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::AsyncReadExt;
 use tokio::process::Command;
 
-use crate::support::{BACKFILLD, SOON, make_roles, migrate, sql, until_state, until_true, value};
+use crate::support::{BACKFILLD, SOON, make_roles, migrate, not_before, sql, until_state, until_true, value};
 
 /// The tests themselves connect as `postgres`. `owner` may connect only with TLS, `open` only
 /// without TLS, `certified` only with a client certificate, and `secret` only with TLS and a
@@ -34,8 +37,8 @@ fn local_names() -> Order {
     Order::server(&["localhost", "127.0.0.1"])
 }
 
-/// Opens a session with the values of `login` only. The environment is empty, so backfilld finds no
-/// files in a home directory.
+/// Opens a session that uses only the values of `login`. The environment is empty, so backfilld
+/// finds no files in a home directory.
 async fn open(login: &Login) -> Result<Session, Error> {
     let info = conninfo::read(login, "tls test", &|_| None)?;
     connect::open(&info, |_| {}).await
@@ -78,8 +81,7 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Each entry has a mode. For each of these connections, it tells whether the connection
-    // succeeds:
+    // Each entry has a mode, and tells which of these roles can connect in this mode:
     // - a role that may connect only with TLS,
     // - a role that may connect only without TLS,
     // - any role, to a server without TLS.
@@ -175,6 +177,10 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
     assert_eq!(error.message, "the certificate of the server \"127.0.0.1\" is for localhost");
 
+    // The certificate has an alternative name, but none of the type of the host.
+    install(authority.issue(&Order::server(&["127.0.0.1"]))).await;
+    open_url(&full).await.unwrap();
+
     // A self-signed certificate is its own root.
     let own = tls::self_signed(&["localhost"]);
     let own_file = authority.write("own.crt", &own.certificate, 0o644);
@@ -186,6 +192,38 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let error =
         refusal(&url(&cluster, "owner", "localhost", "sslrootcert=/nowhere/root.crt&sslmode=verify-full")).await;
     assert!(error.kind == Kind::Config && error.message.contains("sslrootcert /nowhere/root.crt"), "{error}");
+}
+
+/// With `sslnegotiation=direct`, the server confirms in the handshake that it speaks the protocol of
+/// PostgreSQL. Otherwise backfilld could send its messages to a server of another protocol.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_confirm_the_protocol_is_refused() {
+    let authority = Authority::new("right CA");
+    let root = authority.root_file().display().to_string();
+    let cluster = with_tls(&authority).await;
+    let direct = format!("sslmode=verify-full&sslrootcert={root}&sslnegotiation=direct");
+    if !not_before(17, &cluster, "direct TLS") {
+        open_url(&url(&cluster, "owner", "localhost", &direct)).await.unwrap();
+    }
+    let issued = authority.issue(&local_names());
+    let certificates = vec![CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap()];
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_no_client_auth().with_single_cert(certificates, key).unwrap();
+    let listener = tokio::net::TcpListener::bind("localhost:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config)).accept(stream).await.unwrap();
+        let mut sent = Vec::new();
+        let _ = stream.read_to_end(&mut sent).await;
+        sent
+    });
+    let error = refusal(&format!("postgres://owner:hunter2@localhost:{port}/app?{direct}")).await;
+    let said = "the server \"localhost\" does not confirm the protocol of PostgreSQL in the TLS handshake (ALPN)";
+    assert_eq!((error.kind, error.message.as_str()), (Kind::Tls, said));
+    assert!(server.await.unwrap().is_empty(), "backfilld sent data to the server");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -458,7 +496,7 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
     assert!(standby.value::<bool>("postgres", "postgres", encrypted).await);
     let doctor = doctor(&cluster, &config, &asked).await;
     assert!(
-        doctor.contains("far: read from the replica itself") && doctor.contains("replica far: TLSv1.3"),
+        doctor.contains("its lag is read from the replica itself") && doctor.contains("replica far: TLSv1.3"),
         "{doctor}"
     );
 

@@ -25,7 +25,7 @@ fn earlier() -> PathBuf {
 }
 
 /// Returns the environment that makes this binary act as the later release. The environment is
-/// empty if `BACKFILLD_PREVIOUS` is set, because this binary already is the later release then.
+/// empty if `BACKFILLD_PREVIOUS` is set, because this binary is then already the later release.
 fn later_environment() -> Vec<(&'static str, &'static str)> {
     if previous().is_some() { Vec::new() } else { vec![(PLAY_NEXT, "1")] }
 }
@@ -71,8 +71,8 @@ fn new(cluster: &Cluster, workers: u32) -> Builder {
     later_environment().into_iter().fold(builder, |builder, (name, value)| builder.env(name, value))
 }
 
-/// Returns whether the later release's daemon and a daemon of the earlier release currently hold
-/// slices of the job.
+/// Returns whether both the later release's daemon and a daemon of the earlier release hold slices
+/// of the job at the moment.
 async fn both_at_work(cluster: &Cluster, job: &str, later: &Daemon) -> bool {
     let sql = format!(
         "select count(distinct w.pid = {}) = 2 from backfill.slices s join backfill.workers w on w.id = s.holder where s.name = '{job}'",
@@ -90,8 +90,8 @@ async fn two_releases_share_a_job_through_an_upgrade_even_if_both_are_killed_rep
         table(&cluster, job, ROWS).await;
         enqueue(&cluster, job, set, r#"{"slices": 4, "max_rows_per_second": 5000, "max_batch_rows": 150}"#).await;
     }
-    // Three daemons with three workers each can run all slices together, but no single daemon can.
-    // The daemon `stays` runs during the whole test and is never restarted.
+    // Together, three daemons with three workers each can run all slices at once. A single daemon
+    // cannot. The daemon `stays` runs during the whole test and is never restarted.
     let stays = old(&cluster, 3).start();
     stays.wait_ready(SOON).await;
     let mut killed = old(&cluster, 3).start();
@@ -164,7 +164,7 @@ async fn the_earlier_release_resumes_jobs_that_the_later_one_planned_after_a_rol
         exact(&cluster, job, ROWS).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
     }
     // The earlier release also runs new jobs that its own command line enqueues. It ignores a job
-    // whose slice has a protocol that it does not support (1000).
+    // whose slice has an unsupported protocol (here 1000).
     table(&cluster, "next", 100).await;
     backfilld(&earlier(), &[], &cluster, &["enqueue", "next", "--target", "next", "--set", "n = n + 1"]).await;
     until_state(&cluster, "next", "succeeded", SOON).await;

@@ -70,7 +70,7 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
          create function public.states() returns setof text language sql begin atomic select state from backfill.jobs; end;
          grant usage on schema backfill to auditor, boss;
          grant execute on function backfill._state_of(text) to auditor; grant execute on function backfill._state_of(text) to boss with grant option;
-         grant execute on function backfill._register_executor(name, name, boolean) to auditor",
+         grant execute on function backfill._register_executor(name, name, boolean, boolean) to auditor",
     )
     .await;
     cluster.create_role("e", "nologin").await;
@@ -94,8 +94,7 @@ async fn an_upgrade_keeps_objects_of_users_and_grants() {
     let granted = "select string_agg(format('%s %s', r.rolname, a.is_grantable), ', ' order by r.rolname) from pg_proc p, aclexplode(p.proacl) a join pg_roles r on r.oid = a.grantee
         where p.oid = 'backfill._state_of'::regproc and r.rolname in ('auditor', 'boss', 'backfill_reader')";
     assert_eq!(value::<String>(&owner, granted).await, "auditor f, backfill_reader f, boss t");
-    let other =
-        "select has_function_privilege('auditor', 'backfill._register_executor(name, name, boolean)', 'execute')";
+    let other = "select has_function_privilege('auditor', 'backfill._register_executor(name, name, boolean, boolean)', 'execute')";
     assert!(value::<bool>(&owner, other).await);
     assert_eq!(value::<String>(&owner, executors).await, executed);
 }
@@ -209,8 +208,8 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     .await;
     let upgrading = migrate_to_next(&cluster, "app");
     let walking = async {
-        // The upgrade waits for the lock, then leaves the lock queue for a time. In this time,
-        // batches run.
+        // The upgrade waits for the lock, then leaves the lock queue for some time. During this
+        // time, batches run.
         let waits = "select exists (select from pg_locks where not granted and mode = 'AccessExclusiveLock' and relation = 'backfill.job'::regclass)";
         for _ in 0..2 {
             until_true(&owner, SOON, waits).await;

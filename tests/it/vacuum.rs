@@ -5,8 +5,8 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{SOON, daemon, installed, run, sql, until_state, until_true, value};
 
-/// Two jobs change each row of two equal tables without free space. One job runs its own vacuum,
-/// and the other one does not.
+/// Two equal tables have no free space. For each table, one job changes all of its rows. One of the
+/// two jobs runs its own vacuum, and the other one does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_vacuumed_in_step_does_not_double() {
     let cluster = installed(Options::default().set("autovacuum", "off")).await;
@@ -32,7 +32,7 @@ async fn a_table_that_is_vacuumed_in_step_does_not_double() {
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where n <> 1")).await, 0);
     }
     let (with_it, without) = (size("with_it").await / before, size("without").await / before);
-    // A batch is up to a twentieth of this small table. When a vacuum begins, the dead rows of
+    // A batch changes up to a twentieth of this small table. When a vacuum begins, the dead rows of
     // several batches of each slice may already take space.
     assert!(with_it < 1.5 && without > 1.8, "{with_it:.2} times its size with the vacuum, {without:.2} times without");
 }
@@ -97,7 +97,7 @@ async fn batches_pause_for_autovacuum_on_their_own_table_only() {
     )
     .await;
     let _daemon = daemon(&cluster).await;
-    // With these settings, the autovacuum is certain to start and slow enough for the test.
+    // With these settings, autovacuum is certain to start, and runs slowly enough for the test.
     run(&owner, "alter table t set (autovacuum_enabled = on, autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
     let superuser = cluster.superuser("app").await;
     until_true(&superuser, SOON, "select exists (select from pg_stat_progress_vacuum where relid = 't'::regclass)")

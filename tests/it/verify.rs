@@ -209,8 +209,8 @@ async fn a_row_that_was_missed_is_swept() {
 async fn a_row_is_as_old_as_its_transaction_even_after_a_wraparound() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
-    // The invalid, the bootstrap and the frozen ID, two old IDs, and two IDs from the previous
-    // cycle of the 32-bit counter.
+    // The invalid, the bootstrap and the frozen transaction ID, two old IDs, and two IDs from the
+    // previous cycle of the 32-bit counter.
     for xid in [0, 1, 2, 3, 500, u32::MAX, 3_000_000_000] {
         let since = format!("select backfill._written_since('{xid}', pg_current_snapshot())");
         assert!(!value::<bool>(&owner, &since).await, "{xid}");

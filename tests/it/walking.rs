@@ -188,9 +188,9 @@ const THREE: Columns =
     &[("int", "i % 3"), ("char(3)", "chr(97 + i % 4)"), ("numeric", "case i when 1 then 'NaN' else i / 3.0 end")];
 
 /// For each kind of key, jobs with one slice and jobs with five slices run on copies of the same
-/// table. One job increments each row in batches of at most 7 rows. A second job fills rows with a
-/// filter, and a third job deletes all rows, both in batches of at most 60 rows. Two more jobs run
-/// on partitioned tables.
+/// table. One job increments each row in batches of at most 7 rows. A second job has a filter and
+/// fills the rows that match it. A third job deletes all rows. The last two jobs work in batches of
+/// at most 60 rows. Two more jobs run on partitioned tables.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;

@@ -1,5 +1,5 @@
-//! Tests of windows: outside its window a job waits and reports when the window opens.
-//! `src/window.rs` tests which times are inside a window.
+//! Tests of windows: outside its window, a job waits and reports the time at which the window will
+//! open. `src/window.rs` tests which times are inside a window.
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::daemon::Daemon;

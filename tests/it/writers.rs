@@ -17,7 +17,7 @@ const WRITERS: i64 = 8;
 /// Number of rows before the writers begin. The keys are 3, 6, 9, ..., so that the writers can
 /// insert keys between them.
 const ROWS: i64 = 12_000;
-/// The increment of one change by the application. The job adds 1.
+/// The amount that the application adds in one change. The job adds 1.
 const BUMP: i64 = 1000;
 
 /// One write in a transaction of the application. The writer records it after the server has
@@ -97,8 +97,8 @@ async fn follow(client: Client, application: Arc<Application>) {
     }
 }
 
-/// Runs transactions of one to three writes in the order of their keys, and rolls some of the
-/// transactions back.
+/// Runs transactions of one to three writes, and rolls some of the transactions back. Each
+/// transaction makes its writes in key order.
 async fn write(number: i64, mut client: Client, application: Arc<Application>) -> Vec<Write> {
     let (mut dice, mut book) = (Dice::new(), Vec::new());
     // Counts the keys that only this writer uses: keys below the range, keys above it, and the new
@@ -176,7 +176,8 @@ async fn write(number: i64, mut client: Client, application: Arc<Application>) -
     book
 }
 
-/// The expected state of a row according to the books, without the job's changes.
+/// The expected state of a row according to the writers' records (books), without the job's
+/// changes.
 #[derive(Debug, Clone, Copy, Default)]
 struct Expected {
     bumps: i64,
@@ -192,8 +193,8 @@ fn expected(books: &[Write]) -> BTreeMap<i64, Expected> {
             rows.insert(id, Expected { late: !before_planning, ..Expected::default() });
         }
     }
-    // A change is counted for the key that the row had when it was changed. The counts of a row
-    // move with the row to its new key.
+    // A change is counted under the key that the row had at the time of the change. The counts of a
+    // row move with the row to its new key.
     let count = |rows: &mut BTreeMap<i64, Expected>, id: i64, change: fn(&mut Expected)| {
         change(rows.entry(id).or_default());
     };
@@ -261,8 +262,8 @@ async fn table(cluster: &Cluster) {
 }
 
 /// Lets the application write while `walk` runs. `walk` starts after the first writes and sets
-/// `enqueued` just before it enqueues the job. Returns everything that is wrong with the table, and
-/// the books.
+/// `enqueued` just before it enqueues the job. Returns a list of everything that is wrong with the
+/// table, and the books (all committed writes).
 async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Application)) -> (Vec<String>, Vec<Write>) {
     let application = Application::new();
     let mut writers = JoinSet::new();
@@ -369,7 +370,8 @@ async fn orders(cluster: &Cluster) {
     sql(cluster, &made).await;
 }
 
-/// The book of a writer of orders: how often it wrote to each order, and which orders it created.
+/// The records of a writer of orders: how often it wrote to each order, and which orders it
+/// created.
 #[derive(Debug, Default)]
 struct OrderBook {
     writes: BTreeMap<i64, i64>,
@@ -461,8 +463,8 @@ async fn judge_orders(owner: &Client, books: &[OrderBook]) -> Vec<String> {
     for row in rows {
         let (id, total, fills, writes, sum): (i64, Option<i64>, i32, i64, Option<i64>) =
             (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
-        // After the last item of an order is deleted, the total is 0 because of the subtraction,
-        // but the sum of no rows is null.
+        // After the last item of an order is deleted, the total is 0, because the item's amount was
+        // subtracted. However, the sum over no rows is null.
         if total.unwrap_or(0) != sum.unwrap_or(0) {
             wrong.push(format!("order {id}: the total is {total:?}, its items are {sum:?}"));
         }
@@ -506,8 +508,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
         enqueue(
             &cluster,
             "orders",
-            // `coalesce` fills orders without items, because the application could not add to a
-            // null total.
+            // `coalesce` sets the total of an order without items to 0, because the application
+            // could not add to a null total.
             "total = (select coalesce(sum(i.amt), 0) from items i where i.order_id = orders.id), fills = fills + 1",
             r#"{"slices": 3, "max_rows_per_second": 600, "max_batch_rows": 60}"#,
         )
@@ -519,8 +521,8 @@ async fn a_total_of_other_rows_misses_no_write_of_eight_writers() {
 }
 
 /// Shows that the check can fail. At READ COMMITTED, an update that has waited for a writer uses
-/// the current version of the order. However, the update still computes the sum from the items as
-/// they were before the writer's change (P4).
+/// the current version of the order's row. However, the update still computes the sum from the
+/// items as they were before the writer's change (P4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_total_of_other_rows_in_read_committed() {
     let cluster = installed(Options::default()).await;

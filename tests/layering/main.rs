@@ -3,8 +3,8 @@
 //! - the modules that may name a crate or an object of schema `backfill`;
 //! - the size of structs.
 //!
-//! Each rule is a function of a tree. For each rule, a test shows that the rule fails for a tree
-//! that breaks it.
+//! Each rule is a function that takes a source tree as its argument. For each rule, a test shows
+//! that the rule fails for a tree that breaks it.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod source;
@@ -67,7 +67,7 @@ fn unlisted(tree: &Tree) -> Vec<String> {
     without.chain(listed.difference(&there).map(|module| format!("{module} does not exist"))).collect()
 }
 
-/// Returns the entries that have no effect in the lists above, except in `LAYERS`. Such an entry
+/// Returns the entries of the lists above (except `LAYERS`) that have no effect. Such an entry
 /// names a module that does not exist, or a module that may name a crate but does not name it.
 fn idle_entries(tree: &Tree) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -87,8 +87,9 @@ fn idle_entries(tree: &Tree) -> Vec<String> {
 }
 
 /// Returns whether the file names the external crate `name`. After `use crate::metrics;`, the path
-/// `metrics::...` belongs to our own crate, but `::metrics::...` still names the external crate.
-/// `deadpool_postgres` reexports `tokio_postgres`.
+/// `metrics::...` belongs to our own crate, but `::metrics::...` still names the external crate. A
+/// path through `deadpool_postgres` counts too, because `deadpool_postgres` reexports
+/// `tokio_postgres`.
 fn names_crate(file: &source::File, name: &str) -> bool {
     let ways = [format!("::{name}"), format!("::::{name}"), format!("::deadpool_postgres::{name}")];
     file.paths.iter().any(|found| ways.iter().any(|way| is_within(found, way)))
@@ -342,7 +343,8 @@ mod each_rule_can_fail {
 }
 
 /// Clippy's lint `disallowed_methods` forbids these methods in the daemon. The tests and benches
-/// turn the lint off, because it would also forbid `Row::get`, which may panic in a test.
+/// turn the lint off, because it would also forbid `Row::get`. In a test, `Row::get` is allowed to
+/// panic.
 const FORBIDDEN_IN_TESTS: [&str; 3] = ["std::thread::sleep", "std::time::Instant", "std::process::exit"];
 
 fn forbidden(text: &str) -> Option<&'static str> {

@@ -67,7 +67,7 @@ pub fn parse<'a>(sources: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tree 
     tree
 }
 
-/// Returns the files that each file uses. A path belongs to the longest module that is a file:
+/// Returns the files that each file uses. A path belongs to its longest prefix that has a file:
 /// `crate::a::b::c` belongs to `a/b.rs` if `a/b/c.rs` does not exist.
 pub fn uses(tree: &Tree) -> BTreeMap<&str, BTreeSet<&str>> {
     let mut all = BTreeMap::new();
@@ -314,7 +314,8 @@ fn is_separator_before(tokens: &[TokenTree], at: usize) -> bool {
     at >= 2 && is_separator(tokens, at - 2)
 }
 
-/// Returns whether the token is a later segment of a path, as `b` is in `a::b` and in `<T>::b`.
+/// Returns whether the token is the second or a later segment of a path, as `b` is in `a::b` and in
+/// `<T>::b`.
 fn is_path_before(tokens: &[TokenTree], at: usize) -> bool {
     is_separator_before(tokens, at)
         && at >= 3

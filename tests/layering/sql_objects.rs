@@ -6,12 +6,12 @@ use std::collections::BTreeSet;
 
 use super::source::{Tree, parse, tree};
 
-/// Pairs of (module, objects). A listed module includes the modules below it.
+/// Pairs of (module, objects). Each pair also applies to the modules below its module.
 const MAY_NAME: &[(&str, &[&str])] = &[
-    ("cli::doctor::rights", &["_key_of_job", "_unfinished_jobs"]),
+    ("cli::doctor::rights", &["_key_of_job", "_unfinished_jobs", "_untrusted_roles"]),
     ("cli::migrate", &["_grant_all"]),
     ("cli::preview", &["_caller_settings", "_preview", "_preview_text"]),
-    ("daemon::database", &["_check_options", "_register_executor"]),
+    ("daemon::database", &["_check_options", "_register_executor", "_unfinished_jobs", "_untrusted_roles"]),
     ("daemon::gauges", &["_gauges", "_oldest_queued", "_queue"]),
     ("daemon::growth", &["_growth"]),
     (
@@ -33,7 +33,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("pg::schema", &["_grant_all", "_state_of", "job", "schema_text", "schema_version"]),
     ("pg::session", &["_server_identity"]),
     ("plan", &["_fingerprint", "_leaf_plans", "_type_name"]),
-    ("plan::catalog", &["_assignments", "_check_submitter_rights", "_check_target", "_is_spread", "_key_of"]),
+    (
+        "plan::catalog",
+        &["_assignments", "_check_owners", "_check_submitter_rights", "_check_target", "_is_spread", "_key_of"],
+    ),
     (
         "queue::claim",
         &[
@@ -47,6 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "_leaf",
             "_may_split",
             "_options",
+            "_has_ready",
             "_poll_claim",
             "_proof",
             "_register_backend",
@@ -89,7 +93,7 @@ const PUBLIC: [&str; 22] = [
     "workers",
 ];
 
-/// Returns the objects of the schema that a string names.
+/// Returns those of the schema's objects that a string names.
 fn named(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("backfill.") {
@@ -122,7 +126,7 @@ fn strayed(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     wrong
 }
 
-/// Returns each entry of the list whose object is not named by the entry's module.
+/// For each entry of the list, returns the objects that the entry's module does not name.
 fn idle(tree: &Tree, may_name: &[(&str, &[&str])]) -> Vec<String> {
     let mut idle = Vec::new();
     for (place, objects) in may_name {

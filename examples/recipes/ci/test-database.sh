@@ -9,8 +9,8 @@ backfilld migrate
 
 psql -X -v ON_ERROR_STOP=1 -f ../psql/expand.sql # your migrations before the one that asserts
 
-# Exits when all jobs are finished: with 0, with 1 if a job failed, or with 3 if a job waits, for
-# example for approval.
+# Exits when no job can run: with 1 if a job failed, with 3 if a job waits (for example for
+# approval), and otherwise with 0.
 backfilld run --until-idle --listen 127.0.0.1:0
 
 psql -X -v ON_ERROR_STOP=1 -f ../psql/constrain.sql # the remaining migrations

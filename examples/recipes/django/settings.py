@@ -1,4 +1,5 @@
-# The smallest project: one application on one database, which the variables of libpq name.
+# The smallest project: one application on one database. The environment variables of libpq name the
+# database.
 import os
 
 INSTALLED_APPS = ["shop"]

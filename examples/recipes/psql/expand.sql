@@ -1,5 +1,5 @@
--- Adds the column, fills it in new rows, and enqueues the backfill, in one transaction. You can run
--- this file again.
+-- Adds the column, creates a trigger that fills the column in new rows, and enqueues the backfill,
+-- in one transaction. You can run this file again.
 begin;
 set local lock_timeout = '2s';        -- while this transaction waits for its lock, later statements on the table wait too
 set local statement_timeout = '10s';

@@ -3,7 +3,7 @@ ruby -e 'require "rails"; require "active_record"; require "pg"' 2>/dev/null ||
 command -v rake >/dev/null || skip "there is no rake"
 tried_with "Rails $(ruby -rrails -e 'puts Rails.version'), pg $(ruby -rpg -e 'puts PG::VERSION'), $(ruby -e 'puts "Ruby #{RUBY_VERSION}"')"
 
-# A copy, because Rails writes files into the tree of the application.
+# The test uses a copy, because Rails writes files into the tree of the application.
 cp -r . "$RECIPE_WORK/app"
 cd "$RECIPE_WORK/app"
 export RAILS_ENV=production DISABLE_DATABASE_ENVIRONMENT_CHECK=1

@@ -20,8 +20,8 @@ use crate::error::Result;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Print a JSON array of objects with database, check, mark (ok, warn, fail), message and
-    /// remedy
+    /// Print a JSON array of objects that have the fields database, check, mark (ok, warn, fail),
+    /// message and remedy
     #[arg(long)]
     json: bool,
 }
@@ -75,7 +75,7 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         found.fail(
             "pooler",
             "the connection goes through a pooler in transaction mode, where session state, LISTEN and prepared statements do not work",
-            "Give the daemon a url that connects to the server directly. Enqueueing through the pooler works.",
+            "Give the daemon a url that connects to the server directly. Jobs can still be enqueued through the pooler.",
         );
         return Ok(());
     }
@@ -99,8 +99,8 @@ async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // This check comes last because it changes the settings of the session. The daemon runs the
-    // user's own queries with the new settings.
+    // This check comes last because it changes the settings of the session to those with which the
+    // daemon runs the user's own queries.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);
     Ok(())

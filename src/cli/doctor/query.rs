@@ -1,5 +1,5 @@
 //! Runs queries with a time limit and reads their cells. The type of a column may differ between
-//! server versions, so reading a cell returns an error instead of a panic.
+//! server versions, so reading a cell returns an error instead of panicking.
 
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql};

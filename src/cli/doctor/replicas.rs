@@ -106,13 +106,13 @@ async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Res
             let written = cell::<Option<i64>>(&one(primary, WRITTEN, &[]).await?, "lsn")?;
             let behind = written.and_then(|lsn| u64::try_from(lsn).ok()).map(|lsn| lsn.saturating_sub(replayed));
             let behind = behind.map_or_else(String::new, |bytes| format!(", {bytes} bytes behind"));
-            found.ok("replicas", format!("{name}: read from the replica itself{behind}; {}", limits(rule)));
+            found.ok("replicas", format!("{name}: its lag was read from the replica itself{behind}; {}", limits(rule)));
         }
         Err(error) => found.fail(
             "replicas",
             format!("{name}: could not read its lag, so every job is held: {}", error.message),
             error.hint.unwrap_or_else(|| {
-                "Correct url_env or url_file in the rule of the replica, or remove them.".to_owned()
+                "In the rule of the replica, correct or remove the setting url_env or url_file.".to_owned()
             }),
         ),
     }

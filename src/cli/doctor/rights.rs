@@ -24,7 +24,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
     if cell(&row, "is_superuser")? {
         found.warn(
             "login",
-            format!("\"{login}\" is a superuser: triggers and functions that a job calls run with all privileges"),
+            format!("\"{login}\" is a superuser: the functions that a job calls, and the triggers that it fires, run with all privileges"),
             "Connect as the table owner, or configure `executors` (see SECURITY.md).",
         );
     }
@@ -167,7 +167,9 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             Ok((login, gains)) if gains.is_empty() => {
                 found.ok(
                     "executor",
-                    format!("jobs of \"{role}\" run as login \"{login}\", which has no other privileges"),
+                    format!(
+                        "jobs of \"{role}\" run as login \"{login}\", which has no privileges beyond those of this role"
+                    ),
                 );
             }
             Ok((login, gains)) => {
@@ -190,14 +192,14 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
 }
 
 /// Returns the hint for a login that is not safe as an executor. A `remedy` that takes privileges
-/// from the login could break another application that uses the login. In this case, the hint also
-/// names the alternative, a separate login for the executor.
+/// from the login could break another application that uses the login. For such a remedy, the hint
+/// also names the alternative, a separate login for the executor.
 fn remedy_for(role: &str, remedy: &str) -> String {
     if remedy.starts_with("create ") || remedy.starts_with("grant ") || remedy.ends_with("reset all;") {
         return format!("As an administrator, run: {remedy}");
     }
     format!(
-        "If nothing else uses the login, run as an administrator: {remedy}\nOtherwise configure a separate login for the executor of role {role} (see SECURITY.md)."
+        "If nothing else uses the login, run this as an administrator: {remedy}\nOtherwise configure a separate login for the executor of role {role} (see SECURITY.md)."
     )
 }
 
@@ -210,6 +212,7 @@ select j.name, j.target, j.run_as::text as run_as, c.oid is not null as is_there
                                     when j.kind <> 'delete' and not has_any_column_privilege(r.oid, c.oid, 'update') then format('update on %s', j.target) end], null)
           from pg_roles r, pg_namespace n where r.rolname = j.run_as and n.oid = c.relnamespace) as lacks,
        j.run_as = any ($1) or j.has_executor as has_executor,
+       case when c.oid is not null and j.run_as = session_user then backfill._untrusted_roles(c.oid, session_user)::text[] else '{}' end as authors,
        j.id, c.oid as relation
 from backfill._unfinished_jobs() j left join pg_class c on c.oid = j.relation order by j.id";
 const KEY: &str = "select backfill._key_of_job($1)::text";
@@ -253,6 +256,14 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
                 "jobs",
                 format!("job \"{name}\" runs as \"{role}\", for which no executor is configured"),
                 "Add an executor for the role in the configuration, or enqueue with --run-as and a role that has an executor.",
+            );
+        }
+        let authors: Vec<String> = cell(row, "authors")?;
+        if database.executors.is_empty() && !authors.is_empty() {
+            found.warn(
+                "jobs",
+                format!("job \"{name}\": code of {} runs with the privileges of \"{role}\"", authors.join(", ")),
+                "Configure an executor for the owner of the table (see SECURITY.md).",
             );
         }
         if let Err(error) = within(CONTROL_LIMIT, session.client.query_one(KEY, &[&cell::<i64>(row, "id")?])).await {

@@ -15,8 +15,8 @@ from backfill.workers";
 
 /// Returns whether the schema can be queried. The checks of roles, executors and jobs query it.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
-    // A query of a schema of another role could execute code of that role. So nothing of the schema
-    // is read if this check fails.
+    // A query on a schema that another role owns could execute code of that role. So nothing of the
+    // schema is read if this check fails.
     match ownership::check(&session.client).await {
         Ok(()) => {}
         Err(error) if error.kind == Kind::Schema => {
@@ -42,7 +42,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
             found.fail(
                 "schema",
                 format!("this login cannot read schema backfill: {}", error.message),
-                "Connect as the owner of the schema, as the daemon must.",
+                "Connect as the owner of the schema. The daemon must do so too.",
             );
             return Ok(false);
         }

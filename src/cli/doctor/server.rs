@@ -22,8 +22,8 @@ const OWN_CONNECTIONS: i32 = 9;
 /// Number of connections of one worker: its executor session, and one connection of the control
 /// pool.
 const CONNECTIONS_OF_A_WORKER: i32 = 2;
-/// Value of `deadlock_timeout` in milliseconds below which the check warns. A batch takes at most
-/// 70 % of `deadlock_timeout` (P16), so a smaller value makes the batches small.
+/// The check warns if `deadlock_timeout` is below this number of milliseconds. A batch takes at
+/// most 70 % of `deadlock_timeout` (P16), so a smaller value makes the batches small.
 const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
 
 const SERVER: &str = "
@@ -57,12 +57,12 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if cell(&row, "is_standby")? {
         found.fail("server", "the server is a standby", "Use the url of the primary.");
     } else if cell(&row, "is_read_only")? {
-        found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: a provider sets it when the disk is full. If it is on for this login only, run as an administrator: alter role LOGIN set default_transaction_read_only = off;");
+        found.fail("server", "the server is read-only", "First find out why default_transaction_read_only is on: some providers turn it on when the disk is full. If it is on for this login only, run this as an administrator: alter role LOGIN set default_transaction_read_only = off;");
     }
     if cell::<String>(&row, "encoding")? == "SQL_ASCII" {
         found.warn(
             "server",
-            "the encoding of the database is SQL_ASCII: the server accepts texts that are not valid UTF-8, and the daemon cannot read them; a job fails if its key has such a text",
+            "the encoding of the database is SQL_ASCII: the server accepts text that is not valid UTF-8, but the daemon cannot read such text; a job fails if a key value contains it",
             "Dump the database, and restore it into a database whose encoding is UTF8.",
         );
     }
@@ -114,8 +114,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
 
 const ENCRYPTION: &str = "select ssl, version, cipher from pg_stat_ssl where pid = pg_backend_pid()";
 
-/// Checks whether the connection is encrypted. `whose` names the connection at the start of the
-/// message, and is empty for the control login.
+/// Checks whether the connection is encrypted. The message starts with `whose`, which names the
+/// connection and is empty for the control login.
 pub(super) async fn encryption(session: &Session, whose: &str, found: &mut Findings) -> Result<()> {
     let row = one(session, ENCRYPTION, &[]).await?;
     let how = if cell(&row, "ssl")? {

@@ -47,7 +47,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             found.warn(
                 "signals",
                 "signal archiver has a limit, but archive_mode is off, so its value is always 0",
-                "Remove archiver from signals. To monitor a pg_receivewal process, use signal slot.",
+                "Remove the entry archiver from signals. To monitor a pg_receivewal process, use the signal named slot.",
             );
         } else if !cell::<bool>(&row, "lists_archive")? {
             found.fail(
@@ -74,7 +74,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
                 "signals",
                 format!("{name}: could not be read, so every job is held: {}", error.message),
                 error.hint.unwrap_or_else(|| {
-                    "Correct the signal in the configuration, or remove it from signals.".to_owned()
+                    "Correct the signal in the configuration, or remove it from the list signals.".to_owned()
                 }),
             ),
         }

@@ -1,5 +1,5 @@
-//! Formats the table of the signals. `status` shows the table below the jobs if a job is
-//! unfinished.
+//! Formats the table of the signals. If a job is unfinished, `status` shows this table below the
+//! jobs.
 
 use tokio_postgres::Row;
 

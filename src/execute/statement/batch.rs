@@ -143,7 +143,7 @@ _bf_held as materialized (
 struct Found {
     /// Columns that the `counts` subquery of [`Fragments`] selects.
     found: String,
-    /// Source of these columns, in addition to `_bf_end e`.
+    /// Source of the columns in `found`, in addition to `_bf_end e`.
     counts: String,
     /// Call that advances the checkpoint.
     advance: String,
@@ -153,8 +153,9 @@ struct Found {
 
 const MOVE: &str = "$1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, $4::pg_catalog.text[], s.key, s.scanned, s.changed, s.unresolved, s.done";
 
-/// Returns the parts for a batch that processes all of its rows in one step. If the scan `counted`
-/// is given, the statement raises an error unless it changed every matching row of this scan.
+/// Returns the parts of the statement for a batch that processes all of its rows in one step. If
+/// the scan `counted` is given, the statement raises an error unless it changed every matching row
+/// of this scan.
 fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),

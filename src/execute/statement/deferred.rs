@@ -13,10 +13,10 @@ use crate::job::plan::Plan;
 use crate::pg::ident::literal;
 use crate::pg::keyset;
 
-/// Returns the statement that passes only the next row after the position ($4). This row has the
-/// key $6. The row is deferred if $5 is null. Otherwise the row is quarantined with its error ($5
-/// SQLSTATE, $7 message). The statement returns no result row if the row with this key no longer
-/// exists, or if another row precedes it.
+/// Returns the statement that moves the checkpoint past only one row: the next row after the
+/// position ($4). This row has the key $6. The row is deferred if $5 is null. Otherwise the row is
+/// quarantined with its error ($5 SQLSTATE, $7 message). The statement returns no result row if the
+/// row with this key no longer exists, or if another row precedes it.
 pub fn skip_row(plan: &Plan, table: Table, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(
@@ -36,7 +36,8 @@ where (select pg_catalog.count(*) from _bf_next) operator(pg_catalog.=) 1 and s.
     )
 }
 
-/// Returns the statement that reads the key of the next row after the position ($1) and up to $2.
+/// Returns the statement that reads the key of the next row after the position ($1), unless this
+/// row is beyond $2.
 pub fn next_key(plan: &Plan, from_start: bool) -> String {
     let key = Names::of(plan);
     format!(

@@ -10,13 +10,13 @@ use crate::pg::keyset;
 /// `a` is the alias of the function call that returns these values.
 pub(super) const ANSWER: &str = "a.new_ctid, a.desired, a.revision";
 
-/// Time in seconds that the statement has spent on the server so far. Delays of the network and of
-/// a busy daemon are left out, because they do not make another session wait.
+/// Time in seconds that the statement has spent on the server so far. Delays that the network or a
+/// busy daemon causes are not included, because these delays do not make another session wait.
 pub(super) const TOOK: &str = "extract(epoch from pg_catalog.clock_timestamp() operator(pg_catalog.-) pg_catalog.statement_timestamp())::pg_catalog.float8";
 
 /// Holds the key's columns in the forms that a statement needs. The daemon's own names have the
-/// prefix `_bf_`, so that they do not collide with columns that the user's expressions name without
-/// their table.
+/// prefix `_bf_`, so that they do not collide with column names that the user's expressions use
+/// without a table name.
 pub(super) struct Names {
     /// `"id" as _bf_k0`
     pub(super) columns: String,
@@ -45,7 +45,7 @@ impl Names {
 }
 
 /// Returns the `update` or `delete` up to its `where`. If `held` is given, the table is joined with
-/// the query of this name.
+/// the query that `held` names.
 pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     match plan.kind {
         Kind::Update => {
@@ -60,8 +60,8 @@ pub(super) fn change_of(plan: &Plan, held: Option<&str>) -> String {
     }
 }
 
-/// Returns the query `_bf_rows`, which runs `change` and returns the columns `returned` of each
-/// changed row. A row does not count as changed if [`left_as_it_was`] is true for the row.
+/// Returns the query `_bf_rows`, which runs `change`. For each changed row, it returns the columns
+/// listed in `returned`. A row does not count as changed if [`left_as_it_was`] is true for the row.
 pub(super) fn changed(plan: &Plan, table: Table, key: &Names, change: &str, returned: &str) -> String {
     match left_as_it_was(plan, table, key) {
         Some(left) => format!(

@@ -1,4 +1,4 @@
-//! Properties of the walked table on which the text of its statements depends.
+//! Properties of the walked table. The text of the table's statements depends on these properties.
 
 /// Properties of the table, read when its statements are prepared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::database_state::{self, DatabaseState};
 use super::history::{Charts, History, Observation};
 
-/// Age below which a snapshot is not read again.
+/// A snapshot younger than this is not read again.
 const FRESH: Duration = Duration::from_secs(1);
 /// Maximum time that a page waits for a new snapshot before it shows the last one.
 const TIMEOUT: Duration = Duration::from_millis(700);
@@ -28,7 +28,7 @@ struct Inner {
     entries: Mutex<BTreeMap<String, Entry>>,
     /// Counts the requests for pages.
     looked: watch::Sender<u64>,
-    /// Counts the finished reads of databases, including failed reads, and the readers that have
+    /// Counts the finished reads of databases (successful or failed) and the readers that have
     /// stopped.
     answered: watch::Sender<u64>,
 }
@@ -54,13 +54,14 @@ pub(super) struct Known {
 }
 
 impl Board {
-    /// Records an observation of the daemon's loop for the charts.
+    /// Records, for the charts, what the daemon's loop observed.
     pub fn observe(&self, database: &str, observation: Observation) {
         let now = Instant::now();
         self.entry(database, now, |entry| entry.history.observe(now, observation));
     }
 
-    /// Reads the database when a client requests a page, at most once per second, until `stop`.
+    /// Reads the database when a client requests a page, at most once per second, until `stop` is
+    /// cancelled.
     pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();
@@ -90,7 +91,7 @@ impl Board {
     }
 
     /// Requests a new snapshot of each database that has an old snapshot, and waits for the new
-    /// snapshots, at most for [`TIMEOUT`].
+    /// snapshots for at most [`TIMEOUT`].
     pub(super) async fn look(&self) {
         let now = Instant::now();
         let mut answered = self.0.answered.subscribe();
@@ -123,8 +124,8 @@ impl Board {
     }
 }
 
-/// Counts one task that reads the database, until the value is dropped. Without this count, a page
-/// would wait for a database that no task reads any more.
+/// Counts one task that reads the database, until this `Keeper` is dropped. Without this count, a
+/// page would wait for a database that no task reads any more.
 struct Keeper<'a> {
     board: &'a Board,
     database: &'a str,

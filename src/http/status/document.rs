@@ -15,7 +15,7 @@ use crate::http::health::Health;
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Status {
     pub version: &'static str,
-    /// The time of the document, by the daemon's clock.
+    /// The time at which the document was made, by the daemon's clock.
     pub at: String,
     pub draining: bool,
     pub databases: Vec<Database>,

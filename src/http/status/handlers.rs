@@ -29,7 +29,7 @@ pub(in crate::http) async fn html(State(pages): State<Pages>, RawQuery(query): R
     ([(header::CONTENT_SECURITY_POLICY, POLICY.as_str())], Html(page.into_string())).into_response()
 }
 
-/// The content security policy of the page. The browser runs only the page's own style and script,
+/// The content security policy of the page. The browser uses only the page's own style and script,
 /// and sends requests only to this daemon. Even if the template failed to escape a script in a
 /// job's name, the script would not run.
 pub(super) static POLICY: LazyLock<String> = LazyLock::new(|| {

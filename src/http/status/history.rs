@@ -1,5 +1,5 @@
-//! Keeps the last 15 minutes of one database for the charts. The size of the history is bounded.
-//! The history is also kept while no client requests a page.
+//! Keeps the observations of one database from the last 15 minutes for the charts. The size of the
+//! history is bounded. The history is also kept while no client requests a page.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -15,12 +15,12 @@ const KEPT: usize = 180;
 /// that has not been read within the charted time counts as the highest.
 const REPLICAS: usize = 8;
 
-/// The observation of one turn of the daemon's loop.
+/// What the daemon's loop observed in one turn.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
     /// The number of rows that all daemons scanned since the previous turn. None at the first turn.
     pub rows: Option<u64>,
-    /// The waiting reason of the first running job, if all running jobs are held.
+    /// The reason why the first running job waits, if all running jobs are held.
     pub held_by: Option<String>,
     pub lags: Vec<Lag>,
 }
@@ -46,7 +46,8 @@ pub(super) struct History {
 #[derive(Debug, Clone, Default)]
 struct Point {
     rows: u64,
-    /// The time in which the rows were counted. Zero if the point has no observation.
+    /// The length of the period in which the rows were counted. Zero if the point has no
+    /// observation.
     time: Duration,
     held_by: Option<String>,
     /// The highest lag of each replica, in seconds.
@@ -84,7 +85,8 @@ impl History {
         let Some(point) = self.points.back_mut() else { return };
         if let Some(rows) = observation.rows {
             point.rows += rows;
-            // After a gap, the rows were scanned during the whole time since the last observation.
+            // All the time since the last observation counts, even if it contains a gap, because
+            // the rows were scanned in all of this time.
             point.time += since;
         }
         if observation.held_by.is_some() {

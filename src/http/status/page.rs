@@ -1,5 +1,5 @@
 //! Renders the status page. One request returns the whole page, including style and script, so that
-//! the page does not load partially over a bad connection. The template escapes every text.
+//! a bad connection cannot deliver the page without them. The template escapes every text.
 
 mod card;
 mod charts;
@@ -20,9 +20,9 @@ use crate::text;
 
 pub(super) const STYLE: &str = include_str!("page/page.css");
 pub(super) const SCRIPT: &str = include_str!("page/page.js");
-/// Time between two refreshes in seconds, in a browser that does not run the script.
+/// Time in seconds between two refreshes, in a browser that does not run the script.
 const REFRESH_SECONDS: u32 = 5;
-/// Maximum number of queued jobs that are shown as cards, like the running jobs.
+/// Maximum number of queued jobs that are shown as cards, in the same way as running jobs.
 const QUEUED_CARDS: usize = 5;
 /// Minimum age of a snapshot, in seconds, at which the page shows the age.
 const OLD_SECONDS: f64 = 5.0;
@@ -71,7 +71,7 @@ pub(super) fn render(status: &Status, refreshes: bool) -> Markup {
                     }
                 }
                 footer {
-                    p { "Read-only. To change jobs use SQL or the command line, with the privileges of your database role." }
+                    p { "Read-only. To change jobs, use SQL or the command line, with the privileges of your database role." }
                     nav aria-label="Other pages" {
                         a href="status.json" { "status.json" } " " a href="metrics" { "metrics" } " "
                         a href="livez" { "livez" } " " a href="readyz" { "readyz" }

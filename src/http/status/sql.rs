@@ -44,7 +44,7 @@ pub(super) fn offers(job: &Job) -> Vec<Offer> {
         "cancelled" => offers.push(call("Retry from the checkpoint", "retry")),
         "succeeded" => {
             offers.push(Offer {
-                what: "Check in a migration that the job is complete",
+                what: "In a migration, check that the job is complete",
                 sql: format!("select backfill.assert_complete({name});"),
             });
         }

@@ -228,8 +228,8 @@ fn the_largest_page_has_less_than_600_kb() {
     assert!(text.len() < 600_000, "{} bytes", text.len());
 }
 
-/// Collects the names of all fields, including those of nested objects, except the states in
-/// `queue`.
+/// Collects the names of all fields, including those of nested objects. The fields of `queue` are
+/// left out, because their names are states.
 fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<String>) {
     match value {
         serde_json::Value::Object(fields) => {

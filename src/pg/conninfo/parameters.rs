@@ -5,11 +5,11 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Use {
     Heeded,
-    /// Is accepted, but has no effect on backfilld. A refusal would only reject connection strings
-    /// that work elsewhere.
+    /// Is accepted, but has no effect on backfilld. Refusing the parameter would only break
+    /// connection strings that work elsewhere.
     Ignored,
-    /// Is not supported, and ignoring the parameter would change something that the user relies on.
-    /// The text says what to do instead.
+    /// The parameter is not supported, and ignoring it would change something that the user relies
+    /// on. The text says what to do instead.
     Refused(&'static str),
 }
 
@@ -96,8 +96,8 @@ pub(super) const PARAMETERS: &[Parameter] = &[
         Some("PGREQUIREAUTH"),
         "The authentication method is not checked. Use channel_binding=require or sslmode=verify-full.",
     ),
-    refused("scram_client_key", None, "Leave it out, and set password."),
-    refused("scram_server_key", None, "Leave it out, and set password."),
+    refused("scram_client_key", None, "Leave it out, and set the parameter password."),
+    refused("scram_server_key", None, "Leave it out, and set the parameter password."),
     refused("replication", None, "Leave it out. The daemon needs a regular connection."),
     refused("oauth_issuer", None, NO_OAUTH),
     refused("oauth_client_id", None, NO_OAUTH),

@@ -55,6 +55,23 @@ fn variables_fill_in_what_the_string_leaves_open() {
 }
 
 #[test]
+fn the_obsolete_variable_for_tls_is_read_like_in_libpq() {
+    let mode = |environment: &[(&'static str, &'static str)]| with("postgres://o@db", environment).unwrap().terms.mode;
+    assert_eq!(mode(&[("PGREQUIRESSL", "1")]), SslMode::Require);
+    assert_eq!(mode(&[("PGREQUIRESSL", "0")]), SslMode::Prefer);
+    assert_eq!(mode(&[("PGREQUIRESSL", "1"), ("PGSSLMODE", "disable")]), SslMode::Disable);
+}
+
+#[test]
+fn a_password_in_the_name_of_the_user_is_refused_and_not_shown() {
+    for url in ["postgres://o%3Ahunter2@db/app", "host=db user=o:hunter2", "postgres://db/app?user=o:hunter2"] {
+        let error = with(url, &[]).unwrap_err();
+        assert!(error.message.contains("user contains a colon") && error.hint.is_some(), "{url}: {error}");
+        assert!(!format!("{error} {error:?} {}", SecretUrl::new(url)).contains("hunter2"), "{url}: {error:?}");
+    }
+}
+
+#[test]
 fn a_separate_password_takes_precedence_over_the_variable() {
     let login = Login { url: SecretUrl::new("postgres://o@db"), password: Some(Password::new("apart")) };
     let read = read(&login, "test", &|name| (name == "PGPASSWORD").then(|| "variable".to_owned())).unwrap();

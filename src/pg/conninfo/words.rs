@@ -6,7 +6,7 @@
 /// precedence in a connection string, and the first one in a service file.
 pub(super) type Pairs = Vec<(String, String)>;
 
-const ENCODE: &str = "percent-encode special characters; in a password write / ? # @ : % as %2F %3F %23 %40 %3A %25";
+const ENCODE: &str = "percent-encode special characters; in a password, write / ? # @ : % as %2F %3F %23 %40 %3A %25";
 
 /// The reason why a string cannot be split.
 pub(super) type Malformed = &'static str;
@@ -39,7 +39,7 @@ fn split_url(rest: &str) -> Result<Pairs, Malformed> {
     let (mut names, mut ports) = (Vec::new(), Vec::new());
     for host in hosts.split(',') {
         let (name, port) = match host.strip_prefix('[') {
-            Some(rest) => rest.split_once(']').ok_or("an address in brackets is not closed")?,
+            Some(rest) => rest.split_once(']').ok_or("the closing bracket of an address is missing")?,
             None => host.split_at(host.find(':').unwrap_or(host.len())),
         };
         let port = match port.strip_prefix(':') {

@@ -68,9 +68,10 @@ const INNER: &str = "$text$";
 /// Returns the complete SQL of a new installation, for a database administrator who runs it
 /// manually.
 ///
-/// The installation is one statement. If a check in it fails, nothing of it remains, whatever the
-/// client does after an error. If the check were a statement of its own, a client that continues
-/// after errors (psql with `ON_ERROR_ROLLBACK`) would execute the functions of a planted schema.
+/// The installation is one statement. If a check in this statement fails, nothing of the
+/// installation remains, whatever the client does after an error. If the check were a statement of
+/// its own, a client that continues after errors (psql with `ON_ERROR_ROLLBACK`) would execute the
+/// functions of a planted schema.
 pub fn print() -> String {
     let release = Release::current();
     let mut sql = format!(
@@ -201,7 +202,8 @@ async fn install(release: &Release, client: &mut Client, with_publication: bool)
 /// finds the schema that the first one installed. Returns the installed version, and the version of
 /// the oldest binary that can work with it.
 async fn lock(transaction: &Transaction<'_>) -> Result<Option<(i32, i32)>> {
-    // A planted table `schema_version` could be a view that executes functions.
+    // An attacker could have planted, in place of the table `schema_version`, a view that executes
+    // functions.
     ownership::check_in_transaction(transaction.client()).await?;
     if found(transaction.client()).await? == Found::Absent {
         transaction.query(LOCK, &[]).await.map_err(Error::from)?;
@@ -232,9 +234,9 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
     }
 }
 
-/// Runs the table changes of each missing version. Then runs each file of functions, views,
-/// triggers and policies whose text has changed, and the file of views if a table changed. Finally
-/// drops retired functions, and runs the grants and revokes.
+/// Runs the table changes of each missing version. Then runs each file (functions, views, triggers,
+/// policies) whose text has changed. If a table changed, runs the file of views in any case.
+/// Finally drops retired functions, and runs the grants and revokes.
 async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> Result<Vec<i32>> {
     transaction.batch_execute(CREATE).await.map_err(Error::from)?;
     // Another role may have created the schema since the last check. Then CREATE did nothing.
@@ -268,7 +270,7 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
     Ok(missing().map(|version| version.number).collect())
 }
 
-/// Drops the functions that a version retires, without `cascade`. The server's hint suggests
+/// Drops, without `cascade`, the functions that a version retires. The server's hint suggests
 /// `cascade`, but `cascade` would also drop the user's views that depend on the function.
 async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
     let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
@@ -288,7 +290,8 @@ async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()>
 mod tests {
     use super::*;
 
-    /// Otherwise a text could end its quotes early, or depend on the encoding of the client.
+    /// Otherwise a text could end its quotes early, or its meaning could depend on the encoding of
+    /// the client.
     #[test]
     fn the_printed_sql_is_one_statement_of_ascii_characters() {
         let sql = print();

@@ -9,13 +9,13 @@ use crate::error::{Error, Kind, Result};
 /// The query for objects of other roles. It returns a message, a detail and a hint, or no row.
 pub(super) const FOREIGN: &str = include_str!("ownership.sql");
 
-/// Returns the role of the session if it is not the login. The functions of the schema's owner
-/// could then return to the login with `reset role`.
+/// Returns the login and the current role of the session if they differ. In that case, functions of
+/// the schema's owner could switch back to the login's role with `reset role`.
 const OTHER_ROLE: &str = "select session_user::text, current_user::text where session_user <> current_user";
 
 /// Settings that change what SQL text means, with the values for which the SQL of this release was
-/// written. `search_path` comes first: under another path, a planted operator would be bound to
-/// the views and functions.
+/// written. `search_path` comes first: under another path, the views and functions could be bound
+/// to a planted operator.
 pub(super) const SETTINGS: &str = "\
 set local search_path = pg_catalog, pg_temp;
 set local standard_conforming_strings = on;
@@ -50,7 +50,7 @@ pub(super) async fn check_in_transaction(client: &Client) -> Result<()> {
     if let [login, role] = first(client, OTHER_ROLE).await?.as_slice() {
         let what = format!("the session runs as role \"{role}\" instead of its login \"{login}\"");
         return Err(Error::new(Kind::Schema, what)
-            .detail("Functions of schema backfill could return to the login and use its privileges.")
+            .detail("Functions of schema backfill could switch back to the login's role and use its privileges.")
             .hint(format!("Connect as \"{role}\", and remove the setting \"role\" from the url and from the login (alter role ... reset role).")));
     }
     match first(client, FOREIGN).await?.as_slice() {

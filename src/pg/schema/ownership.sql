@@ -1,13 +1,13 @@
 -- Returns a message, a detail and a hint if schema backfill contains code or data that the current
 -- role does not own. Returns no row if the schema is absent, or if everything in it belongs to this
 -- role. Reads only the catalog. The session must have search_path = pg_catalog, pg_temp, because
--- the operators are not qualified.
+-- the SQL operators below are not schema-qualified.
 with me as (
   select r.oid, r.rolname as name, format('%I', r.rolname) as quoted from pg_roles r where r.rolname = current_user),
 place as (
   select n.oid, n.nspowner as owner, n.nspacl as acl from pg_namespace n where n.nspname = 'backfill'),
--- The objects of the schema. The list has each catalog with a column that refers to a schema.
--- Without an owner are parsers and templates, which only a superuser can create.
+-- The objects of the schema. The list covers each catalog that has a column that refers to a
+-- schema. Parsers and templates have no owner, and only a superuser can create them.
 part(classid, objid, owner) as (
   select 'pg_namespace'::regclass, p.oid, p.owner from place p
   union all select 'pg_class'::regclass, x.oid, x.relowner from place p join pg_class x on x.relnamespace = p.oid
@@ -57,8 +57,8 @@ found(rank, item) as (
          format('%s (owner %s)', pg_describe_object(p.classid, p.objid, 0), coalesce(quote_ident(pg_get_userbyid(p.owner)), 'none'))
     from part p, me
    where p.owner is distinct from me.oid
-     -- A type of a table, an array type, an index and a constraint have the owner of their table.
-     -- The list of objects would be longer and say no more.
+     -- The row type of a table, an array type, an index and a constraint belong to the owner of
+     -- their table. Listing them would only make the list of objects longer.
      and not (p.classid = 'pg_type'::regclass and exists (select from pg_type t where t.oid = p.objid and (t.typrelid <> 0 or t.typelem <> 0 and t.typcategory = 'A')))
      and not (p.classid = 'pg_class'::regclass and exists (select from pg_class c where c.oid = p.objid and c.relkind in ('i', 'I')))
      and p.classid <> 'pg_constraint'::regclass
@@ -67,7 +67,8 @@ found(rank, item) as (
     from used u, me
    where u.owner <> me.oid and not exists (select from part p where p.classid = u.refclassid and p.objid = u.refobjid)
   union
-  -- A change of our row would run the triggers of the other table.
+  -- A change to one of our rows could run the triggers of a table whose foreign key refers to this
+  -- row.
   select 3, format('%s, which refers to %s (owner %s)', pg_describe_object('pg_constraint'::regclass, k.oid, 0), p.objid::regclass, pg_get_userbyid(c.relowner))
     from part p join pg_constraint k on k.confrelid = p.objid and k.contype = 'f' join pg_class c on c.oid = k.conrelid, me
    where p.classid = 'pg_class'::regclass and c.relowner <> me.oid

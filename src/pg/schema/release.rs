@@ -8,8 +8,8 @@
 //! - If the types of the parameters change, both signatures can exist side by side. The drop is in
 //!   `retired`, which runs after the new text.
 //!
-//! No drop uses `cascade`, because a user's view may depend on the function. A view gets new
-//! columns only at its end.
+//! No drop uses `cascade`, because a user's view may depend on the function. New columns are added
+//! only at the end of a view.
 
 use std::borrow::Cow;
 
@@ -24,7 +24,7 @@ pub const PLAY_NEXT: &str = "BACKFILLD_TEST_NEXT_RELEASE";
 pub struct Version {
     pub number: i32,
     /// SQL for tables, columns, constraints and indexes. It calls no function of schema `backfill`,
-    /// because the text of the function may be older or newer than this version.
+    /// because the text of such a function may be older or newer than this version.
     pub tables: &'static str,
     /// Statements `drop function if exists ...` for signatures that no daemon of this release or of
     /// the previous release calls.
@@ -64,15 +64,15 @@ macro_rules! text {
     };
 }
 
-/// What the head of each function in the texts contains, except of the functions that
-/// CONTRIBUTING.md lists. [`Release::this`] replaces it by [`PINS`].
+/// The clause that the SQL texts contain in the head of each function, except in the functions that
+/// CONTRIBUTING.md lists. [`Release::this`] replaces it with [`PINS`].
 pub const WRITTEN_PIN: &str = "set search_path = pg_catalog, pg_temp";
 
-/// Settings of each function. Each of them can change what the SQL of a function means, what a
-/// fragment of a job means, or which text a value becomes. A caller could otherwise make a check
-/// accept a text that the daemon's sessions read differently, or make it refuse a correct text.
-/// `TimeZone` is missing on purpose: a time without an offset (`deadline`) is in the time zone of
-/// the caller, and each time that a message contains has an offset.
+/// Settings of each function. Each of these settings can change what the SQL of a function means,
+/// what a fragment of a job means, or the text to which a value is converted. A caller could
+/// otherwise make a check accept a text that the daemon's sessions read differently, or make it
+/// refuse a correct text. `TimeZone` is missing on purpose: a time without an offset (`deadline`)
+/// is in the time zone of the caller, and all times in messages have an offset.
 pub const PINS: [(&str, &str); 12] = [
     ("search_path", "pg_catalog, pg_temp"),
     ("standard_conforming_strings", "on"),
@@ -254,8 +254,8 @@ mod tests {
     }
 
     /// Compares a release with the lines of `released.txt`. Returns a message for each release in
-    /// `changelog` (except Unreleased and 0.1.0) that has no line, and for each hash in a line that
-    /// differs from the hash of `release`.
+    /// `changelog` (except Unreleased and 0.1.0) that has no line. Also returns a message for each
+    /// hash in a line if this hash differs from the hash of `release`.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released
@@ -315,12 +315,12 @@ mod tests {
         let mut changed = this.clone();
         changed.versions[0].tables = "create table backfill.other ();";
         assert_eq!(frozen(changelog, &line, &changed).len(), 1);
-        // A new version may have a different text.
+        // In a release with a new schema version, the texts may be different.
         assert_eq!(frozen(changelog, &line, &Release::next()), Vec::<String>::new());
     }
 
-    /// Checks that no current text defines a function that a version retires. The drop in `retired`
-    /// runs after the texts, so it would drop the current function.
+    /// Checks that no current text defines a function that a version retires. The drop statements
+    /// in `retired` run after the current texts, so they would drop the current function.
     #[test]
     fn nothing_current_is_retired() {
         for release in [Release::this(), Release::next()] {
@@ -352,9 +352,9 @@ mod tests {
             for word in ["create function", "create or replace", "create view", "create trigger", "create policy"] {
                 assert!(!version.tables.contains(word), "{}: {word}", version.number);
             }
-            // A name of schema `backfill` directly before a parenthesis is a call to our own
-            // function. In `create table backfill.name (` and similar statements, a blank precedes
-            // the parenthesis.
+            // `backfill.name` directly before a parenthesis is a call to one of our own functions.
+            // In `create table backfill.name (` and similar statements, a blank precedes the
+            // parenthesis.
             for (at, _) in version.tables.match_indices("backfill.") {
                 let rest = &version.tables[at + "backfill.".len()..];
                 let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
@@ -393,8 +393,9 @@ mod tests {
         assert!(pinned > 130, "only {pinned} functions were found");
     }
 
-    /// The caller's settings apply to the functions without pins. So their text must mean the same
-    /// under each setting: no backslash, and no call of a function without its schema.
+    /// The functions without pins run with the caller's settings. So the text of each function must
+    /// mean the same with any settings: it contains no backslash, and each function that it calls
+    /// is qualified with its schema.
     #[test]
     fn the_functions_without_pins_depend_on_no_setting() {
         for (name, sql) in TEXTS {

@@ -9,8 +9,8 @@ declare
   r name;
   t record;
 begin
-  -- Default privileges of the login may give these privileges to other roles. A role that has one
-  -- of them can make the login execute code of that role.
+  -- Default privileges of the login may give these privileges to other roles. With one of these
+  -- privileges, a role can make the login execute the role's code.
   for t in select distinct c.oid::regclass as name, a.grantee from pg_class c cross join lateral aclexplode(c.relacl) a
             where c.relnamespace = 'backfill'::regnamespace and c.relkind in ('r', 'v') and a.privilege_type in ('TRIGGER', 'REFERENCES') and a.grantee <> c.relowner loop
     execute format('revoke trigger, references on %s from %s cascade', t.name, case t.grantee when 0 then 'public' else quote_ident(pg_get_userbyid(t.grantee)) end);

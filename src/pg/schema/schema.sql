@@ -39,7 +39,7 @@ begin
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
@@ -244,7 +244,7 @@ begin
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
   case new.verb
@@ -288,8 +288,8 @@ begin
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
           null; -- The quarantined rows are retried first. The verification follows.
-        -- A job that was verifying gets another sweep and another verification. Otherwise the walk
-        -- continues from its checkpoint.
+        -- A job that was verifying gets another sweep and another verification. For any other job,
+        -- the walk continues from its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -301,6 +301,8 @@ begin
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
     when 'forget' then
       delete from backfill.job where id = j.id;
+      delete from backfill.forgotten_job f where f.ctid in (select x.ctid from backfill.forgotten_job x where x.enqueued_at < now() - interval '1 minute' for update skip locked);
+      insert into backfill.forgotten_job (enqueued_by, enqueued_at) select j.enqueued_by, j.enqueued_at where j.enqueued_at > now() - interval '1 minute';
       perform backfill._record_event(null, 'forget', format('job "%s" deleted', j.name), null, new.actor);
       return null;
     else
@@ -338,7 +340,7 @@ begin
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
-      'Add a filter, for example filter => ''archived_at is not null''. If every row must be deleted: filter => ''true''.');
+      'Add a filter, for example filter => ''archived_at is not null''. To delete every row, use filter => ''true''.');
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
     perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
@@ -370,7 +372,7 @@ begin
   elsif octet_length(what) > 4000 then
     perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each quarantined row is stored with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
@@ -417,6 +419,7 @@ declare
   hidden text;
   lacking text[];
 begin
+  perform backfill._check_owners(relation, run_as);
   -- Find an assigned column that is part of a partition key. For each such column, the server
   -- records an internal dependency of the column on its table, so that the column cannot be
   -- dropped.
@@ -428,8 +431,8 @@ begin
     join pg_partitioned_table k on k.partrelid = p.relid
    where d.attname = any (assigned) limit 1;
   if found then
-    perform backfill._refuse(format('set assigns column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'If its partition key changes, a row moves to another partition and can be missed or changed twice.', 'Leave the column out of set.');
+    perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'If the partition key of a row changes, the row moves to another partition and can be missed or changed twice.', 'Leave the column out of the assignments (set).');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
@@ -464,7 +467,7 @@ CREATE FUNCTION backfill._check_name(name text) RETURNS void
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
     perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
-      'A name consists of 1 to 200 of the characters A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
+      'A name consists of 1 to 200 characters. Allowed are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $_$;
 
@@ -519,8 +522,8 @@ begin
     if o.key = 'window' then
       reason := case
         when o.type <> 'object' then 'The value must be a JSON object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'Its keys must be open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'open must be a cron expression with five fields.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It may have only the keys open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of open must be a cron expression with five fields.'
         when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
         when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
         when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
@@ -541,6 +544,40 @@ begin
     end if;
   end loop;
 end $_$;
+
+-- Name: _check_owners(oid, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_owners(relation oid, run_as name) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  untrusted name[];
+begin
+  if exists (select from backfill.executor e where e.run_as = _check_owners.run_as and e.one_url and not e.trusts_owners) then
+    untrusted := backfill._untrusted_roles(relation, run_as);
+    if untrusted <> '{}' then
+      perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
+        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too.', run_as),
+        format('Configure an executor for the owner of the table (executors). Or, if these roles may do everything that "%s" may, set trust_table_owners: true for the database and restart the daemon.', run_as));
+    end if;
+  end if;
+end $$;
+
+-- Name: _check_planner(); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_planner() RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if exists (select from pg_namespace n where n.nspname = 'backfill' and n.nspowner = to_regrole(quote_ident(current_user)))
+     and backfill._has_executors() then
+    perform backfill._refuse(format('role "%s" owns schema backfill and must not plan the statements of jobs', current_user),
+      'The server evaluates immutable functions while it plans. They would run with the privileges of this role.',
+      'Connect as another role: a member of backfill_submitter and of the role that the job runs as.');
+  end if;
+end $$;
 
 -- Name: _check_run_as(name); Type: FUNCTION
 
@@ -581,22 +618,22 @@ begin
   for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
     foreach v_column in array a.columns loop
       if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
+        perform backfill._refuse(format('the assignments (set) assign column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
       end if;
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
       if not found and exists (select from pg_attribute x where x.attrelid = relation and x.attname = v_column and x.attnum < 0) then
-        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in the assignments (set).');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign those columns instead, or drop the generation expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign the columns from which the value is computed, or drop the generation expression first.');
       elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key of %s', v_column, v_target), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the key of %s', v_column, v_target), 'If the key of a row changes, the row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of the assignments (set).');
       end if;
     end loop;
   end loop;
@@ -613,10 +650,10 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = backfill._readable(format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message)),
+        message = backfill._readable(format('the server rejects this %s of %s by role "%s": %s', kind, a.name, run_as, v_message)),
         detail = backfill._readable(coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state))),
         hint = backfill._readable(case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables. In a batch, the alias of each of these tables is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
                                                  else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end);
@@ -675,28 +712,28 @@ begin
   elsif c.relpersistence = 't' then
     perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
   elsif c.relkind = 'm' then
-    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'Its rows are the result of its query.', 'Change the table that the query reads, then refresh the materialized view.');
+    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'The rows of a materialized view are the result of its query.', 'Change the table that the materialized view reads, then refresh the view.');
   elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the remote table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'Changes to a foreign table cannot be committed in the same local transaction as the checkpoint.', 'Enqueue the job in the database that holds the remote table.');
   elsif c.relkind not in ('r', 'p') then
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
     perform backfill._refuse(format('%s has rewrite rules: %s', relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4'))),
-      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
+      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop the rule if the application does not need it.');
   end if;
   if not backfill._is_spread(relation) then
     return;
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table.');
+      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'Changes to a foreign table cannot be committed in the same local transaction as the checkpoint.',
+        'Enqueue one job for each of the other partitions or children, and another job in the database that holds the remote table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
       perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules: %s', l.name, relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4'))),
-        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
+        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop the rule if the application does not need it.');
     end if;
   end loop;
 end $$;
@@ -713,13 +750,13 @@ begin
       format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
                                                    from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
       format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
-      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+      'Write the text without this byte. For example, call a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
   end if;
 end $$;
 
--- Name: _claim(uuid, name[], interval, integer); Type: FUNCTION
+-- Name: _claim(uuid, name[], interval, integer, name[]); Type: FUNCTION
 
-CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1) RETURNS jsonb
+CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1, at_share name[] DEFAULT '{}'::name[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -764,9 +801,9 @@ begin
     for c in
       select r.* from unnest(_claim.run_as) as u(role)
       cross join lateral (
-        select x.id, x.job_id, x.kind, x.priority, x.ordinal from backfill.slice x
+        select x.id, x.job_id, x.kind, x.run_as, x.priority, x.ordinal from backfill.slice x
          where x.run_as = u.role and x.state = 'ready' and x.protocol <= _claim.protocol order by x.priority, x.job_id, x.ordinal, x.id limit 64) r
-      order by r.priority, r.job_id, r.ordinal, r.id
+      order by r.run_as = any (_claim.at_share), r.priority, r.job_id, r.ordinal, r.id
     loop
       if c.kind = 'plan' then
         select * into j from backfill.job x where x.id = c.job_id for update skip locked;
@@ -784,10 +821,11 @@ begin
   end if;
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
-  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at)
-  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl)
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, waiting_reason, waiting_text)
+  -- The slice still waits for the same reason, until its first batch commits.
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl, s.waiting_reason, s.waiting_text)
   on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
-     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = null, waiting_text = null;
+     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
   if old.slice_id is not null then
@@ -805,8 +843,8 @@ begin
   if backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- The server would raise an error instead of this answer. Then the job could neither run nor
-  -- fail, and workers would try to claim it before all other jobs.
+  -- The server would raise an error instead of returning this answer. Then the job could neither
+  -- run nor fail, and workers would try to claim it before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
@@ -879,7 +917,7 @@ begin
     select count(*) into n from (select from backfill.job j where j.enqueued_by = v_submitter and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
     if n + uncommitted >= v_most and v_submitter is not null then
       perform backfill._refuse(format('the submitter of job "%s" has %s', new.job_name, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
-        'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
+        'Wait until some of these jobs end, or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
   if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
@@ -903,17 +941,17 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
     from backfill._visible j cross join lateral (select case
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
+        then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
       when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
-      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set of the existing job: %s. set of this call: %s', j.set_sql, _compare_spec.set_sql)
+      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
   union all
-  select null, null, 'Your role may not see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
+  select null, null, 'Your role is not allowed to see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
@@ -1195,8 +1233,8 @@ declare
   v_detail  text;
   v_hint    text;
 begin
-  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
-  -- their errors would contain the text.
+  -- The trigger job_bounds makes the same check on the stored row. Here this check comes before all
+  -- others, because the errors of the other checks would contain a text that cannot be converted.
   perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
     'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
@@ -1205,6 +1243,7 @@ begin
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
+  perform backfill._check_planner();
   -- A repeated call must succeed even if the table has changed since the first call. So the
   -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
@@ -1292,7 +1331,7 @@ CREATE FUNCTION backfill._event_after_insert() RETURNS trigger
     SET enable_seqscan TO 'off'
     AS $$
 declare
-  -- The number of events of each kind that are kept. It is higher for events without a job (for
+  -- How many events of each kind are kept. The number is higher for events without a job (for
   -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
@@ -1318,7 +1357,7 @@ begin
     select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
   end if;
   -- An event can contain the name of a table that was renamed or attached after the enqueue. A text
-  -- that cannot be converted would make each query of backfill.events fail, and the status page.
+  -- that cannot be converted would make the status page and each query of backfill.events fail.
   if not backfill._is_utf8(concat_ws(' ', new.message, new.redacted, new.detail, new.actor)) then
     new.message := backfill._readable(new.message);
     new.redacted := backfill._readable(new.redacted);
@@ -1339,9 +1378,10 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
       then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
-    when exists (select from backfill.executor e join pg_class c on c.oid = relation
-                  where e.run_as = _executor_note.run_as and e.is_superuser and pg_get_userbyid(c.relowner) <> e.run_as)
-      then format('the job will run as superuser "%s": triggers of table %s run with all privileges', run_as, relation::regclass)
+    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url)
+      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
+                          case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
+              from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
   end
 $$;
 
@@ -1424,8 +1464,8 @@ begin
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
     -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
-    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then its
-    -- worker can claim another slice.
+    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then the
+    -- worker that held the slice can claim another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -1452,9 +1492,9 @@ declare
   f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
-  -- Each new function may be executed by PUBLIC until this statement has run. The statement runs
-  -- only if needed, because it writes a catalog row for each function, and one of two concurrent
-  -- revokes would fail.
+  -- PUBLIC can execute each new function until this statement has run. The statement runs only if
+  -- needed, because it writes a catalog row for each function, and one of two concurrent revokes
+  -- would fail.
   if exists (select from pg_proc p where p.pronamespace = 'backfill'::regnamespace and (p.proacl is null or exists (select from aclexplode(p.proacl) a where a.grantee = 0))) then
     revoke all on all routines in schema backfill from public;
   end if;
@@ -1478,7 +1518,7 @@ begin
               where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']) loop
       execute format('grant execute on function %s to %I', f.signature, r);
     end loop;
@@ -1521,6 +1561,25 @@ CREATE FUNCTION backfill._growth() RETURNS TABLE(job_name text, table_ratio doub
     from (select * from backfill.job j where j.state in ('running', 'paused', 'verifying') and j.plan ? 'sizes' order by j.priority, j.id limit 50) j,
          lateral (select sum(pg_table_size(r.relation))::float8 as table_bytes, sum(pg_indexes_size(r.relation))::float8 as index_bytes
                     from (select distinct coalesce(s.relation, j.relation) as relation from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk') r) x
+$$;
+
+-- Name: _has_executors(); Type: FUNCTION
+
+CREATE FUNCTION backfill._has_executors() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce((select not e.one_url from backfill.executor e order by e.registered_at desc limit 1), false)
+$$;
+
+-- Name: _has_ready(name[], integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._has_ready(run_as name[], protocol integer) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select not exists (select from backfill.switch w where w.paused_all)
+     and exists (select from backfill.slice x where x.run_as = any (_has_ready.run_as) and x.state = 'ready' and x.protocol <= _has_ready.protocol)
 $$;
 
 -- Name: _heaps(oid); Type: FUNCTION
@@ -1660,7 +1719,7 @@ begin
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('key is not valid', 'key is a one-dimensional array of column names without nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key is not valid', 'key must be a one-dimensional array of column names, and must not contain nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);
@@ -1696,24 +1755,25 @@ begin
   perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
-    perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
+    perform backfill._refuse('the search_path or the key is too long', 'The search_path and the key are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
   if new.priority not between -100 and 100 then
-    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first, so operators keep numbers for jobs that must run before or after all others.', new.enqueued_by),
+    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first. Only operators can use numbers outside these limits, for jobs that must run before or after all others.', new.enqueued_by),
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
-  -- The marks are counted first. If another transaction commits in between, its job is counted
-  -- twice and not missed.
+  -- The marks are counted first. If another transaction commits between the two counts, its job is
+  -- counted twice rather than missed.
   uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n + uncommitted >= q.live_jobs then
     perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
-      'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
+      'Wait until some of these jobs end, or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
+  n := n + (select count(*) from (select from backfill.forgotten_job f where f.enqueued_by = new.enqueued_by and f.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x);
   if n + uncommitted >= q.jobs_per_minute then
     perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
@@ -1767,12 +1827,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave key out to use the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument key to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in key.', 'Correct the name in key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in the argument key.', 'Correct the name in the argument key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -1799,7 +1859,7 @@ begin
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
+    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first (for a partitioned table, create one on each partition), outside a transaction block: create unique index concurrently on ... (...);');
 end $_$;
 
 -- Name: _key_of_job(bigint); Type: FUNCTION
@@ -1891,7 +1951,7 @@ CREATE FUNCTION backfill._lex(fragment text, what text) RETURNS TABLE(kind text,
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  -- As on the server, each non-ASCII character is a letter.
+  -- As on the server, each non-ASCII character counts as a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
@@ -2055,9 +2115,10 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- A slice may be split if it has at least 80 % of the largest number of remaining rows of any
-    -- slice. If only the largest slice could be split, two slices that progress at the same rate
-    -- might never be split: at each check, each holder could see the other slice as the larger one.
+    -- A slice may be split if it has at least 80 % as many remaining rows as the slice with the
+    -- most remaining rows. If only the largest slice could be split, two slices that progress at
+    -- the same rate might never be split: at each check, each holder could see the other slice as
+    -- the larger one.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -2091,7 +2152,7 @@ CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) 
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
     when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
-    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the list executors in the configuration of a daemon; for the steps, run backfilld doctor.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
     when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
     else 'Wait until it finishes: backfill.wait'
@@ -2181,7 +2242,7 @@ begin
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- The statements of batches contain the operators <, <=, =, >= and > by name.
+           -- The statements of batches refer to operators by the names <, <=, =, >= and >.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -2236,7 +2297,8 @@ begin
                           join pg_namespace ns on ns.oid = op.oprnamespace
                          where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
-          -- An index that is descending in all columns is walked backwards, in ascending order.
+          -- An index that is descending in all columns is walked backwards, so that its keys come
+          -- in ascending order.
           'descending', i.mixed and x.indoption[p.n] & 1 = 1)
           order by p.n))
       into key
@@ -2289,10 +2351,11 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set. For a delete, it needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('the parameters set and filter are both null', 'A preview of an update needs assignments (set). A preview of a delete needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
+  perform backfill._check_planner();
   if name is not null then
     perform backfill._check_name(name);
     select c.id, c.state, c.difference into v_id, v_state, v_difference from backfill._compare_spec(name, kind, target, set_sql, v_filter, key, run_as) c;
@@ -2304,7 +2367,7 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- Use the statistics in these cases. The planner of the daemon makes the same choice.
+  -- The planner of the daemon makes the same choice. Use the statistics in these cases:
   -- - The sample was cut short.
   -- - The sample has only a part of the table and roughly agrees with the statistics, which are
   --   more precise.
@@ -2322,7 +2385,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed: no job has finished in this database recently';
+    v_assumption := 'assumed, because no job has finished in this database recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then
@@ -2350,7 +2413,7 @@ begin
     w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time adds to each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time makes each batch longer'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
@@ -2367,9 +2430,9 @@ begin
     if kind = 'delete' and r.index = 'part' then
       w := w || format('the index of %s covers only some of the columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
-      w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
+      w := w || format('rows to which %s still refers cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads that whole table for each changed row; create the index first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads the whole referring table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then
@@ -2425,7 +2488,7 @@ begin
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
-                    else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+                    else format('table up to %s, indexes up to %s; less if vacuum runs during the job (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
     ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
    where t.value is not null;
@@ -2470,7 +2533,7 @@ begin
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return a different value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared with the rows: the expressions read columns that they assign, or can return a different value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -2493,7 +2556,8 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- The lock is on a row of backfill.switch, because any role could hold an advisory lock.
+  -- The function locks a row of backfill.switch. It does not use an advisory lock, because any role
+  -- could hold that lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -2578,7 +2642,7 @@ begin
     -- rows of the table.
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
-                     else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
+                     else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
@@ -2604,7 +2668,7 @@ CREATE FUNCTION backfill._recent_rate(relation oid) RETURNS TABLE(rows_per_secon
     AS $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
-           where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
+           where backfill._may_see(j.enqueued_by) and j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
              -- Leave out jobs whose working time is not known: jobs that were paused or retried,
              -- and jobs that ran while all work was paused.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
@@ -2693,7 +2757,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
     AS $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than the server of the queue: %s instead of %s', server, backfill._server_identity()),
+    raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
       hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
@@ -2705,23 +2769,23 @@ begin
   end if;
 end $$;
 
--- Name: _register_executor(name, name, boolean); Type: FUNCTION
+-- Name: _register_executor(name, name, boolean, boolean); Type: FUNCTION
 
-CREATE FUNCTION backfill._register_executor(login name, run_as name, one_url boolean) RETURNS void
+CREATE FUNCTION backfill._register_executor(login name, run_as name, one_url boolean, trusts_owners boolean DEFAULT false) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  insert into backfill.executor as e (login, run_as, one_url, is_superuser)
-  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login))
-  on conflict on constraint executor_pkey do update set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, registered_at = now()
-   where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
+  insert into backfill.executor (login, run_as, one_url, is_superuser, trusts_owners)
+  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login), trusts_owners)
+  on conflict on constraint executor_pkey do update
+     set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, trusts_owners = excluded.trusts_owners, registered_at = now();
   if run_as <> current_user then
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- A queued job moves to the role of the only url if it was enqueued without run_as and no
-    -- executor serves its role. Its submitter must be allowed to run jobs as the new role.
+    -- A queued job moves to the role of the daemon's single url if it was enqueued without run_as
+    -- and no executor serves its role. Its submitter must be allowed to run jobs as the new role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -2751,11 +2815,11 @@ CREATE FUNCTION backfill._rejection_hint(kind text, name text, source text, stat
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select case
-    when state = '42601' and message ~* 'at or near "where"' then 'The condition belongs in filter, not in set.'
+    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, not into the assignments (set).'
     when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
-    when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
+    when state = '42804' and message ~ '^argument of WHERE ' then 'The filter must be a condition, for example: column is null.'
     when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from only %s where ...', source)
     else format('Correct set or filter. To see the position of the error, run in psql: explain update only %s set ... where ...', source)
   end
@@ -2777,16 +2841,17 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Name: _release_for_retry(bigint, uuid, text, text, interval); Type: FUNCTION
+-- Name: _release_for_retry(bigint, uuid, text, text, interval, boolean); Type: FUNCTION
 
-CREATE FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) RETURNS text
+CREATE FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean DEFAULT true) RETURNS text
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
   perform backfill._fence(slice, token);
   update backfill.slice s
-     set waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
+     set attempts = s.attempts - case when _release_for_retry.counts then 0 else 1 end,
+         waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
    where s.id = _release_for_retry.slice;
   return backfill._release(slice, token);
 end $$;
@@ -2807,8 +2872,8 @@ begin
     return actor;
   end if;
   -- A daemon with a single url writes a row to backfill.executor. The row remains after the
-  -- configuration of the daemon has changed to executors. So while any daemon is running, such a
-  -- row counts only if a running daemon serves its role.
+  -- daemon's configuration has been changed to use executors. So while any daemon is running, such
+  -- a row counts only if a running daemon serves the row's role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -2835,8 +2900,18 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon) and enqueue with run_as => %L', c.owner) end);
+    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
 end $$;
+
+-- Name: _role_list(name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._role_list(roles name[]) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when cardinality(roles) = 1 then 'role ' else 'roles ' end || (select string_agg(format('"%s"', r), ', ' order by n) from unnest(roles[1:5]) with ordinality u(r, n))
+         || case when cardinality(roles) > 5 then format(' and %s more', cardinality(roles) - 5) else '' end
+$$;
 
 -- Name: _row_after(oid, text[], text); Type: FUNCTION
 
@@ -2909,14 +2984,14 @@ CREATE FUNCTION backfill._same_or_raise(job_name text, id bigint, state text, di
     AS $$
 begin
   if id is null then
-    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role may not see the job that has this name.',
+    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role is not allowed to see the job that has this name.',
       hint = 'Use another name, or ask a member of backfill_operator to delete the existing job.';
   elsif difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
-        then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
-        else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
+        then 'To replace the existing job, cancel it with backfill.cancel, wait until it is cancelled, and then enqueue the new job under another name. If both jobs are needed, enqueue the new one under another name now.'
+        else 'Use another name. Or, to enqueue again, first delete the existing job and its checkpoint: backfill.forget' end, job_name);
   end if;
   -- This message is a warning and not a notice, because many clients hide notices. Without the
   -- warning, a deploy could wait forever for a job that is not active.
@@ -3005,8 +3080,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- Evaluate the values before and after the change row by row. If the expression fails on a row,
-    -- the preview shows the error and continues with the next row.
+    -- Row by row, evaluate the values before and after the change. If the expression fails on a
+    -- row, the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' operator(pg_catalog.||) ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -3169,7 +3244,7 @@ begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
     -- If one slice makes the job fail, a worker may release another slice after the job has ended.
-    -- The totals must include the last batches of that slice.
+    -- The totals must include the last batches of this other slice.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -3250,23 +3325,23 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many unresolved rows as the verification found. Unresolved
-      -- rows still match the filter with their new values. They do not make the job fail.
+      -- The verification found no more rows than the walk had counted as unresolved. Unresolved
+      -- rows still match the filter after the change. These rows do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
     told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the expressions now return a different result (for example, because a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end, case when missed = 1 then 'it' else 'them' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter, so another sweep would not change these
-      -- rows.
+      -- A sweep changes only rows that match the filter, so another sweep would not change the rows
+      -- found here, which do not match the filter.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -3287,12 +3362,12 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include its rows of backfill.events.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include the job''s rows from backfill.events.'
              when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
              when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
-             else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares a column with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter. Change the application so that it fills the column, then run backfill.retry.' end);
     end if;
   end if;
 end $$;
@@ -3547,7 +3622,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
-  -- The settings that the daemon's sessions will have. Those of this function end with it.
+  -- The settings that the daemon's sessions will have. Those that this function itself pins are
+  -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
@@ -3578,6 +3654,34 @@ CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, 
     AS $$
   select j.id, j.name, j.kind, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
     from backfill.job j where j.finished_at is null order by j.id limit 100
+$$;
+
+-- Name: _untrusted_roles(oid, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._untrusted_roles(relation oid, login name) RETURNS name[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive tree(relid) as (
+    select relation
+    union
+    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid),
+  objects(classid, objid) as (
+    select 'pg_trigger'::regclass, g.oid from tree t join pg_trigger g on g.tgrelid = t.relid
+    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_constraint k on k.conrelid = t.relid
+    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_attribute a on a.attrelid = t.relid join pg_constraint k on k.contypid = a.atttypid
+    union all select 'pg_attrdef'::regclass, d.oid from tree t join pg_attrdef d on d.adrelid = t.relid
+    union all select 'pg_class'::regclass, i.indexrelid from tree t join pg_index i on i.indrelid = t.relid
+    union all select 'pg_policy'::regclass, p.oid from tree t join pg_policy p on p.polrelid = t.relid),
+  authors(oid) as (
+    select c.relowner from tree t join pg_class c on c.oid = t.relid
+    union select x.grantee from tree t join pg_class c on c.oid = t.relid cross join lateral aclexplode(c.relacl) x where x.privilege_type = 'TRIGGER'
+    union select f.proowner from objects o join pg_depend d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_proc'::regclass
+                            join pg_proc f on f.oid = d.refobjid)
+  select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
+    from authors a left join pg_roles r on r.oid = a.oid
+   where r.oid is null
+      or not r.rolsuper and r.rolname <> login and not pg_has_role(r.oid, (select l.oid from pg_roles l where l.rolname = login), 'MEMBER')
 $$;
 
 -- Name: _update_sql(text, text, text); Type: FUNCTION
@@ -3611,7 +3715,7 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     AS $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row cannot be compared with an expression.
+    -- A delete leaves no row to compare with the result of an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
     -- If the expressions read columns that they assign, a row may still match the filter with its
     -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
@@ -3674,16 +3778,16 @@ begin
   end if;
   update backfill.checkpoint c
      set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
-         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done, moved_in = pg_current_xact_id()
    where c.ctid = advance.checkpoint_ctid and c.slice_id = advance.slice and c.token = advance.token and not c.done
-     and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+     and c.position is not distinct from advance.from_position and c.moved_in is distinct from pg_current_xact_id()
   returning c.ctid into v_ctid;
   if v_ctid is null then
     update backfill.checkpoint c
        set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
-           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done, moved_in = pg_current_xact_id()
      where c.slice_id = advance.slice and c.token = advance.token and not c.done
-       and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+       and c.position is not distinct from advance.from_position and c.moved_in is distinct from pg_current_xact_id()
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
@@ -3698,7 +3802,7 @@ end $_$;
 
 -- Name: FUNCTION advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) IS 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
+COMMENT ON FUNCTION backfill.advance(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean) IS 'Moves the checkpoint of a slice, in the transaction that changes the rows. Raises BF006 if the claim has ended or the checkpoint was moved. For daemons.';
 
 -- Name: advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb); Type: FUNCTION
 
@@ -3728,7 +3832,7 @@ end $$;
 
 -- Name: FUNCTION advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) IS 'Does what advance does, and also defers or quarantines rows. For daemons.';
+COMMENT ON FUNCTION backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[], scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb) IS 'Does what backfill.advance does, and also defers or quarantines rows. For daemons.';
 
 -- Name: all_changed(bigint, bigint); Type: FUNCTION
 
@@ -3745,7 +3849,7 @@ end $$;
 
 -- Name: FUNCTION all_changed(matched bigint, changed bigint); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Raises BF007 if fewer rows were changed than matched. For daemons.';
+COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Raises BF007 if the batch changed fewer rows than it found. For daemons.';
 
 -- Name: approve(text); Type: FUNCTION
 
@@ -3757,7 +3861,7 @@ begin return backfill._command('approve', approve.name, null, null); end $$;
 
 -- Name: FUNCTION approve(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.approve(name text) IS 'Lets a job that was enqueued with needs_approval start. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.approve(name text) IS 'Approves a job that was enqueued with needs_approval, so that it can start. Returns the job''s state.';
 
 -- Name: assert_complete(text, boolean); Type: FUNCTION
 
@@ -3780,7 +3884,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -3791,12 +3895,12 @@ begin
     perform backfill._refuse(format('cannot verify the whole table of job "%s"', assert_complete.name),
       coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
-        else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
+        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key that the table had at planning.'
+        else 'Leave whole_table out. The check then covers the rows up to the highest key that the table had at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then, the function names each function and operator with its schema.
-  -- Otherwise the server could find an object of the user first.
+  -- the settings. Until then, the code below writes the schema before the name of each function and
+  -- operator. Otherwise the server could first find a user's object of the same name.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -3807,16 +3911,16 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- If an expression of the job raised BF0RB itself, the check did not finish and its result is
-    -- unknown.
+    -- If the error BF0RB came from an expression of the job, the check did not finish and its
+    -- result is unknown.
     if not looked then
       raise;
     end if;
   end;
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Make the application, or a new trigger, write rows that need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
+      detail = 'The row was inserted after planning, or written after the job had processed the row''s key.',
+      hint = backfill._name_job('Change the application, or add a trigger, so that rows written from now on need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 
@@ -3834,7 +3938,7 @@ begin return backfill._command('cancel', cancel.name, cancel.reason, null); end 
 
 -- Name: FUNCTION cancel(name text, reason text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.cancel(name text, reason text) IS 'Cancels a job after the batch in flight. Changes already committed are kept. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.cancel(name text, reason text) IS 'Cancels a job after the batch in flight. Keeps the changes that are already committed. Returns the job''s state.';
 
 -- Name: enqueue(text, regclass, text, text, name[], integer, timestamp with time zone, name, boolean, jsonb); Type: FUNCTION
 
@@ -3858,7 +3962,7 @@ $_$;
 
 -- Name: FUNCTION enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches. Returns the id of the job. A repeated call returns the same id.';
+COMMENT ON FUNCTION backfill.enqueue_delete(name text, target regclass, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb) IS 'Enqueues a job that deletes, in batches, the rows of `target` that match `filter`. Returns the id of the job. A repeated call returns the same id.';
 
 -- Name: forget(text); Type: FUNCTION
 
@@ -3909,7 +4013,7 @@ end $$;
 
 -- Name: FUNCTION not_rewritten(relations oid[]); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if one of the tables was rewritten after the batch took its snapshot. For daemons.';
+COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if one of the given tables was rewritten after the batch took its snapshot. For daemons.';
 
 -- Name: pause(text, text); Type: FUNCTION
 
@@ -3921,7 +4025,7 @@ begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
 
 -- Name: FUNCTION pause(name text, reason text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.pause(name text, reason text) IS 'Stops a job after the batch in flight; resume continues it. Returns the job''s state.';
+COMMENT ON FUNCTION backfill.pause(name text, reason text) IS 'Stops a job after the batch in flight; backfill.resume continues the job. Returns the job''s state.';
 
 -- Name: pause_all(text); Type: FUNCTION
 
@@ -4024,11 +4128,11 @@ begin
   end if;
   perform from backfill.job x where x.id = v_job for no key update;
   update backfill.checkpoint c
-     set rows_changed = c.rows_changed + retry_deferred.changed, rows_unresolved = c.rows_unresolved + retry_deferred.unresolved, batches = c.batches + 1
-   where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.xmin <> pg_current_xact_id()::xid
+     set rows_changed = c.rows_changed + retry_deferred.changed, rows_unresolved = c.rows_unresolved + retry_deferred.unresolved, batches = c.batches + 1, moved_in = pg_current_xact_id()
+   where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.moved_in is distinct from pg_current_xact_id()
   returning c.ctid into v_ctid;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint is not done', retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or the slice is not done', retry_deferred.slice);
   end if;
   update backfill.deferred_row a set attempts = a.attempts + 1 where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.locked);
   get diagnostics n = row_count;
@@ -4079,7 +4183,7 @@ end $$;
 
 -- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises 0A000 if suppressible(relation) no longer has the given value. For daemons.';
+COMMENT ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) IS 'Raises 0A000 if suppressible(relation) no longer returns the given value. For daemons.';
 
 -- Name: suppressible(oid); Type: FUNCTION
 
@@ -4119,13 +4223,13 @@ begin
       detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
-    raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      -- A fingerprint contains the number, name, type, type modifier, collation and kind of
-      -- generation of each column.
+    raise exception using errcode = 'BF001', message = format('columns that the job uses in table %s have changed', name),
+      -- For each column, a fingerprint contains the number, name, type, type modifier and
+      -- collation, and whether and how the column is generated.
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
-      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed, and delete this job with backfill.forget.';
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed. Then delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
@@ -4205,7 +4309,7 @@ end $$;
 
 -- Name: PROCEDURE wait(IN name text, IN timeout interval); Type: COMMENT
 
-COMMENT ON PROCEDURE backfill.wait(IN name text, IN timeout interval) IS 'Waits until the job has succeeded. Raises BF004 if the job fails or is cancelled, or after the timeout.';
+COMMENT ON PROCEDURE backfill.wait(IN name text, IN timeout interval) IS 'Waits until the job has succeeded. Raises BF004 if the job fails, is cancelled, or has not succeeded when the timeout ends.';
 
 -- Name: _visible; Type: VIEW
 
@@ -4266,7 +4370,8 @@ CREATE TABLE backfill.checkpoint (
     rows_scanned bigint DEFAULT 0 NOT NULL,
     rows_changed bigint DEFAULT 0 NOT NULL,
     rows_unresolved bigint DEFAULT 0 NOT NULL,
-    batches bigint DEFAULT 0 NOT NULL
+    batches bigint DEFAULT 0 NOT NULL,
+    moved_in xid8
 )
 WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='5000');
 
@@ -4287,6 +4392,7 @@ CREATE TABLE backfill.executor (
     run_as name NOT NULL,
     one_url boolean DEFAULT false NOT NULL,
     is_superuser boolean DEFAULT false NOT NULL,
+    trusts_owners boolean DEFAULT false NOT NULL,
     registered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
@@ -4887,6 +4993,13 @@ COMMENT ON COLUMN backfill.events.message IS 'Description of the event.';
 -- Name: COLUMN events.detail; Type: COMMENT
 
 COMMENT ON COLUMN backfill.events.detail IS 'Details of the event, as JSON; null if there are none.';
+
+-- Name: forgotten_job; Type: TABLE
+
+CREATE TABLE backfill.forgotten_job (
+    enqueued_by name NOT NULL,
+    enqueued_at timestamp with time zone NOT NULL
+);
 
 -- Name: job_id_seq; Type: SEQUENCE
 
@@ -5660,6 +5773,16 @@ REVOKE ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, o
 GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_operator;
 
+-- Name: FUNCTION _check_owners(relation oid, run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_owners(relation oid, run_as name) FROM PUBLIC;
+
+-- Name: FUNCTION _check_planner(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_planner() FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_planner() TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_planner() TO backfill_operator;
+
 -- Name: FUNCTION _check_run_as(asked name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_run_as(asked name) FROM PUBLIC;
@@ -5688,9 +5811,9 @@ REVOKE ALL ON FUNCTION backfill._check_utf8(stored jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_operator;
 
--- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer); Type: ACL
+-- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[]); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[]) FROM PUBLIC;
 
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 
@@ -5823,6 +5946,16 @@ REVOKE ALL ON FUNCTION backfill._grant_executor(run_as name) FROM PUBLIC;
 -- Name: FUNCTION _growth(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._growth() FROM PUBLIC;
+
+-- Name: FUNCTION _has_executors(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._has_executors() FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._has_executors() TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._has_executors() TO backfill_operator;
+
+-- Name: FUNCTION _has_ready(run_as name[], protocol integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._has_ready(run_as name[], protocol integer) FROM PUBLIC;
 
 -- Name: FUNCTION _heaps(relation oid); Type: ACL
 
@@ -6066,9 +6199,9 @@ GRANT ALL ON FUNCTION backfill._refuse(message text, detail text, hint text) TO 
 
 REVOKE ALL ON FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamp with time zone, server text) FROM PUBLIC;
 
--- Name: FUNCTION _register_executor(login name, run_as name, one_url boolean); Type: ACL
+-- Name: FUNCTION _register_executor(login name, run_as name, one_url boolean, trusts_owners boolean); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_url boolean) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_url boolean, trusts_owners boolean) FROM PUBLIC;
 
 -- Name: FUNCTION _register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval); Type: ACL
 
@@ -6084,9 +6217,9 @@ GRANT ALL ON FUNCTION backfill._rejection_hint(kind text, name text, source text
 
 REVOKE ALL ON FUNCTION backfill._release(slice bigint, token uuid) FROM PUBLIC;
 
--- Name: FUNCTION _release_for_retry(slice bigint, token uuid, reason text, message text, pause interval); Type: ACL
+-- Name: FUNCTION _release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean) FROM PUBLIC;
 
 -- Name: FUNCTION _resolve_run_as(actor name, asked name); Type: ACL
 
@@ -6099,6 +6232,10 @@ GRANT ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) TO backfi
 REVOKE ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) TO backfill_operator;
+
+-- Name: FUNCTION _role_list(roles name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._role_list(roles name[]) FROM PUBLIC;
 
 -- Name: FUNCTION _row_after(relation oid, columns text[], expression text); Type: ACL
 
@@ -6231,6 +6368,10 @@ GRANT ALL ON FUNCTION backfill._type_name(type oid, modifier integer) TO backfil
 -- Name: FUNCTION _unfinished_jobs(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._unfinished_jobs() FROM PUBLIC;
+
+-- Name: FUNCTION _untrusted_roles(relation oid, login name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._untrusted_roles(relation oid, login name) FROM PUBLIC;
 
 -- Name: FUNCTION _update_sql(target text, set_sql text, filter_sql text); Type: ACL
 

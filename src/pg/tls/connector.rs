@@ -14,6 +14,9 @@ use super::terms::{Roots, SslMode, Terms, wrong};
 use super::verify::{Verifier, Verify};
 use crate::error::{Error, Kind, Result};
 
+/// The name of PostgreSQL's protocol in the TLS handshake (ALPN).
+pub(super) const PROTOCOL: &[u8] = b"postgresql";
+
 /// Adds TLS to one connection.
 #[derive(Debug, Clone)]
 pub struct Connector {
@@ -47,7 +50,7 @@ impl Connector {
         config.enable_sni = terms.sni;
         config.resumption = Resumption::disabled();
         if terms.direct {
-            config.alpn_protocols = vec![b"postgresql".to_vec()];
+            config.alpn_protocols = vec![PROTOCOL.to_vec()];
         }
         Ok(Self { config: Arc::new(config), presented, terms: Arc::new(terms.clone()) })
     }
@@ -71,7 +74,7 @@ fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
                 let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
                 return Err(wrong(
                     format!("sslrootcert=system: this system has no CA certificates {}", why.join("; ")).trim_end(),
-                    "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with sslrootcert.",
+                    "Install the package ca-certificates, set SSL_CERT_FILE, or set sslrootcert to the CA's file.",
                 ));
             }
             Ok(found.certs)

@@ -4,7 +4,6 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
-use super::certificate;
 use super::terms::{Roots, SslMode, Terms};
 use crate::error::{Error, Kind};
 
@@ -31,7 +30,7 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
         // the client has sent everything, the alert is lost.
         None if terms.client.is_some() => tls(
             format!("the server \"{host}\" closed the connection during the TLS handshake: {error}"),
-            format!("It may have refused the client certificate. {}", refused_remedy(terms)),
+            format!("The server may have refused the client certificate. {}", refused_remedy(terms)),
         ),
         None => tls(
             format!("the connection to \"{host}\" broke during the TLS handshake: {error}"),
@@ -41,7 +40,7 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
 }
 
 /// Explains an error that arrives after the handshake and before the server's first response.
-/// Returns an explanation in these two cases, and otherwise `None`:
+/// Returns `None`, except in these two cases:
 ///
 /// - The error is an alert.
 /// - The connection ended, the server had asked for a client certificate (`asked`), and the client
@@ -84,11 +83,11 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
         ),
         CertificateError::Expired => tls(format!("{certificate} has expired"), EXPIRED),
         CertificateError::ExpiredContext { not_after, .. } => {
-            tls(format!("{certificate} expired on {}", certificate::date(not_after.as_secs())), EXPIRED)
+            tls(format!("{certificate} expired on {}", date(not_after.as_secs())), EXPIRED)
         }
         CertificateError::NotValidYet => tls(format!("{certificate} is not valid yet"), CLOCK),
         CertificateError::NotValidYetContext { not_before, .. } => {
-            tls(format!("{certificate} is not valid before {}", certificate::date(not_before.as_secs())), CLOCK)
+            tls(format!("{certificate} is not valid before {}", date(not_before.as_secs())), CLOCK)
         }
         CertificateError::NotValidForName => tls(format!("{certificate} is not for this host"), OTHER_NAME),
         CertificateError::NotValidForNameContext { presented, .. } => {
@@ -105,6 +104,12 @@ fn of_certificate(why: &CertificateError, host: &str, terms: &Terms) -> Error {
             "Issue a new certificate for server authentication, signed with SHA-256 or better.",
         ),
     }
+}
+
+/// Converts a time, in seconds since 1970, to a date in the form `2026-01-31`.
+fn date(seconds: u64) -> String {
+    let at = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    at.map_or_else(|| "an unknown date".to_owned(), |at| at.strftime("%Y-%m-%d").to_string())
 }
 
 const EXPIRED: &str =
@@ -167,6 +172,15 @@ fn refused_remedy(terms: &Terms) -> &'static str {
             "Set sslcert to a certificate issued by a CA in the server's ssl_ca_file, and sslkey to the key of this certificate."
         }
     }
+}
+
+/// Returns the error for a server that does not confirm PostgreSQL's protocol (ALPN) after a
+/// handshake without a preceding request for TLS. The server may be a server of another protocol.
+pub(super) fn without_protocol(host: &str) -> Error {
+    tls(
+        format!("the server \"{host}\" does not confirm the protocol of PostgreSQL in the TLS handshake (ALPN)"),
+        "sslnegotiation=direct requires PostgreSQL 17 or later. Check host and port, or set sslnegotiation=postgres.",
+    )
 }
 
 /// Returns the error for a server that does not offer TLS.

@@ -70,7 +70,7 @@ pub(super) fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider
     match identity.keys_match() {
         Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => Err(wrong(
             format!("{} is not the key of sslcert {}", place(), certificate.display()),
-            "Set sslcert and sslkey to a certificate and its own key. During a rotation, replace both files.",
+            "Set sslcert to a certificate, and sslkey to the key of this certificate. During a rotation, replace both files.",
         )),
         _ => Ok(identity),
     }

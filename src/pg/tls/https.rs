@@ -24,7 +24,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>> {
     if roots.is_empty() {
         return Err(wrong(
             "this system has no CA certificates with which to check an https server",
-            "Install the package ca-certificates, set SSL_CERT_FILE, or name the CA's file with ca_file.",
+            "Install the package ca-certificates, set SSL_CERT_FILE, or set ca_file to the CA's file.",
         ));
     }
     let verifier = Verifier::new(Verify::ChainAndName(roots), &provider);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
 
-use super::connector::Connector;
+use super::connector::{Connector, PROTOCOL};
 use super::terms::SslMode;
 use super::{certificate, failure};
 use crate::error::{Error, Kind};
@@ -27,9 +27,9 @@ pub struct Handshake {
 impl Connector {
     /// Prepares a handshake. `host` is the name from the connection string, or an address.
     pub fn handshake(&self, host: &str) -> Handshake {
-        // No certificate can contain some host names, for example an unusual alias of a container.
-        // Such a name is an error only with `verify-full`. The other modes do not compare the name,
-        // so any address can replace it here.
+        // Some host names cannot be in any certificate, for example an unusual alias of a
+        // container. Such a name is an error only with `verify-full`. The other modes do not
+        // compare the name, so any address can replace it here.
         let name = ServerName::try_from(host.to_owned()).ok().or_else(|| {
             (self.terms.mode < SslMode::VerifyFull).then(|| ServerName::from(std::net::Ipv4Addr::UNSPECIFIED))
         });
@@ -79,6 +79,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Future for Handshaking<S> {
             .hint("Set host to the server's DNS name. If DNS does not resolve this name, also set hostaddr.")));
         };
         Poll::Ready(match ready!(Pin::new(inner.as_mut()).poll(context)) {
+            Ok(inner) if self.connector.terms.direct && inner.get_ref().1.alpn_protocol() != Some(PROTOCOL) => {
+                Err(failure::without_protocol(&self.host))
+            }
             Ok(inner) => {
                 let (connector, host) = (self.connector.clone(), std::mem::take(&mut self.host));
                 Ok(Framed::new(Stream { inner, connector, host, answered: false }))

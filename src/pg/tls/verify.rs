@@ -59,36 +59,39 @@ impl Verifier {
 
 fn in_time(leaf: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
     let Some(fields) = certificate::read(leaf) else { return Err(CertificateError::BadEncoding.into()) };
-    let at =
-        |seconds: i64| UnixTime::since_unix_epoch(std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    if seconds < fields.not_before {
-        return Err(CertificateError::NotValidYetContext { time: now, not_before: at(fields.not_before) }.into());
+    let at = |seconds| UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+    let (not_before, not_after) = (at(fields.not_before), at(fields.not_after));
+    if now.as_secs() < fields.not_before {
+        return Err(CertificateError::NotValidYetContext { time: now, not_before }.into());
     }
-    if seconds > fields.not_after {
-        return Err(CertificateError::ExpiredContext { time: now, not_after: at(fields.not_after) }.into());
+    if now.as_secs() > fields.not_after {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     Ok(())
 }
 
-/// Compares the host with the alternative names, or with the common name if the certificate has no
-/// alternative names.
+/// Compares the host with the alternative names. As in libpq, compares it with the common name
+/// instead if the certificate has no alternative names of the host's type (DNS name or address).
 fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error> {
-    let fields = certificate::read(leaf);
-    if let Some(fields) = fields.filter(|fields| !fields.has_alternative_names) {
-        let presented: Vec<String> = fields.common_name.map(str::to_owned).into_iter().collect();
-        let wanted_text = wanted.to_str();
-        if fields.common_name.is_some_and(|common| fits(common, &wanted_text)) {
+    let has_names = |fields: &certificate::Fields| match wanted {
+        ServerName::IpAddress(_) => fields.has_addresses,
+        _ => fields.has_dns_names,
+    };
+    if let Some(fields) = certificate::read(leaf).filter(|fields| !has_names(fields)) {
+        if fields.common_name.as_deref().is_some_and(|common| fits(common, &wanted.to_str())) {
             return Ok(());
         }
+        let presented = fields.common_name.into_iter().collect();
         return Err(CertificateError::NotValidForNameContext { expected: wanted.to_owned(), presented }.into());
     }
     verify_server_name(&ParsedCertificate::try_from(leaf)?, wanted)
 }
 
 /// Compares a host with a common name. `*` matches only the first label, and only if at least two
-/// more labels follow.
+/// more labels follow. A dot at the end of the host is ignored, as webpki does for alternative
+/// names.
 fn fits(common: &str, wanted: &str) -> bool {
+    let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
     if common.contains('\0') {
         return false;
     }
@@ -139,10 +142,11 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         // The signature is checked with the key itself, because webpki cannot read certificates of
-        // X.509 version 1. Older instructions for openssl create such certificates.
+        // X.509 version 1. Users who follow older instructions for openssl create such
+        // certificates.
         match certificate::read(leaf) {
             Some(fields) => {
-                let key = SubjectPublicKeyInfoDer::from(fields.public_key);
+                let key = SubjectPublicKeyInfoDer::from(fields.public_key.as_slice());
                 rustls::crypto::verify_tls13_signature_with_raw_key(message, &key, signed, &self.algorithms)
             }
             None => rustls::crypto::verify_tls13_signature(message, leaf, signed, &self.algorithms),
@@ -155,7 +159,7 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// Returns a store of the given root certificates. As in libpq, a certificate that cannot be parsed
-/// is skipped, and the rest of its file is used.
+/// is skipped, and the other certificates in its file are used.
 fn store(roots: &[CertificateDer<'static>]) -> RootCertStore {
     let mut store = RootCertStore::empty();
     store.add_parsable_certificates(roots.iter().cloned());
@@ -169,6 +173,7 @@ mod tests {
     #[test]
     fn a_common_name_fits_as_in_libpq() {
         assert!(fits("db.example.com", "DB.example.com") && fits("*.example.com", "db.example.com"));
+        assert!(fits("db.example.com", "db.example.com."));
         assert!(fits("localhost", "localhost") && fits("127.0.0.1", "127.0.0.1"));
         for (common, wanted) in [
             ("*.example.com", "a.db.example.com"),

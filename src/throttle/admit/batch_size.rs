@@ -16,13 +16,13 @@ const FIRST: f64 = 100.0;
 /// batch makes it grow towards `WORTH_A_BATCH` rows.
 const OVERHEAD: Duration = Duration::from_millis(10);
 const WORTH_A_BATCH: f64 = 20.0;
-/// With a rate limit, the expected number of rows that a batch changes is at most the number that
-/// the rate allows in this time. Other sessions do not notice ten small batches per second.
+/// With a rate limit, a batch is expected to change at most as many rows as the rate allows in this
+/// time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
 /// With a rate limit, the maximum number of rows that a batch scans for each row that it is
-/// expected to change. A batch must scan more rows than it changes if few rows match the filter. If
-/// all rows of such a batch match unexpectedly, the batch changes at most as many rows as the rate
-/// allows in 1 s.
+/// expected to change. A batch must scan more rows than it changes if few rows match the filter.
+/// If, unexpectedly, all rows of such a batch match, the batch changes at most as many rows as the
+/// rate allows in 1 s.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
 /// When a batch is added to the ratio of scanned to changed rows, the weight of all earlier batches
 /// is multiplied by this factor. About the last ten batches count.
@@ -32,8 +32,8 @@ const KEPT: f64 = 0.9;
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
-/// Returns the target time of the next batch. This is the job's own target, or else the default for
-/// an idle server or for other load.
+/// Returns the target duration of the next batch. This is the job's own target. Without one, it is
+/// one of two defaults: for an otherwise idle server, or for a server with other load.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }
@@ -59,9 +59,10 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// Returns the permit for a batch that should take `target` and scan at most `most` rows. With
-    /// a rate limit, the permit also keeps the rate even. If `target` is shorter than the last
-    /// target, the number of rows shrinks in proportion, beginning with this batch.
+    /// Returns the permit for a batch that should take `target` and scan at most `most` rows. If
+    /// there is a rate limit, the permit reduces the number of rows if necessary, so that the rate
+    /// stays even. If `target` is shorter than the last target, the number of rows shrinks in
+    /// proportion, beginning with this batch.
     pub fn permit(&mut self, target: Duration, most: u32, rows_per_second: Option<f64>) -> Permit {
         self.most = most.max(1);
         self.rows = self.rows.min(self.most.into());
@@ -87,9 +88,9 @@ impl BatchSize {
     }
 
     /// Adapts the size after a commit. The batch ran under `permit` and was to scan `asked` rows.
-    /// It scanned `scanned` rows in `took`. A batch may scan fewer rows than the current size, for
-    /// example at the end of a slice or because of a rate limit. Such a batch does not show that
-    /// more rows would fit. But if such a batch took too long, the size shrinks.
+    /// It scanned `scanned` rows in the time `took`. A batch may scan fewer rows than the current
+    /// size, for example at the end of a slice or because of a rate limit. Such a batch does not
+    /// show that more rows would fit. But if such a batch took too long, the size shrinks.
     #[allow(clippy::cast_precision_loss)]
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         let ratio = permit.target.as_secs_f64() / took.as_secs_f64().max(1e-6);

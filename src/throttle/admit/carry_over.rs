@@ -1,5 +1,5 @@
-//! When a slice ends, keeps the amount that the slice still owes. The next slices of the same job
-//! pay these amounts. Otherwise a job with many small slices would never pay, and would exceed its
+//! Keeps the amount that each slice still owes when it ends. The next slices of the same job pay
+//! these amounts. Otherwise a job with many small slices would never pay, and would exceed its
 //! rate.
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ type Ended = (Instant, Pacer);
 
 impl CarryOver {
     /// Returns the oldest pacer that an ended slice of the job left, or a new pacer if there is
-    /// none. The time since that slice ended counts as paid.
+    /// none. The time since that slice ended is added to the amount that is paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(pays_for(carry_over.take(2)).await, Duration::ZERO);
         let waited = pays_for(carry_over.take(1)).await;
         assert!(about(waited, 500), "{waited:?}");
-        // The time in which the first pacer paid also counts for the second pacer.
+        // The time that the first pacer spent waiting also counts for the second pacer.
         assert!(about(pays_for(carry_over.take(1)).await, 0));
         assert_eq!(pays_for(carry_over.take(1)).await, Duration::ZERO);
         assert!(carry_over.lock().is_empty());

@@ -206,8 +206,8 @@ impl Gate {
         self.paced.as_ref()
     }
 
-    /// Adapts the batch size after a commit. The batch was to scan `asked` rows under `permit`.
-    /// `took` is the time that the server needed for the batch.
+    /// Adapts the batch size after a commit. `asked` is the number of rows that the batch should
+    /// have scanned under `permit`. `took` is the time that the server needed for the batch.
     pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
         self.size.committed(permit, asked, scanned, took);
     }
@@ -241,7 +241,7 @@ impl Drop for Gate {
     }
 }
 
-/// Returns the hold for autovacuum on the table, if there is one.
+/// Returns the hold if the table's batches pause for autovacuum, otherwise none.
 fn vacuum(snapshot: &Snapshot, table: u32, now: Instant) -> Option<Waiting> {
     let left = snapshot.readings.vacuums.time_left(table, now)?.as_secs_f64().ceil();
     let text = format!("pausing for autovacuum on this table (at most {left:.0} s)");
@@ -272,7 +272,7 @@ mod tests {
     }
 
     /// Holds the gates of one database, and publishes snapshots to these gates in the same way as
-    /// the regulator.
+    /// the regulator does.
     struct Bench {
         gates: Gates,
         snapshots: watch::Sender<Arc<Snapshot>>,

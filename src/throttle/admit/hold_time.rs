@@ -12,8 +12,9 @@ use crate::metrics;
 #[derive(Debug, Clone)]
 pub struct HoldTime {
     database: String,
-    /// Microseconds by reason. Most waits are shorter than 1 s, and a metrics counter takes only
-    /// whole numbers. Counting each wait in seconds would lose most of the time.
+    /// Microseconds of waiting for each reason. Most waits are shorter than 1 s, and a metrics
+    /// counter takes only whole numbers. If each wait were counted in whole seconds, most of the
+    /// waiting time would be lost.
     micros: Arc<[AtomicU64; WaitingReason::ALL.len()]>,
 }
 
@@ -23,8 +24,8 @@ impl HoldTime {
         Self { database, micros: Arc::default() }
     }
 
-    /// Adds time in which a slice waited for `reason`. The times of concurrent slices are added
-    /// together.
+    /// Adds time in which a slice waited because of `reason`. The times of concurrent slices are
+    /// added together.
     pub fn add(&self, reason: WaitingReason, held: Duration) {
         let add = u64::try_from(held.as_micros()).unwrap_or(u64::MAX);
         let micros = self.micros[reason as usize].fetch_add(add, Ordering::Relaxed) + add;

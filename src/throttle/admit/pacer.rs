@@ -23,9 +23,9 @@ use tokio::time::Instant;
 /// below a few ticks of tokio's timer (one tick is 1 ms), the rate would be too low.
 const BURST: Duration = Duration::from_millis(20);
 const BURST_CELLS: NonZeroU32 = NonZeroU32::new(20_000).expect("above 0");
-/// Number of cells that are taken at once: half of the burst. If a piece were as large as the
-/// burst, the limiter would grant it only when the credit is full, and the time by which a sleep
-/// overshoots would be lost.
+/// Number of cells that are taken at once: half of the burst. If this number were as large as the
+/// burst, the limiter would grant the cells only when the credit is full, and the time by which a
+/// sleep overshoots would be lost.
 const PIECE_CELLS: f64 = 10_000.0;
 
 /// The account of one slice. The slice pays after each batch, and the next batch waits until the
@@ -34,12 +34,12 @@ const PIECE_CELLS: f64 = 10_000.0;
 pub struct Pacer {
     limiter: RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<Tick>>,
     owed: Owed,
-    /// Terms of the last call of [`Pacer::pay`].
+    /// Terms that the last call of [`Pacer::pay`] used.
     last: Terms,
 }
 
-/// Limits under which a batch is paid: rows per second (infinite without a limit) and the duty
-/// cycle.
+/// The limits from which the wait after a batch is computed: rows per second (infinite without a
+/// limit) and the duty cycle.
 #[derive(Debug, Clone, Copy)]
 struct Terms {
     rate: f64,
@@ -55,12 +55,14 @@ impl Default for Terms {
 #[derive(Debug, Default)]
 struct Owed {
     /// Terms under which an earlier slice owed this amount. None if no earlier slice owed it. The
-    /// price is never higher than under these terms, even if the limits are stricter now.
+    /// price of the amount is never higher than its price under these terms, even if the limits are
+    /// stricter now.
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
-    /// Cells that are already paid for this amount. They are stored here, so that an interrupted
-    /// wait loses nothing. Negative if an earlier batch left a fraction of a cell unpaid.
+    /// Number of cells that have already been paid for this amount. They are stored here, so that
+    /// an interrupted wait loses nothing. Negative if an earlier batch left a fraction of a cell
+    /// unpaid.
     paid: f64,
 }
 
@@ -74,15 +76,15 @@ impl Pacer {
         }
     }
 
-    /// Adds a batch that changed `rows` in `took`.
+    /// Adds a batch that changed `rows` rows in the time `took`.
     pub fn owe(&mut self, rows: u64, took: Duration) {
         self.owed.rows += rows;
         self.owed.took += took;
     }
 
-    /// Stores the terms of the last call of [`Pacer::pay`] with the owed amount, which a later
-    /// slice will pay. If an earlier amount is still carried over, each stored limit is the less
-    /// strict one of the old and the new limit.
+    /// Stores the limits of the last call of [`Pacer::pay`] together with the owed amount, which a
+    /// later slice will pay. If an earlier amount is still carried over, each stored limit is the
+    /// less strict one of the old and the new limit.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {
@@ -91,8 +93,8 @@ impl Pacer {
         });
     }
 
-    /// Counts the time that passed between two slices as paid. The limiter itself gives credit for
-    /// up to [`BURST`] of this time, so only the rest is added here.
+    /// Counts the time between two slices as already paid. The limiter itself gives credit for up
+    /// to [`BURST`] of this time, so only the rest is added here.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }
@@ -128,21 +130,24 @@ impl Pacer {
     }
 }
 
-/// Tells how long to wait until more can be paid, and whether the rate limit or the duty cycle
-/// causes the wait.
+/// Tells how long the caller must wait before it can pay more, and whether the rate limit or the
+/// duty cycle causes the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {
     pub wait: Duration,
     pub by_rate: bool,
 }
 
-/// Price of the amount that is owed, in cells, counted from the start of the batch.
+/// Price of the owed amount, in cells. Each price is a time that is counted from the start of the
+/// batch.
 struct Price {
-    /// Price under the rate limit.
+    /// The price that results from the rate limit.
     rows: f64,
-    /// Price under the duty cycle, for the time of the batch and its pause.
+    /// Price under the duty cycle. It covers the run time of the batch and the pause after the
+    /// batch.
     rest: f64,
-    /// Cells that count as paid: those that were taken, and the time in which the batch ran.
+    /// Number of cells that count as paid: the cells that were taken, plus the cells for the time
+    /// in which the batch ran.
     credit: f64,
 }
 
@@ -169,7 +174,7 @@ fn micros(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e6
 }
 
-/// Tokio's clock, which follows paused time in tests.
+/// Tokio's clock, which tests can pause.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock;
 
@@ -214,8 +219,8 @@ mod tests {
         }
     }
 
-    /// Returns the rows per second over about `seconds`. A first batch, which may use up the
-    /// initial credit, is not counted.
+    /// Returns the average rows per second, measured for about `seconds`. A first batch, which may
+    /// use up the initial credit, is not counted.
     async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
         let mut pacer = Pacer::new();
         pacer.owe(batch_rows, took);
@@ -237,8 +242,8 @@ mod tests {
                 for took in
                     [Duration::ZERO, Duration::from_micros(30), Duration::from_millis(9), Duration::from_millis(50)]
                 {
-                    // The rate cannot be reached if a batch itself takes about as long as the rate
-                    // allows for its rows.
+                    // The rate cannot be reached if running a batch takes about as much time as the
+                    // rate allows for the batch's rows.
                     if took.as_secs_f64() > 0.9 * batch_rows as f64 / rate {
                         continue;
                     }
@@ -289,7 +294,7 @@ mod tests {
             rows += 1;
             pay_all(&mut pacer, Some(1000.0), 1.0).await;
         }
-        // 1 row per millisecond for 100 ms, and a burst worth 20 ms.
+        // 1 row per millisecond for 100 ms, plus a burst of 20 ms, which is 20 rows.
         assert!(rows <= 122, "{rows}");
     }
 

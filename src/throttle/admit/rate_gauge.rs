@@ -27,8 +27,8 @@ pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None if nothing limits the slice. Also none if only the duty cycle
-    /// limits the slice, as long as the speed of its batches is not known.
+    /// Rows per second by slice. None if nothing limits the slice. Also none while only the duty
+    /// cycle limits the slice and the speed of the slice's batches is not known yet.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }
@@ -65,7 +65,7 @@ pub struct SliceRate {
 }
 
 impl SliceRate {
-    /// Records that a batch changed `rows` in `took`.
+    /// Records that a batch changed `rows` rows in the time `took`.
     #[allow(clippy::cast_precision_loss)]
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.speed.add(rows as f64, took.as_secs_f64());
@@ -110,7 +110,7 @@ impl Drop for SliceRate {
     }
 }
 
-/// Counts the rows that the walk scanned in the last seconds.
+/// Counts the rows that the walk scanned in the last few seconds.
 #[derive(Debug)]
 struct Walked {
     since: Instant,

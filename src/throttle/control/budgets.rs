@@ -44,8 +44,9 @@ const SHRINKAGE: f64 = 0.02;
 /// seconds, so a replica with a higher limit settles more slowly.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
-/// Bound of the damping between two samples, the same in both directions. With different bounds, a
-/// replica that reports its position in steps would be treated like a replica that falls behind.
+/// Maximum effect of the damping between two samples, the same upwards and downwards. With
+/// different bounds, a replica that reports its position in steps would be treated like a replica
+/// that falls behind.
 const JERK: f64 = 0.5;
 /// Factor by which the duty cycle is multiplied after a hold. The duty cycle before the hold was
 /// too high.
@@ -53,7 +54,7 @@ const AFTER_HOLD: f64 = 0.5;
 /// Rate, per second, at which the daemons that share a database converge to the same duty cycle.
 const UNION: f64 = 1.0;
 
-/// State of the law for budgets.
+/// State of the control law for budgets.
 #[derive(Debug, Default)]
 pub struct Budgets {
     hysteresis: Hysteresis,
@@ -169,7 +170,7 @@ mod tests {
     use crate::throttle::control::samples::{fresh, lag};
     use crate::throttle::control::verdict::{Decision, Verdict};
 
-    /// Returns the verdict of the law for budgets alone.
+    /// Returns the law's verdict as if budgets were the only signals.
     fn steered(budgets: &mut Budgets, list: &[Reading], circumstances: &Circumstances) -> Verdict {
         let holds = budgets.holds(list);
         let pace = budgets.pace(list, !holds.is_empty(), circumstances);
@@ -215,7 +216,7 @@ mod tests {
         };
         assert!((duty_cycle_after(0.0, None, 1) - FIRST_DUTY_CYCLE).abs() < 1e-9);
         assert!((duty_cycle_after(0.0, None, 30) - 1.0).abs() < 1e-9, "the duty cycle reaches full speed within 6 s");
-        // The forecast counts, because it is higher than the present value.
+        // The forecast is used, because it is higher than the present value.
         let shed = duty_cycle_after(0.1, Some(0.9), 1);
         assert!(shed < 0.6, "{shed}");
         let kept = duty_cycle_after(0.1, Some(TARGET), 1);

@@ -12,8 +12,8 @@ use crate::throttle::measure::readings::Reading;
 /// `wal_receiver_status_interval`).
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
 /// The law for budgets compares two samples only if they are less than this time apart. Samples
-/// that are further apart do not show how fast a budget changes. In all other computations, a
-/// longer time between two samples counts as this time.
+/// that are further apart do not show how fast a budget changes. All other computations use this
+/// time if the time between two samples is longer.
 pub const GAP: Duration = Duration::from_secs(3);
 
 /// The controller's inputs other than the readings.
@@ -23,8 +23,8 @@ pub struct Circumstances {
     /// Whether this daemon holds a slice. Otherwise it runs no batches, and cannot measure how
     /// batches affect the server.
     pub working: bool,
-    /// Mean duty cycle that budgets allow the other active daemons on this database. None if there
-    /// are no such daemons, or if the last exchange with them failed.
+    /// Mean of the duty cycles that budgets allow to the other active daemons on this database.
+    /// None if there are no such daemons, or if the last exchange with them failed.
     pub other_daemons: Option<f64>,
 }
 

@@ -1,5 +1,4 @@
-//! Turns readings into a verdict. The controller does no I/O, so that tests can run it under any
-//! load.
+//! Turns readings into a verdict. The controller does no I/O, so that tests can simulate any load.
 //!
 //! The duty cycle is the share of time in which batches run. One law computes the duty cycle that
 //! budgets allow (`budgets`). Another law computes the duty cycle that load allows (`load`). The

@@ -5,9 +5,9 @@
 //! Most gauges have zones instead of a target, because other sessions contribute to their values.
 //! Below a utilization of [`EASY`], the duty cycle grows. At [`BUSY`] and above, it shrinks. At the
 //! limit and above, it halves twice a second. Between [`EASY`] and [`BUSY`] it stays the same,
-//! unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly. If a gauge is busy at
-//! such a low duty cycle, the job is not the cause. Without this growth, the job would stay at the
-//! lowest duty cycle until the cause ends.
+//! unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly. If a gauge is above
+//! [`EASY`] at such a low duty cycle, the job is not the cause. Without this growth, the job would
+//! stay at the lowest duty cycle until the cause ends.
 //!
 //! The statement latency that backfilld adds ([`Signal::ProbeLatency`]) is the exception. It has a
 //! target ([`PROBE_TARGET`]), because only the daemon's batches cause it.
@@ -26,8 +26,8 @@ use crate::throttle::control::verdict::{MOST_BESIDE_OTHERS, Pace};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Bounds of the zones of load, as utilizations. The duty cycle grows below `EASY`, and shrinks at
-/// `BUSY` and above.
+/// Utilizations at which one zone of load ends and the next begins. The duty cycle grows below
+/// `EASY`, and shrinks at `BUSY` and above.
 const EASY: f64 = 0.4;
 const BUSY: f64 = 0.7;
 /// Factors by which the duty cycle changes in one second, depending on the utilization:
@@ -46,17 +46,17 @@ const FIRST_BESIDE_OTHERS: f64 = 0.1;
 /// If there is other load and the last job ended longer ago than this time, the next job starts at
 /// [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
-/// Utilization at which the added statement latency ([`Signal::ProbeLatency`]) is kept.
+/// The load law keeps the added statement latency ([`Signal::ProbeLatency`]) at this utilization.
 const PROBE_TARGET: f64 = 0.5;
-/// How strongly the duty cycle responds, per second, when the added statement latency differs from
-/// [`PROBE_TARGET`]. This latency is a mean over several seconds, so with a stronger response the
-/// duty cycle would oscillate.
+/// In one second, the duty cycle changes by the factor [`PROBE_TARGET`] / utilization, raised to
+/// this power. The utilization is that of the added statement latency, a mean over several seconds.
+/// With a higher power, the duty cycle would therefore oscillate.
 const PROBE_ANSWER: f64 = 0.15;
 /// Maximum factor by which the duty cycle grows in one second while there is other load and the
 /// duty cycle is at least [`FIRST_BESIDE_OTHERS`].
 const PROBE_GROWTH: f64 = 1.3;
 
-/// State of the law for load.
+/// State of the control law for load.
 #[derive(Debug, Default)]
 pub struct Load {
     last: Option<State>,

@@ -18,9 +18,9 @@ use crate::throttle::measure::signal::Signal;
 const STEP: Duration = Duration::from_millis(10);
 /// Seconds between two polls of a daemon. The daemons poll at different times.
 const POLL: f64 = 0.2;
-/// Seconds between two publications of a daemon's duty cycle to the other daemons.
+/// Interval, in seconds, at which a daemon publishes its duty cycle to the other daemons.
 const PUBLISH: f64 = 1.0;
-/// Bytes of WAL that one slice without pauses writes in a second.
+/// Bytes of WAL per second that one slice writes if it runs without pauses.
 const FULL: f64 = 50e6;
 
 struct Daemon {
@@ -43,7 +43,7 @@ struct Conditions {
     application: fn(f64) -> f64,
     /// Whether the replica is disconnected. The primary does not show a disconnected replica.
     away: fn(f64) -> bool,
-    /// Seconds between two reports of the replica.
+    /// Seconds between two reports that the replica sends.
     report_interval: f64,
     /// Lag limit in seconds.
     max_lag: f64,
@@ -175,14 +175,15 @@ impl Run {
         self.from(from, to).filter(|moment| moment.lag > limit).count() as f64 / all as f64
     }
 
-    /// Returns the share of the replica's remaining capacity that the daemons use.
+    /// Returns which share of the replica's free capacity the daemons use. Free capacity is what
+    /// the application does not use.
     fn used(&self, from: f64, to: f64) -> f64 {
         let (ours, room) = self.from(from, to).fold((0.0, 0.0), |(ours, room), m| (ours + m.ours, room + m.room));
         ours / room
     }
 
-    /// Returns how much the daemons' flow varies: the standard deviation of the means over 1 s, as
-    /// a share of their mean.
+    /// Returns how much the daemons' flow varies: the standard deviation of the flow's means in
+    /// each second, divided by the average of these means.
     fn swing(&self, from: f64, to: f64) -> f64 {
         let seconds: Vec<f64> = (from as u32..to as u32)
             .map(|second| {
@@ -251,8 +252,8 @@ fn lag_is_held_under_its_limit_and_the_capacity_is_used() {
         println!("{report}");
         assert!(run.above(conditions.max_lag, 2.0, 120.0) < 0.01, "{report}");
         assert!(run.used(10.0, 120.0) > 0.9, "{report}");
-        // The controller itself must not oscillate, so the flow is nearly the same in each second
-        // of steady conditions.
+        // The controller itself must not oscillate, so in steady conditions the flow must be nearly
+        // the same in each second.
         let most = match name {
             "bursts of the application"
             | "a replica that slows down and recovers"
@@ -289,7 +290,7 @@ fn a_stall_holds_jobs_and_they_recover_without_an_overshoot() {
     let run = run(&conditions, &[(1.0, 0.0)], 90.0);
     assert!(run.above(1.0, 2.0, 30.0) < 0.01);
     // From 0.5 s after the start of the stall to the end of the stall, the daemon writes less WAL
-    // in total than the replica normally replays within the lag limit (1 s).
+    // in total than the replica normally replays in 1 s (the lag limit).
     let into: f64 = run.from(30.5, 38.0).map(|moment| moment.ours * STEP.as_secs_f64()).sum();
     assert!(into < 15e6, "{into}");
     let after = run.report(1.0, 40.0, 90.0);

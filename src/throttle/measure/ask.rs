@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result};
 
-/// Time limit for getting a connection and the result together.
+/// Total time limit for getting a connection and then the result.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs one query and returns its result. Returns an error if there is no result in time.
@@ -16,7 +16,8 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
     let late = |what: &str| Error::new(Kind::Timeout, format!("could not {what} within {} s", TIMEOUT.as_secs()));
     let client = match timeout_at(deadline, pool.get()).await {
         Ok(client) => client.map_err(no_connection)?,
-        // The pool may have no free connection, or the server may not respond to a new one.
+        // The pool may have no free connection, or the server might not respond to a new
+        // connection.
         Err(_elapsed) => return Err(late("get a connection")),
     };
     match timeout_at(deadline, question(&client)).await {

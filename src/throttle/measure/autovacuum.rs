@@ -1,7 +1,7 @@
-//! Reads which tables autovacuum processes, and remembers when the daemon first saw each run of
-//! autovacuum. Autovacuum frees space that the walk needs next, and batches on the same table slow
-//! autovacuum down. So batches wait for autovacuum on their table, but for at most 60 s in each run
-//! of autovacuum.
+//! Finds the tables that autovacuum is processing, and remembers when the daemon first saw each run
+//! of autovacuum. Autovacuum frees space that the walk needs next, and batches on the same table
+//! slow autovacuum down. So batches wait for autovacuum on their table, but for at most 60 s in
+//! each run of autovacuum.
 //!
 //! An autovacuum worker is recognized by its lock, which each role may see, and by its backend
 //! type. If the daemon's role may not see the backend type, the worker is recognized because its

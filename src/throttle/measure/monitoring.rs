@@ -3,7 +3,7 @@
 //! Each signal has its own loop and timeout, so that a slow source does not delay all signals. The
 //! built-in signals share one connection to the server, and the user's own SQL signals share
 //! another. A signal can delay the other signals on its connection by at most its own timeout.
-//! Replica lag is not part of the monitoring, because the poller reads lag more often.
+//! Replica lag is not polled here, because the poller reads it more often.
 //!
 //! A sample is stale after three polling intervals of its signal. A stale signal does not count as
 //! healthy:
@@ -46,8 +46,8 @@ pub struct Monitoring {
 /// The last sample of one signal.
 #[derive(Debug, Clone, Default)]
 struct LastSample {
-    /// None before the first result, and after a time in which the signal was not polled because no
-    /// job ran.
+    /// None before the first result. If polling stops because no job runs, the value is none again
+    /// until the first result after polling resumes.
     answer: Option<Answer>,
     /// Reason why the last poll failed. None if the poll succeeded.
     failure: Option<Error>,
@@ -158,15 +158,15 @@ impl Monitoring {
     }
 }
 
-/// Returns how long a sample is fresh. `at_work` is true if a job ran when the sample was taken.
+/// Returns how long a sample stays fresh. `at_work` is true if a job ran when the sample was taken.
 fn max_age(signal: &PolledSignal, at_work: bool) -> Duration {
     signal.interval(at_work).unwrap_or(signal.interval) * STALE
 }
 
 impl LastSample {
-    /// Adapts the sample when the first job begins or the last job ends. The next sample comes at a
-    /// different interval, so the present sample stays fresh for three of the new intervals from
-    /// `now` on. A stale sample stays stale.
+    /// Adapts the sample when the first job begins or the last job ends. The next sample comes
+    /// after a different interval, so from `now` on, the present sample stays fresh for three of
+    /// the new intervals. A stale sample stays stale.
     fn change_interval(&mut self, to_work: bool, signal: &PolledSignal, now: Instant) {
         let Some(answer) = &mut self.answer else { return };
         let age = now.saturating_duration_since(answer.at);

@@ -34,8 +34,8 @@ pub struct Sample {
     pub value: f64,
     /// None if the value is only shown.
     pub limit: Option<f64>,
-    /// Reason for a hold, if the source itself requests one. None if only the value and the limit
-    /// decide whether jobs are held.
+    /// Reason for a hold, if the source itself requests a hold. None if only the value and the
+    /// limit decide whether jobs are held.
     pub says: Option<String>,
 }
 

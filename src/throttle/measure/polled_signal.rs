@@ -43,7 +43,7 @@ pub struct Defaults {
 /// One signal and how it is polled.
 pub struct PolledSignal {
     pub signal: Signal,
-    /// Name of the source that the reading shows while the signal cannot be read.
+    /// The reading shows this name as its source while the signal cannot be read.
     pub source: String,
     /// Kind of the samples that have a limit. Samples without a limit are only shown.
     kind: SignalKind,
@@ -57,7 +57,8 @@ pub struct PolledSignal {
 }
 
 impl PolledSignal {
-    /// Creates a built-in signal, with the limit, interval and timeout of `rule` if there is one.
+    /// Creates a built-in signal. If there is a `rule`, the values that it sets replace the default
+    /// limit, interval and timeout.
     pub fn built_in(
         signal: Signal,
         kind: SignalKind,
@@ -78,7 +79,7 @@ impl PolledSignal {
         }
     }
 
-    /// Sets another polling interval for the time in which no job runs.
+    /// Sets a different polling interval for the time in which no job runs.
     pub fn also_at_rest(self, interval: Duration) -> Self {
         Self { at_rest: Some(interval), ..self }
     }
@@ -132,7 +133,7 @@ impl PolledSignal {
         Reading { kind, must_hold, ..Reading::unreadable(self.signal, &self.source, limit, at, note) }
     }
 
-    /// Returns the reason why the first batch waits while this signal has no result.
+    /// Returns the reason to show while the first batch waits for this signal's first result.
     pub fn unread(&self) -> Waiting {
         Waiting::new(self.signal.waiting_reason(), format!("{} has not been read yet", self.name()))
     }
@@ -204,7 +205,7 @@ async fn within_transaction(
     samples
 }
 
-/// Limits polling to one connection of the pool for each lane.
+/// Lets each lane use only one connection of the pool for polling.
 pub struct Lanes {
     built_in: Semaphore,
     custom: Semaphore,

@@ -1,4 +1,4 @@
-//! Readings are samples of the signals, with their age.
+//! A reading is a sample of a signal, with the age of the sample.
 //!
 //! All code in this module follows one rule: a signal that cannot be read does not count as
 //! healthy. A budget with no value, or with a value that is too old, holds jobs and gives the
@@ -13,8 +13,9 @@ use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Maximum age of a reading of replica lag, and of the last poll of the primary. An older reading
-/// is stale. While no job runs, the poller polls once a second, so the server has 1 s to respond.
-/// With a higher maximum age, replica lag could rise far above its default limit of 1 s unnoticed.
+/// is stale. While no job runs, the poller polls once a second, so a response may take 1 s before
+/// the reading is stale. With a higher maximum age, replica lag could rise far above its default
+/// limit of 1 s unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// Identifies a reading by its signal and its source.
@@ -26,7 +27,7 @@ pub struct Reading {
     pub signal: Signal,
     /// Name of the sampled object:
     ///
-    /// - a replica, or `*` for all replicas whose state the daemon may not see;
+    /// - a replica, or `*` for all replicas whose state the daemon is not allowed to see;
     /// - the pattern of a required rule that no replica matches;
     /// - a replication slot;
     /// - a signal that the user defined;
@@ -72,7 +73,7 @@ impl Reading {
         }
     }
 
-    /// Adds the value that the signal will reach.
+    /// Adds a forecast to the reading: the value that the signal will reach.
     pub fn with_forecast(self, forecast: Option<f64>) -> Self {
         Self { forecast, ..self }
     }
@@ -170,30 +171,29 @@ impl Reading {
 /// All readings of one database, as of the last attempt to poll it.
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
-    /// Time when the database last responded. None before the first response. While this time is
-    /// recent, a `list` without replica lag means that the primary has no replica.
+    /// Time when the database last responded. None before the first response. If this time is
+    /// recent and the field `list` contains no replica lag, the primary has no replica.
     pub sampled_at: Option<Instant>,
     /// Reason why the last poll failed. None if the poll succeeded.
     pub failure: Option<String>,
     pub list: Vec<Reading>,
     /// The tables on which autovacuum runs.
     pub vacuums: Vacuums,
-    /// Set while a signal that the first batch needs has no result yet, neither a value nor a
-    /// failure.
+    /// `Some` while a signal that the first batch needs has neither a value nor a failure yet.
     pub unread: Option<Waiting>,
     /// The names of replicas that disconnected and no longer hold jobs.
     pub lost_replicas: Vec<String>,
 }
 
 /// The source of the reading that tells whether other sessions are active on the server. While
-/// other sessions are active, the value of this reading is above 0. Its signal is
+/// other sessions are active, the value of this reading is above 0. The signal of the reading is
 /// [`Signal::ActiveSessions`]. The view `backfill.signals` shows this source, so its name is
 /// public.
 pub const OTHER_SESSIONS_ACTIVE: &str = "other_load";
 
 impl Readings {
-    /// Returns whether other sessions are active on the server. Returns true if this value cannot
-    /// be read, and false if no reading measures active sessions.
+    /// Returns whether other sessions are active on the server. Returns true if this cannot be
+    /// read, and false if no reading measures active sessions.
     pub fn other_sessions_active(&self) -> bool {
         let mut measured = self.list.iter().filter(|reading| reading.signal == Signal::ActiveSessions).peekable();
         measured.peek().is_some()

@@ -16,7 +16,7 @@ use crate::throttle::measure::poll::Poll;
 use crate::throttle::measure::polled_signal::{Defaults, Lane, Place, PolledSignal};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval, while no job runs, of a signal that the first batch needs.
+/// Interval at which a signal that the first batch needs is polled while no job runs.
 const BEFORE_WORK: Duration = Duration::from_secs(5);
 
 const fn default(limit: Option<f64>, seconds: u64) -> Defaults {
@@ -113,7 +113,8 @@ pub async fn try_once(rule: &SignalRule, client: &Client) -> Option<Result<Strin
 mod tests {
     use super::*;
 
-    /// Returns the name, limit and interval of each signal in the table of docs/signals.md.
+    /// Returns the name, limit and interval that the table in docs/signals.md gives for each
+    /// signal.
     fn documented() -> Vec<(String, String, String)> {
         let text = include_str!("../../../docs/signals.md");
         let rows = text.lines().filter(|line| line.starts_with("| `"));

@@ -62,7 +62,7 @@ impl Signal {
         }
     }
 
-    /// Returns the value of `waiting_reason` while this signal holds jobs or slows jobs down.
+    /// Returns the value that `waiting_reason` has while this signal holds jobs or slows them down.
     pub fn waiting_reason(self) -> WaitingReason {
         match self {
             Self::ReplicaLagSeconds | Self::ReplicaLagBytes => WaitingReason::ReplicaLag,

@@ -1,6 +1,6 @@
-//! A server answers a query with anything: other types, nulls, texts in another encoding, messages
-//! in another order, or bytes that are no messages. Such an answer is an error and never a panic,
-//! and it costs little memory.
+//! The server in these tests answers a query with arbitrary content: other types, nulls, texts in
+//! another encoding, messages in another order, or bytes that are no messages. Such an answer must
+//! cause an error and never a panic, and it must cost little memory.
 
 use std::time::Duration;
 
@@ -25,19 +25,19 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
 /// One answer to a request.
 #[derive(Debug, Clone)]
 enum Answer {
-    /// A result with one column of this type, and a row with this value.
+    /// A result with one column, which has this type, and one row, which has this value.
     Row {
         oid: u32,
         value: Option<Vec<u8>>,
     },
     /// An error with these fields.
     Error(Vec<(u8, Vec<u8>)>),
-    /// A row without a value, although its description has a column.
+    /// A row without a value, although the description of the result has a column.
     NoValue,
     /// Messages in any order with any content.
     Messages(Vec<(u8, Vec<u8>)>),
     Bytes(Vec<u8>),
-    /// A message whose length is announced but whose bytes do not fit the limit.
+    /// A message that announces a length of `mib` MiB. Only 6 MiB are sent.
     Huge {
         tag: u8,
         mib: u32,
@@ -45,7 +45,8 @@ enum Answer {
 }
 
 impl Answer {
-    /// Returns the answer to the request to prepare the statement, or to execute it.
+    /// Returns the answer to the request that prepares the statement, or to the request that
+    /// executes it.
     fn write(&self, prepares: bool) -> Vec<u8> {
         let ready = message(b'Z', b"I");
         match self {
@@ -113,7 +114,7 @@ async fn serve(mut stream: TcpStream, prepared: Answer, executed: Answer) -> std
     }
 }
 
-/// Reads the value as each type that the daemon reads.
+/// Reads the value once as each of the types that the daemon reads.
 fn read_all(row: &tokio_postgres::Row) -> Vec<Result<()>> {
     vec![
         row.read::<Option<String>>(0).map(drop),
@@ -163,7 +164,8 @@ fn no_answer_of_a_server_is_a_panic_or_costs_much_memory() {
         ..ProptestConfig::default()
     });
     let rows = answers().prop_map(|answer| match answer {
-        // Usually the statement is prepared normally, so that the second answer is read too.
+        // The first answer usually lets the client prepare the statement, so that the client reads
+        // the second answer too.
         Answer::Bytes(_) | Answer::Messages(_) | Answer::Error(_) | Answer::NoValue | Answer::Huge { .. } => {
             Answer::Row { oid: 25, value: None }
         }

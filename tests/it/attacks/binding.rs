@@ -1,6 +1,6 @@
-//! A role plants operators, functions and types in schemas on the path of the role that installs
-//! schema `backfill`. No view, constraint, policy, trigger or function of the schema may use them,
-//! and no setting of the session may change what is installed.
+//! A role plants operators, functions and types in schemas on the search path of the role that
+//! installs schema `backfill`. No view, constraint, policy, trigger or function of the schema may
+//! use them, and no setting of the session may change what is installed.
 
 use backfilld::pg::schema::install;
 use backfilld_testbed::binaries::Binaries;
@@ -9,7 +9,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 use crate::migrate::CATALOG;
 use crate::support::{installed, make_roles, migrate};
 
-/// The roles `ctl` and `att`, and a database with schema `evil`. `att` plants in `evil` and
+/// The roles `ctl` and `att`, and a database with schema `evil`. `att` plants objects in `evil` and
 /// `public`.
 async fn scene() -> Cluster {
     let cluster = Cluster::start(Options::default()).await;
@@ -22,8 +22,8 @@ async fn scene() -> Cluster {
     cluster
 }
 
-/// Creates a database in which `att` has planted operators for pairs of types that the SQL of the
-/// schema uses, and functions, types and tables that shadow those of pg_catalog.
+/// Creates a database in which `att` has planted functions, types and tables that shadow those of
+/// pg_catalog, and operators for pairs of types that the SQL of the schema uses.
 async fn planted(cluster: &Cluster, database: &str) {
     cluster.create_database(database, "postgres").await;
     cluster
@@ -80,8 +80,8 @@ begin
 end $do$;
 "#;
 
-/// Everything outside of pg_catalog, information_schema and backfill that an object of the schema,
-/// or a rule, trigger, policy or default of it, depends on.
+/// Everything outside of pg_catalog, information_schema and backfill on which an object of the
+/// schema depends, or on which a rule, trigger, policy or default of such an object depends.
 const STRANGERS: &str = "
 with part(classid, objid) as (
   select 'pg_class'::regclass, oid from pg_class where relnamespace = 'backfill'::regnamespace
@@ -97,8 +97,8 @@ select coalesce(string_agg(distinct pg_describe_object(p.classid, p.objid, 0) ||
  where d.refclassid in ('pg_operator'::regclass, 'pg_proc'::regclass, 'pg_type'::regclass, 'pg_class'::regclass, 'pg_collation'::regclass, 'pg_opclass'::regclass)
    and coalesce(x.schema, '') not in ('backfill', 'pg_catalog', 'information_schema', 'pg_toast')";
 
-/// Runs the printed SQL as `ctl`, after statements with settings, with psql and these variables of
-/// psql. If the package of the server has no psql, sends the SQL as one message.
+/// Runs `settings` and then the printed SQL as `ctl`, in psql with the variables `psql_settings`.
+/// If the package of the server has no psql, sends the SQL as one message.
 async fn run_printed(cluster: &Cluster, database: &str, settings: &str, psql_settings: &[&str]) -> (bool, String) {
     let script = install::print();
     let binaries = Binaries::find().unwrap();

@@ -1,6 +1,6 @@
-//! The settings of a caller's session decide how the server reads quotes, dates and arrays. They
-//! must change neither which jobs are accepted nor what is stored, and a fragment that the checks
-//! at enqueue misread must still not reach beyond its parentheses.
+//! The settings of a caller's session decide how the server reads quotes, dates and arrays. These
+//! settings must change neither which jobs are accepted nor what is stored. Even if a check at
+//! enqueue misreads a fragment, the fragment must not reach beyond its parentheses.
 
 use backfilld::pg::schema::release::PINS;
 use tokio_postgres::Client;
@@ -31,7 +31,8 @@ const HONEST: &[(Option<&str>, Option<&str>)] = &[
     (None, Some("a is null and at > now() - interval '1 day'")),
 ];
 
-/// Filters of a delete that would delete every row if a check misread them.
+/// Filters for a delete. If a check misread one of these filters, the delete would delete every
+/// row.
 const HOSTILE: &[&str] = &[
     "id < 0) or (true -- */ /*\n-- */",
     "id < 0) or (true",
@@ -69,8 +70,8 @@ async fn outcome(client: &Client, set: Option<&str>, filter: Option<&str>) -> St
     outcome
 }
 
-/// Each other value of each setting of type bool or enum that a user may change, and unusual values
-/// of other settings.
+/// Returns each setting of type bool or enum that a user may change, with each value except the
+/// current one. Also returns some other settings with unusual values.
 const SETTINGS: &str = "
 select s.name::text, v.v::text
   from pg_catalog.pg_settings s
@@ -110,14 +111,15 @@ async fn each_setting_of_the_caller_accepts_the_same_jobs_and_stores_the_same_te
     let mut differ = Vec::new();
     for (at, row) in settings.iter().enumerate() {
         let (name, setting): (String, String) = (row.get(0), row.get(1));
-        // A session parses the SQL of a function at its first call, and keeps the result under
-        // later settings.
+        // A session parses a function's SQL at the function's first call, and keeps the result even
+        // if settings change later.
         let client = scene.client("mallory").await;
         run(&client, "set client_min_messages = error").await;
         run(&client, "begin").await;
         client.query("select pg_catalog.set_config($1, $2, true)", &[&name, &setting]).await.unwrap();
-        // Many settings are not in this list, and most of them choose query plans. Each of
-        // them sees another fifth of the fragments.
+        // Many settings are not in `PINS`, and most of these choose query plans. Each of these
+        // settings is tested with only a fifth of the fragments, and consecutive settings are
+        // tested with different fifths.
         let sees_all = PINS.iter().any(|(pin, _)| pin.eq_ignore_ascii_case(&name));
         let seen = |n: usize| sees_all || n % 5 == at % 5;
         for (_, ((set, filter), expected)) in fragments.iter().zip(&expected).enumerate().filter(|(n, _)| seen(*n)) {

@@ -4,16 +4,17 @@
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// Each encoding, with a byte that has no equivalent in UTF-8, as an escape of a string constant.
+/// Each encoding, with a byte that has no equivalent in UTF-8. The byte is written as an escape for
+/// a string constant.
 const ENCODINGS: [(&str, &str); 2] = [("WIN1252", r"\x81"), ("SQL_ASCII", r"\xff")];
 
-/// Creates a table of role `f`, which jobs of alice change.
+/// Creates a table that role `f` owns. Jobs of alice change this table.
 async fn table_of_f(scene: &Scene) {
     let made = "set role f; create table ft (id int primary key, a int); insert into ft select generate_series(1, 10)";
     scene.cluster.sql("alice", "app", made).await;
 }
 
-/// Each statement stores a text of its caller in the queue.
+/// Each statement makes the queue store a text that the caller controls.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_text_that_utf8_lacks_is_refused_and_stops_no_job() {
     for (encoding, byte) in ENCODINGS {
@@ -142,7 +143,8 @@ async fn a_job_that_cannot_be_read_fails_alone() {
     }
 }
 
-/// A text of the catalog that is refused is shown with the bytes that have no equivalent.
+/// If a text of the catalog is refused, the refusal shows as numbers the bytes that have no
+/// equivalent in UTF-8.
 #[tokio::test]
 async fn a_refusal_shows_the_bytes_that_utf8_lacks_as_numbers() {
     for (encoding, byte, shown) in [("WIN1252", r"\x81", r"\201"), ("SQL_ASCII", r"\xff", r"\377")] {
@@ -156,8 +158,8 @@ async fn a_refusal_shows_the_bytes_that_utf8_lacks_as_numbers() {
     }
 }
 
-/// Names of roles are common to all databases. A role that was created in a database in another
-/// encoding has a name that is not valid UTF-8 in a database in UTF8.
+/// All databases of a server share the role names. If a role is created in a database with another
+/// encoding, its name may not be valid UTF-8 in a database with encoding UTF8.
 #[tokio::test]
 async fn a_role_whose_name_is_not_utf8_cannot_enqueue() {
     let scene = Scene::set().await;

@@ -2,10 +2,10 @@
 //! These tests show that the code gains nothing when it leaves this role. They also show that
 //! doctor reports an executor in whose session the code would gain something.
 //!
-//! Function `steal` is such code. It tries many ways to leave its role. Each time, it then tries to
-//! access objects of the control login and of other roles. It also tries to do what only a
-//! superuser may do. `steal` reports to the server's log, because a failed batch would roll back a
-//! report in a table.
+//! Function `steal` is an example of such a job's code. It tries many ways to leave its role. Each
+//! time, it then tries to access objects of the control login and of other roles. It also tries to
+//! do what only a superuser may do. `steal` reports to the server's log, because a failed batch
+//! would roll back a report in a table.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +15,8 @@ use super::Scene;
 use crate::support::{SOON, run, value};
 
 /// Creates `steal` and two functions that call it. `way` names the way in which the job runs
-/// `steal`. The function logs the session's user. If the executor never ran the function, the test
-/// therefore fails.
+/// `steal`. `steal` logs the session's user. From this log the test learns whether the executor ran
+/// `steal`.
 const STEAL: &str = r#"
 set role e;
 create function steal(way text) returns int language plpgsql volatile as $f$
@@ -145,9 +145,9 @@ async fn enqueue_all(scene: &Scene) {
             run(&e, setup).await;
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
-        // During enqueue, PostgreSQL evaluates constant expressions in mallory's session. `steal`
-        // then leaves this session in role `e`, of which mallory is a member anyway. Each way
-        // therefore gets a new session.
+        // During enqueue, PostgreSQL evaluates constant expressions in mallory's session. After
+        // `steal`, the current role of this session is `e`, of which mallory is a member anyway.
+        // Each way to run `steal` therefore uses a new session.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;

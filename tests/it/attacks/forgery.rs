@@ -1,13 +1,14 @@
 //! The code of a job, or the job's submitter, attacks other roles and the daemon. The attacker
-//! tries to use the token of a claim or the rights of another role, to read or control the jobs of
-//! other roles, and to disturb the daemon.
+//! tries three things: to use the token of a claim or the rights of another role; to read or
+//! control the jobs of other roles; to disturb the daemon.
 
 use backfilld_testbed::wait;
 
 use super::Scene;
 use crate::support::{SOON, ServerError, refused, run, until_true, value};
 
-/// A function that records where its session could read the token of the claim.
+/// A function that records what its session can read in the places that might contain the token of
+/// the claim.
 const SPY: &str = "
 set role e;
 create table seen (what text);
@@ -203,7 +204,7 @@ async fn a_login_that_lost_a_role_cannot_start_jobs_with_its_rights() {
     run(&olga, "select backfill.approve('later')").await;
     until_true(&olga, SOON, "select state = 'failed' and error like 'role \"mallory\" is not a member of \"e\" any more%' from backfill.jobs where name = 'later'").await;
     assert_eq!(scene.cluster.value::<i64>("postgres", "app", "select count(*) from u where a is not null").await, 0);
-    // Mallory may still forget a job that mallory enqueued.
+    // Mallory may still call `forget` for a job that mallory enqueued.
     run(&mallory, "select backfill.forget('later')").await;
     drop(daemon);
 }
@@ -264,7 +265,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     for (who, visible) in [(&alice, true), (&mallory, false)] {
         assert_eq!(value::<bool>(who, compared).await, visible);
     }
-    // Each definition gets the same answer.
+    // Whichever definition mallory passes, the answer is the same.
     scene.table("mt", 1).await;
     scene.cluster.sql("ctl", "app", "create function vault.outcome(statement text) returns text language plpgsql as $$
         declare detail text; hint text; begin execute statement; return 'accepted'; exception when others then
@@ -283,7 +284,7 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     assert!(outcomes.is_empty() && outcome.starts_with("BF002|the name \"of_f\" is taken|"), "{outcome} {outcomes:?}");
     assert!(!outcome.contains("alice") && !outcome.contains("ft"), "{outcome}");
     let compared = "select concat(id, state, difference) from backfill._compare_spec('of_f', 'update', 'ft'::regclass, 'a = 1', null, null, 'f')";
-    assert_eq!(value::<String>(&mallory, compared).await, "Your role may not see the job");
+    assert_eq!(value::<String>(&mallory, compared).await, "Your role is not allowed to see the job");
     for asked in ["select backfill.assert_complete('of_f')", "call backfill.wait('of_f')"] {
         let refusal = refused(&mallory, asked).await;
         assert!(refusal.message.contains("no job"), "{asked}: {refusal:?}");
@@ -293,4 +294,88 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
         let refusal = refused(&mallory, &format!("select backfill.enqueue('x', 'ft', 'a = 1', {forged})")).await;
         assert_eq!(refusal.sqlstate, "BF001", "{forged}: {refusal:?}");
     }
+}
+
+/// A checkpoint moves once in a transaction, also if both calls are in the same subtransaction.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_moves_only_once_in_a_transaction() {
+    let scene = Scene::set().await;
+    scene.table("t", 1_000).await;
+    let options = r#"{"max_rows_per_second": 1, "max_batch_rows": 1, "slices": 1}"#;
+    let enqueue = format!("select backfill.enqueue('t', 't', 'a = 1', run_as => 'e', options => '{options}')");
+    run(&scene.client("mallory").await, &enqueue).await;
+    let daemon = scene.start_daemon().await;
+    let superuser = scene.cluster.superuser("app").await;
+    let walks =
+        "select exists (select from backfill.lease l join backfill.slice s on s.id = l.slice_id where s.kind = 'walk')";
+    until_true(&superuser, SOON, walks).await;
+    drop(daemon);
+    let found = "select format('%s, %L, ''(0,0)'', (select position from seen), array[''999''], 0, 0, 0, false', c.slice_id, c.token) from backfill.checkpoint c join backfill.slice s on s.id = c.slice_id where s.kind = 'walk'";
+    let arguments: String = value(&superuser, found).await;
+    run(&superuser, "create table seen as select c.position from backfill.checkpoint c join backfill.slice s on s.id = c.slice_id where s.kind = 'walk'; grant all on seen to e").await;
+    let login = scene.client("x_e").await;
+    run(&login, "set role e").await;
+    let twice = format!(
+        "do $$ begin
+           begin
+             perform backfill.advance({arguments}); update seen set position = array['999']; perform backfill.advance({arguments});
+           exception when division_by_zero then null; end;
+         end $$"
+    );
+    assert_eq!(refused(&login, &twice).await.sqlstate, "BF006");
+    run(&login, &format!("select backfill.advance({arguments})")).await;
+}
+
+/// A job's code takes a session-level advisory lock in each batch. The lock ends with the batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_advisory_lock_of_a_jobs_code_ends_with_the_batch() {
+    let scene = Scene::set().await;
+    scene.table("t", 1_000).await;
+    let code = "set role e; create function hold() returns trigger language plpgsql as $$ begin perform pg_advisory_lock(new.id % 2); return new; end $$;
+      create trigger hold before update on t for each row execute function hold()";
+    scene.cluster.sql("mallory", "app", code).await;
+    let options = r#"{"max_rows_per_second": 2, "max_batch_rows": 2, "slices": 1}"#;
+    let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
+    for (name, set) in [("read_committed", "a = 1"), ("repeatable_read", "a = (select 1 from vault_of_e)")] {
+        run(&scene.as_e().await, "create table if not exists vault_of_e as select 1 as one").await;
+        let set = set.replace("select 1 from", "select one from");
+        run(
+            &mallory,
+            &format!("select backfill.enqueue('{name}', 't', '{set}', run_as => 'e', options => '{options}')"),
+        )
+        .await;
+        let daemon = scene.start_daemon().await;
+        let moved = format!("select rows_changed > 0 from backfill.jobs where name = '{name}'");
+        until_true(&ctl, SOON, &moved).await;
+        // The session is open, and waits for its next batch most of the time.
+        let free = "select not exists (select from pg_locks where locktype = 'advisory' and pid in (select backend_pid from backfill.lease)) and exists (select from backfill.lease where backend_pid is not null)";
+        until_true(&ctl, SOON, free).await;
+        drop(daemon);
+        run(&mallory, &format!("select backfill.cancel('{name}')")).await;
+    }
+}
+
+/// The code of a job cancels the statements of the other sessions of its login, so that a session
+/// could run a batch without its settings. The token then never appears in the context of an error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_statement_does_not_reveal_the_token() {
+    let scene = Scene::set().await;
+    scene.table("t", 2_000).await;
+    let code = "set role e; create table loot (context text);
+      create function spy() returns trigger language plpgsql as $$ declare c text; begin
+        perform set_config('log_parameter_max_length_on_error', '-1', false);
+        perform set_config('role', 'none', true);
+        perform pg_cancel_backend(a.pid) from pg_stat_activity a where a.usename = 'x_e' and a.pid <> pg_backend_pid();
+        perform set_config('role', 'e', true);
+        begin raise exception 'look'; exception when raise_exception then get stacked diagnostics c = pg_exception_context; end;
+        if c ~ '[0-9a-f]{8}-[0-9a-f]{4}-' then insert into loot values (c); end if;
+        return new; end $$;
+      create trigger spy before update on t for each row execute function spy()";
+    scene.cluster.sql("mallory", "app", code).await;
+    let options = r#"{"max_batch_rows": 5, "slices": 2}"#;
+    let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
+    run(&mallory, &format!("select backfill.enqueue('t', 't', 'a = 1', run_as => 'e', options => '{options}')")).await;
+    let _daemon = scene.start_daemon().await;
+    until_true(&ctl, SOON, "select rows_changed > 500 or state = 'failed' from backfill.jobs").await;
+    assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }

@@ -157,7 +157,7 @@ async fn a_flood_of_connections_blocks_neither_the_probes_nor_the_walk() {
             flood.push(stream);
         }
     }
-    // The probes and the scrape come from another address than the flood.
+    // The probes and the scrape come from a different address than the flood does.
     for path in ["/livez", "/readyz", "/metrics"] {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, 2], 0).into()).unwrap();

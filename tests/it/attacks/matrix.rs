@@ -42,7 +42,8 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
         let may = ROLES.iter().zip(&cells[1..]).filter(|(_, cell)| !cell.is_empty());
         written.insert(cells[0].trim_matches('`').to_owned(), may.map(|(role, _)| (*role).to_owned()).collect());
     }
-    // The names of internal objects begin with an underscore. The table does not list them.
+    // The names of internal objects begin with an underscore. The table does not list these
+    // objects.
     let public: BTreeMap<String, BTreeSet<String>> = catalog
         .iter()
         .filter(|(name, _)| !name.starts_with('_'))
@@ -89,8 +90,9 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_settings(
     assert_eq!(count("select has_schema_privilege('nobody_here', 'backfill', 'usage, create')::int::bigint").await, 0);
     assert_eq!(count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and has_function_privilege('nobody_here', oid, 'execute')").await, 0);
     assert_eq!(count("select count(*) from pg_class where relnamespace = 'backfill'::regnamespace and relkind in ('r', 'v') and has_table_privilege('nobody_here', oid, 'select, insert, update, delete')").await, 0);
-    // A function without one of the settings, with the settings that it lacks. The catalog has its
-    // own spelling of the names and values, so a function of the test shows the expected texts.
+    // Each function that lacks some of the settings, with the missing settings. The catalog spells
+    // names and values in its own way, so the test creates a function with all the settings and
+    // reads the expected texts from it.
     let pins = PINS.map(|(name, value)| format!("set {name} = {value}")).join(" ");
     scene
         .cluster

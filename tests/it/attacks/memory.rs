@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
 
-/// The limit of deploy/kubernetes/base and of the compose file.
+/// The memory limit in deploy/kubernetes/base and in the compose file.
 const LIMIT_MIB: u64 = 128;
 
 /// Returns the highest memory use of a process so far, in MiB.
@@ -33,8 +33,8 @@ async fn a_huge_exception_becomes_a_clipped_error_of_its_row() {
         return n;
       end $$";
     scene.cluster.sql("mallory", "app", code).await;
-    // The time limit of a batch follows this setting. The texts must not take longer on a busy
-    // machine.
+    // The time limit of a batch depends on this setting. The limit must be long enough for the huge
+    // texts even on a busy machine.
     scene.cluster.sql("postgres", "app", "alter system set deadlock_timeout = '10s'").await;
     scene.cluster.sql("postgres", "app", "select pg_reload_conf()").await;
     let daemon = scene.start_daemon().await;

@@ -6,8 +6,8 @@
 //! The test reads the catalog. For each operator, function and type of PostgreSQL that plpgsql can
 //! imitate, the test plants an object of the same name. Each planted object counts its calls in a
 //! sequence, because a sequence does not roll back. The expressions of the jobs contain no
-//! operator, function or type name that could find a planted object. The jobs cover the different
-//! kinds of the daemon's statements.
+//! operator, function or type name that could resolve to a planted object. The jobs cover the
+//! different kinds of the daemon's statements.
 
 use super::Scene;
 use crate::support::{SOON, run, until_true, value};
@@ -146,7 +146,7 @@ async fn no_statement_of_backfilld_uses_an_object_that_another_role_planted() {
     let mallory = scene.client("mallory").await;
     run(&mallory, PATH).await;
 
-    // The counter works: a statement of the user does find the planted operator.
+    // The counter works: a statement that the user runs directly does call the planted operator.
     let one = mallory.query_one("select 1 = 1", &[]).await.unwrap();
     assert_eq!((one.get::<_, Option<bool>>(0), calls().await), (None, 1));
     run(&watcher, "select pg_catalog.setval('evil.calls', 1, false)").await;
@@ -189,7 +189,8 @@ async fn no_statement_of_backfilld_uses_an_object_that_another_role_planted() {
         let key = if name == "mixed" { ", key => '{x,id}'" } else { "" };
         let preview = format!("select backfill.preview('public.{name}', '{}', {filter}{key})", quoted(set));
         run(&mallory, &preview).await;
-        // A preview runs read-only, where the sequence cannot count. The log shows the calls.
+        // A preview runs read-only, so the sequence cannot count the calls. The log shows them
+        // instead.
         let called = planted_calls(&scene).matches("LOG:  PLANTED").count();
         assert_eq!(called, 1, "preview of {name}: {}", planted_calls(&scene));
         assert_eq!(calls().await, 0, "preview of {name}\n{}", planted_calls(&scene));
@@ -222,7 +223,7 @@ async fn no_statement_of_backfilld_uses_an_object_that_another_role_planted() {
     assert_eq!(calls().await, 0, "{}", planted_calls(&scene));
 }
 
-/// Returns the calls of planted objects from the server's log.
+/// Returns the calls to planted objects that the server's log contains.
 fn planted_calls(scene: &Scene) -> String {
     let log = scene.cluster.log();
     log.lines()

@@ -1,12 +1,13 @@
 //! A role that may create schemas or objects prepares schema `backfill` before `migrate`, or adds
-//! an object to it later. Its code must never run with the privileges of the control login.
+//! an object to it later. The role's code must never run with the privileges of the control login.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate};
 
-/// A function of `att` that shows as whom it ran. It takes every privilege that it can get.
+/// A function of `att` that records the roles as which it runs. It takes every privilege that it
+/// can get.
 const TRAP: &str = "
 create schema att;
 create table att.ran (as_role name);
@@ -104,7 +105,8 @@ async fn a_schema_of_a_role_of_which_the_login_is_a_member_is_refused() {
     let made = "create role team; grant team to ctl, att; create schema backfill authorization team";
     cluster.sql("postgres", "app", made).await;
     all_refuse(&cluster, "ctl", "schema backfill (owner team)").await;
-    // The login may be set to another role. That role's functions could return to the login.
+    // A setting of the login may start its sessions in another role. That role's functions could
+    // switch back to the login.
     cluster.sql("postgres", "app", "alter role ctl set role = team").await;
     all_refuse(&cluster, "ctl", "the session runs as role \"team\" instead of its login \"ctl\"").await;
 }
@@ -128,8 +130,8 @@ async fn an_installed_schema_of_another_login_is_refused_even_for_a_superuser() 
 async fn one_foreign_object_among_the_objects_of_the_login_is_refused() {
     const OWNED: &str = "grant usage on schema backfill to att; alter table backfill.event owner to att";
     const RETURNED: &str = "alter table backfill.event owner to ctl";
-    // For each attack: statements of a superuser, statements of `att`, statements of a superuser,
-    // and a part of the error.
+    // For each attack: statements of a superuser, statements of `att`, again statements of a
+    // superuser, and a part of the error.
     let attacks = [
         (
             "grant create, usage on schema backfill to att",
@@ -257,7 +259,8 @@ async fn the_check_covers_each_catalog_whose_objects_are_in_a_schema() {
     for column in columns {
         assert!(query.contains(&column), "{column}");
     }
-    // The other catalogs of objects whose owner is recorded. None of these objects is in a schema.
+    // The other catalogs that record the owner of each object. None of these objects is in a
+    // schema.
     let owners: Vec<String> = cluster
         .value(
             "postgres",

@@ -31,7 +31,8 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     }
     let refusal = refused(&mallory, &enqueue("four")).await;
     assert_eq!((refusal.sqlstate.as_str(), refusal.message.as_str()), ("BF001", "role \"mallory\" has 3 active jobs"));
-    // At the limit, a repeated call still finds its job, and other roles can still enqueue.
+    // When a role has reached its limit, its repeated call still finds the existing job, and other
+    // roles can still enqueue.
     run(&mallory, &enqueue("three")).await;
     run(&alice, "select backfill.enqueue('of_f', 'ft', 'a = 1', run_as => 'f')").await;
     run(&mallory, "select backfill.cancel('one')").await;
@@ -64,7 +65,7 @@ async fn quotas_limit_the_jobs_of_a_role_and_its_enqueues_per_minute() {
     run(&olga, r#"select backfill.tune('two', '{"max_row_errors": 1000000}')"#).await;
 }
 
-/// Jobs with a lower number run first. The extreme numbers belong to operators.
+/// Jobs with a lower priority number run first. Only operators can use the extreme numbers.
 #[tokio::test]
 async fn only_operators_enqueue_with_a_priority_outside_the_limits() {
     let scene = Scene::set().await;
@@ -89,8 +90,8 @@ async fn only_operators_enqueue_with_a_priority_outside_the_limits() {
     }
 }
 
-/// Uncommitted jobs are invisible to other sessions, but count nevertheless. No session waits for
-/// an open transaction.
+/// Uncommitted jobs are invisible to other sessions, but still count towards the quota. No session
+/// waits for an open transaction.
 #[tokio::test]
 async fn concurrent_transactions_do_not_exceed_a_quota_and_do_not_wait() {
     let scene = Scene::set().await;
@@ -114,7 +115,7 @@ async fn concurrent_transactions_do_not_exceed_a_quota_and_do_not_wait() {
         }
     }
     assert_eq!(accepted.len(), 5);
-    // Open transactions of mallory delay no other role.
+    // mallory's open transactions do not delay other roles.
     let alice = scene.client("alice").await;
     run(
         &alice,
@@ -128,7 +129,7 @@ async fn concurrent_transactions_do_not_exceed_a_quota_and_do_not_wait() {
         (refusal.sqlstate.as_str(), refusal.message.as_str()),
         ("BF001", "role \"mallory\" has 0 active jobs and 5 more in open transactions")
     );
-    // A rollback, also to a savepoint, makes room. A commit does not.
+    // A rollback, even a rollback to a savepoint, makes room for another job. A commit does not.
     run(&accepted.pop().unwrap(), "rollback").await;
     let fifth = open().await;
     run(&fifth, "savepoint s").await;
@@ -227,4 +228,30 @@ async fn a_submitter_cannot_flood_the_events_of_a_job() {
     run(&mallory, "do $$ begin for i in 1..400 loop perform backfill.pause('j', repeat('x', 4000)); perform backfill.resume('j'); end loop; end $$").await;
     let events: i64 = value(&mallory, "select count(*) from backfill.events").await;
     assert!((100..=320).contains(&events), "{events}");
+}
+
+/// A job that was deleted still counts as enqueued within the minute.
+#[tokio::test]
+async fn the_limit_per_minute_counts_jobs_that_were_forgotten() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    let (mallory, olga) = (scene.client("mallory").await, scene.client("olga").await);
+    run(&olga, "update backfill.quota set jobs_per_minute = 5").await;
+    for n in 0..5 {
+        let turn = format!(
+            "select backfill.enqueue('m{n}', 't', 'a = 1', run_as => 'e'); select backfill.cancel('m{n}'); select backfill.forget('m{n}')"
+        );
+        run(&mallory, &turn).await;
+    }
+    assert_eq!(value::<i64>(&olga, "select count(*) from backfill.jobs").await, 0);
+    let refusal = refused(&mallory, "select backfill.enqueue('m5', 't', 'a = 1', run_as => 'e')").await;
+    assert!(refusal.sqlstate == "BF001" && refusal.message.contains("enqueued 5 jobs within a minute"), "{refusal:?}");
+    // A minute later, the counts are deleted.
+    scene
+        .cluster
+        .sql("postgres", "app", "update backfill.forgotten_job set enqueued_at = enqueued_at - interval '1 minute'")
+        .await;
+    run(&mallory, "select backfill.enqueue('m5', 't', 'a = 1', run_as => 'e'); select backfill.cancel('m5'); select backfill.forget('m5')").await;
+    let left: i64 = value(&scene.cluster.superuser("app").await, "select count(*) from backfill.forgotten_job").await;
+    assert_eq!(left, 1);
 }

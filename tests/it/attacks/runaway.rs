@@ -1,6 +1,6 @@
-//! The code of a job does not end: it disables the timeouts, or catches the errors that they raise.
-//! Such a job must not keep its locks or a worker for longer than the time that a batch and its
-//! cancellation take. A flood of notifications must not keep the workers busy.
+//! The code of a job runs forever: it disables the timeouts, or catches the errors that they raise.
+//! Such a job must not keep its locks or a worker for longer than a batch and its cancellation
+//! take. A flood of notifications must not keep the workers busy.
 
 use std::time::Duration;
 
@@ -107,9 +107,9 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
 
 /// To end a session whose code ignores a cancel request, the daemon opens a second session with the
 /// same login. If the server rejects this login (here because of NOLOGIN), the control login ends
-/// the session. In this test, the control login may end the session as a member of
-/// pg_signal_backend. A job could cause the rejection itself, because any login may change its own
-/// password.
+/// the session. In this test, the control login is allowed to end the session because it is a
+/// member of pg_signal_backend. A job could cause the rejection itself, because any login may
+/// change its own password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     let scene = Scene::set().await;
@@ -124,6 +124,7 @@ async fn the_control_login_ends_a_session_that_its_own_login_cannot_end() {
     until_true(&watcher, SOON, "select exists (select from pg_stat_activity where usename = 'x_e' and state = 'active' and wait_event = 'PgSleep')").await;
     scene.cluster.sql("postgres", "app", "alter role x_e nologin").await;
     until_true(&watcher, SOON, "select not exists (select from pg_stat_activity where usename = 'x_e')").await;
-    let message = "terminated the session of a job, because the executor's login could not terminate it";
+    let message =
+        "the control login terminated the session of a job, because the executor's login could not terminate it";
     wait::until(SOON, "the termination is logged", async || daemon.output().contains(message)).await;
 }

@@ -6,8 +6,9 @@ use super::Scene;
 use crate::support::{SOON, run, until_true, value};
 
 /// Settings with unusual values. The list contains each setting that a role may change (`context =
-/// 'user'`). A boolean has the opposite of its value, an enum has all its values, a number has its
-/// limits, and a string is empty. The list also contains some values that are known to matter.
+/// 'user'`). It contains the opposite of each boolean's current value, all values of each enum, the
+/// limits of each number, and an empty value for each string. The list also contains some values
+/// that are known to matter.
 const VALUES: &str = r"
 create table hostile (n serial, name text, setting text);
 insert into hostile (name, setting)
@@ -64,8 +65,8 @@ async fn no_setting_that_a_job_changes_stops_the_daemon_or_misses_a_row() {
     for (name, set) in [
         ("at_once", "done = done + public.change(i)"),
         ("later", "done = done + 1"),
-        // The server may evaluate an immutable function while it plans the statement. The argument
-        // is the number of the setting in table `hostile`.
+        // The server may evaluate an immutable function while it plans the statement. The
+        // function's argument is the number that the setting has in table `hostile`.
         (
             "planned",
             "done = done + public.change_while_planned((select min(n) from public.hostile where name = 'client_encoding' and setting = 'LATIN1'))",
@@ -91,9 +92,9 @@ async fn no_setting_that_a_job_changes_stops_the_daemon_or_misses_a_row() {
     assert!(!daemon.output().contains("panic"), "{}", daemon.output());
 }
 
-/// An immutable function changes the encoding. The server may call the function when it plans a
-/// statement for the job, during enqueue or while the daemon plans the job. The keys contain
-/// characters outside ASCII.
+/// An immutable function changes the encoding. The server may call the function when it plans one
+/// of the job's statements. This can happen during enqueue, or while the daemon plans the job. The
+/// keys contain characters outside ASCII.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encoding_that_changes_while_a_job_is_planned_changes_no_key() {
     let scene = Scene::set().await;

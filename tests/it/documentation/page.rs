@@ -72,7 +72,7 @@ pub fn blocks(page: &str) -> Vec<Block> {
     blocks
 }
 
-/// Returns the pages of the documentation, without the decisions.
+/// Returns the pages of the documentation, except those of `docs/adr`.
 pub fn pages() -> Vec<String> {
     let mut pages: Vec<String> =
         ["README.md", "SECURITY.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "benches/README.md"]
@@ -90,16 +90,16 @@ pub fn pages() -> Vec<String> {
     pages
 }
 
-/// Returns the shell commands of a block, without comments. Lines that a backslash continues are
-/// joined.
+/// Returns the shell commands of a block, without comments. A line that ends with a backslash is
+/// joined with the next line.
 pub fn commands(block: &Block) -> Vec<String> {
     let joined = block.text.replace("\\\n", " ");
     let lines = joined.lines().map(|line| line.split(" # ").next().unwrap_or_default().trim().to_owned());
     lines.filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
-/// Returns the commands of a line, each as its words: the line is split at `&&`, `||`, `;`, `|` and
-/// `&`. Quotes are removed, and a redirection ends a command.
+/// Returns the commands of a line, each as a list of words. The line is split into commands at
+/// `&&`, `||`, `;`, `|` and `&`. Quotes are removed, and a redirection ends a command.
 pub fn parts(line: &str) -> Vec<Vec<String>> {
     let mut parts = vec![vec![String::new()]];
     let mut quote = None;

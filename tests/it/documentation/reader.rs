@@ -12,7 +12,8 @@ use backfilld_testbed::port::Port;
 use super::page::Block;
 use crate::support::{BACKFILLD, SOON};
 
-/// A folder, a port for the daemon, and environment variables that lead to a server.
+/// A folder, a port for the daemon, and environment variables that tell clients how to connect to a
+/// server.
 pub struct Reader {
     place: Place,
     /// Keeps the port of the daemon reserved.
@@ -72,7 +73,7 @@ impl Reader {
 }
 
 /// The first lines of each script. They redirect the errors to the output, and terminate the
-/// processes in the background (the daemon) when the script ends, whatever happens.
+/// background processes (the daemon) when the script ends, whatever happens.
 const PROLOGUE: &str = "exec 2>&1\ntrap 'jobs -p | xargs -r kill 2>/dev/null; wait' EXIT\n";
 
 /// Returns a script that runs the blocks in order. It ends at the first command that fails, unless

@@ -17,16 +17,16 @@ use crate::proof::Dice;
 pub struct Report {
     /// The row is known to have been committed before the job was enqueued.
     pub promised: bool,
-    /// An acknowledged commit inserted the row, perhaps before a later delete.
+    /// An acknowledged commit inserted the row. The row may have been deleted later.
     pub inserted: bool,
     pub bumps: i64,
     pub sides: i64,
     pub moved: bool,
     pub deleted: bool,
-    /// The application assigned `c` its value, or updated `c` together with `src`.
+    /// The application inserted the row with a value in `c`, or updated `c` together with `src`.
     pub filled: bool,
-    /// The last time at which the application inserted the row, changed its key or cleared its
-    /// value. After such a write, the job may have to change the row.
+    /// The last time at which the application inserted the row, changed the row's key or set `c` to
+    /// null. After such a write, the job may have to change the row.
     pub needy_since: Option<SystemTime>,
     pub emptied: bool,
 }
@@ -49,7 +49,7 @@ enum Write {
     Moved,
     Deleted,
     Emptied,
-    /// `src` changed. If `c` had a value, `c` changed with it.
+    /// `src` changed. If `c` was not null, the same write also changed `c`.
     Synced,
 }
 
@@ -76,7 +76,8 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
         }
         if let Some(error) = failed {
             // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
-            // a batch and a writer deadlock, the batch reaches its timeout first (P16).
+            // a batch and a writer deadlock, the batch reaches its timeout before the server
+            // detects the deadlock (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
             // In a partitioned table, a serialization failure is allowed too: another writer may
             // have moved the row to another partition.
@@ -126,8 +127,8 @@ fn note(row: &mut Report, write: Write, promised: bool, at: SystemTime) {
 }
 
 /// Updates up to three rows, deletes a row, or inserts a row with the tag `fresh`. `last` is the
-/// tag of the newest row that this writer inserted. Before its first insert, it is the highest
-/// initial tag.
+/// tag of the newest row that this writer inserted. Before the writer's first insert, `last` is the
+/// highest initial tag.
 async fn one(
     case: &Case,
     dice: &mut Dice,
@@ -190,7 +191,7 @@ async fn one(
     Ok(done.into_iter().collect())
 }
 
-/// Merges the books of several writers and the initial rows.
+/// Merges the books of several writers, and adds the initial rows.
 pub fn joined(books: Vec<Book>, initial: &[i64]) -> Book {
     let promised = Report { promised: true, inserted: true, ..Report::default() };
     let mut all: Book = initial.iter().map(|tag| (*tag, promised.clone())).collect();

@@ -44,13 +44,13 @@ impl Kinds {
 /// `c` to `src * 2 + 1`, and a third does both. Other jobs delete rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// Reads the column that it writes, without a filter.
+    /// Has no filter, and reads the column that it writes.
     PlusOne,
     /// Reads the column that it writes. A changed row no longer matches the filter.
     PlusOneFiltered,
     /// Fills `c` where it is null.
     Fill,
-    /// Like `Fill`, but the new value of some rows is null again.
+    /// Like `Fill`, but for some rows the new value is null, too.
     FillUnresolved,
     /// Like `Fill`, with a subquery on another table.
     FillFromOther,
@@ -58,7 +58,7 @@ pub enum Form {
     Several,
     /// Sets several columns from one select.
     SeveralFromSelect,
-    /// Reads the column that it writes, and another table.
+    /// Reads another table and the column that it writes.
     PlusOneFromOther,
     /// Deletes the rows with an even `src`, about half of all rows.
     Delete,
@@ -112,16 +112,16 @@ pub enum Fault {
     Kill,
     /// All connections of the daemons are closed.
     Cut,
-    /// All connections of the daemons are closed after the daemons have sent this many more bytes,
-    /// in the middle of a request.
+    /// All connections of the daemons are closed in the middle of a request: after the daemons have
+    /// sent this many more bytes.
     CutAfter(u32),
     /// The daemons receive no results, so a statement may commit without their knowledge. Then all
     /// their connections are closed.
     Swallow,
     /// The server terminates all sessions of the daemons except those that send heartbeats.
     Terminate,
-    /// The server cancels the statements of all sessions of the daemons except those that send
-    /// heartbeats.
+    /// The server cancels the statements of all the daemons' sessions, except the sessions that
+    /// send heartbeats.
     Cancel,
     /// A daemon is replaced by another one that has this fault in `BACKFILLD_FAILPOINT`.
     Named(String),
@@ -145,7 +145,7 @@ const POINTS: &[&str] = &[
     "after_finish",
 ];
 
-/// Failpoints before and after rows are deferred, quarantined or retried.
+/// Failpoints just before and just after the daemon defers, quarantines or retries rows.
 const DEFERRED_POINTS: &[&str] =
     &["before_skip_row", "after_skip_row", "before_retry_deferred", "after_retry_deferred"];
 
@@ -183,7 +183,7 @@ impl Fault {
 pub struct Case {
     pub seed: u64,
     pub form: Form,
-    /// The quoted name of the table with its schema.
+    /// The table's name, quoted and with its schema.
     pub target: String,
     pub key: Key,
     pub set: &'static str,
@@ -205,7 +205,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Generates the case of this number. `collations` are the quoted names of the server's
+    /// Generates the case with this number. `collations` are the quoted names of the server's
     /// collations.
     pub fn roll(seed: u64, collations: &[String], kinds: Kinds) -> Self {
         let dice = &mut Dice::of(seed);

@@ -1,5 +1,5 @@
-//! Compares the final table and the counters of the job with the books of the application, and
-//! reports the differences.
+//! Compares the final table and the counters of the job with the application's own record of its
+//! writes (its book), and reports the differences.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -18,7 +18,7 @@ struct Found {
     c: Option<i64>,
     src: i64,
     s: i64,
-    /// The row's key is above the upper bound that planning fixed.
+    /// The row's key is above the upper bound that was set during planning.
     beyond: bool,
     /// The columns `pad`, `toasted` and `doubled` have the expected values, if they exist.
     whole: bool,
@@ -112,8 +112,8 @@ pub async fn judge_refused(case: &Case, client: &Client, book: &Book, bad: &[i64
     wrong
 }
 
-/// Checks a row of `n = n + 1` and similar jobs. The last three digits of `n` count how often the
-/// job changed the row.
+/// Checks a row of a job such as `n = n + 1`. The last three digits of `n` count how often the job
+/// changed the row.
 fn by_count(case: &Case, report: &Report, row: &Found, say: &mut impl FnMut(String)) {
     let times = row.n.rem_euclid(1000);
     let filled = matches!(case.form, Form::Several | Form::SeveralFromSelect).then_some(row.src * 2 + 1);
@@ -132,10 +132,10 @@ fn by_count(case: &Case, report: &Report, row: &Found, say: &mut impl FnMut(Stri
     }
 }
 
-/// Checks a row of `c = src * 2 + 1 where c is null` and similar jobs.
+/// Checks a row of a job such as `c = src * 2 + 1 where c is null`.
 fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut impl FnMut(String)) {
-    // `report.filled` covers a row that the job left null, and whose `src` the application changed
-    // afterwards.
+    // `report.filled` is also true for a row that the job left null and whose `src` the application
+    // changed afterwards.
     let unresolved = case.form == Form::FillUnresolved && (row.src % 7 == 0 || report.filled);
     match row.c {
         Some(c) if c == row.src * 2 + 1 => {}
@@ -149,7 +149,7 @@ fn by_value(case: &Case, report: &Report, row: &Found, swept: bool, say: &mut im
     }
 }
 
-/// Checks how often the job changed a row according to the audit table.
+/// Checks the number of times that the job changed a row. The number comes from the audit table.
 fn by_changes(case: &Case, report: &Report, row: Option<&Found>, times: i64, say: &mut impl FnMut(String)) {
     let may_come_again = report.moved
         || report.emptied
@@ -240,8 +240,8 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
     } else {
         format!("case t.tableoid::bigint {} else true end", by_leaf.join(" "))
     };
-    // Columns that exist only in some cases are read by name, so that the statement does not depend
-    // on them.
+    // Columns that exist only in some cases are read through JSON, so that the statement also works
+    // without them.
     let whole = "coalesce(to_jsonb(t) ->> 'pad', 'pad') = 'pad' and coalesce(to_jsonb(t) ->> 'toasted', repeat('toast', 600)) = repeat('toast', 600)
         and coalesce((to_jsonb(t) ->> 'doubled')::bigint, src * 2) = src * 2";
     let sql = format!("select tag, n, c, src, s, {beyond}, {whole} from {} t", case.target);
@@ -261,8 +261,8 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
         .collect()
 }
 
-/// Returns the condition `key > upper` in the order of the walk, column by column. Each column has
-/// its own direction.
+/// Returns the condition that a key comes after `upper` in the order of the walk. It compares
+/// column by column, because each column has its own direction.
 fn beyond(case: &Case, upper: &[String]) -> String {
     let ordered = case.key.ordered();
     let mut alternatives = Vec::new();

@@ -88,7 +88,7 @@ const LARGE: &[Kind] = &[
 
 const NAMES: &[&str] = &["id", "select", "K 1", "or\"der", "Größe", "a.b", "user", "x'y", "back\\slash", "$1"];
 
-/// The types that the tests define, created in the database of a case.
+/// The statements that create the tests' own types in the database of a case.
 pub const TYPES: &str = "
 create type mood as enum ('sad', 'ok', 'it''s', 'Sehr gut', '');
 create domain positive as int check (value > 0);
@@ -103,12 +103,12 @@ pub struct Column {
     kind: Kind,
     /// The type as `create table` declares it, with its collation.
     pub declared: String,
-    /// The type as a cast uses it, without its collation.
+    /// The type as it is written in a cast, without its collation.
     pub sql_type: String,
     /// The collation of the column in the index. `None` is the default collation of the type.
     pub index_collation: Option<String>,
     pub descending: bool,
-    /// If the pool is not empty, values come from this small pool, so that many rows share them.
+    /// If this small pool is not empty, values come from it, so that many rows share a value.
     pool: Vec<String>,
 }
 
@@ -185,9 +185,10 @@ impl Key {
 }
 
 impl Column {
-    /// Returns whether a table with a unique index on the column can be hash-partitioned by it.
-    /// Hash partitioning needs a type with a hash function, and the column and the index must have
-    /// the same collation. For simplicity, columns with an explicit collation are left out.
+    /// Returns whether a table with a unique index on the column can be hash-partitioned by this
+    /// column. Hash partitioning needs a type with a hash function, and the column and the index
+    /// must have the same collation. For simplicity, columns with an explicit collation are left
+    /// out.
     pub fn may_divide(&self) -> bool {
         self.kind != Kind::Bits && !self.declared.contains("collate") && self.index_collation.is_none()
     }

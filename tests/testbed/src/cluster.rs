@@ -46,8 +46,8 @@ impl Cluster {
         }
     }
 
-    /// Starts a server with database `app`, owned by the login role `owner`, which is not a
-    /// superuser and may read statistics.
+    /// Starts a server with database `app`. The owner of the database is the login role `owner`,
+    /// which is not a superuser but may read statistics.
     pub async fn with_owner(options: Options) -> Self {
         let cluster = Self::start(options).await;
         cluster.make_owner().await;

@@ -30,7 +30,7 @@
 //!
 //! Most functions panic if they cannot do what they promise, because a test cannot continue without
 //! its server. Some failures can be fixed by the user, for example a missing PostgreSQL. A function
-//! with such a failure has a `try_` variant, which returns an error to print.
+//! that can fail in this way has a `try_` variant, which returns an error to print.
 #![allow(
     clippy::disallowed_methods,
     reason = "a test may panic on an unexpected row; tests/layering forbids the other methods"

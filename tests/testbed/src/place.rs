@@ -61,8 +61,9 @@ fn id(args: &[&str]) -> Option<u32> {
     String::from_utf8_lossy(&output.stdout).trim().parse().ok()
 }
 
-/// Returns the parent directory of all places, and creates it if necessary: `backfilld-testbed-UID`
-/// in `BACKFILLD_TESTBED_DIR`, or in the system's temporary directory if that variable is not set.
+/// Returns the parent directory of all places, and creates it if necessary. The directory is
+/// `backfilld-testbed-UID` in `BACKFILLD_TESTBED_DIR`, or in the system's temporary directory if
+/// that variable is not set.
 pub(crate) fn base() -> Result<PathBuf, SetupError> {
     let parent = std::env::var_os("BACKFILLD_TESTBED_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
     let setup_error = |what: &str, error: std::io::Error| SetupError(format!("{}: {what}: {error}", parent.display()));
@@ -92,8 +93,8 @@ pub(crate) fn base() -> Result<PathBuf, SetupError> {
     Ok(base)
 }
 
-/// A directory that is removed on drop. Each process whose working directory is in it is killed
-/// first.
+/// A directory that is removed on drop. Before the removal, each process with a working directory
+/// in it is killed.
 #[derive(Debug)]
 pub struct Place {
     dir: PathBuf,

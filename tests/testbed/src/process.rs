@@ -1,4 +1,4 @@
-//! A child process that is always reaped, and signals without `unsafe`.
+//! A child process that is always reaped, and functions that send signals without `unsafe`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -49,8 +49,8 @@ impl Process {
     }
 }
 
-/// Sends a signal by its short name. Returns false if sending the signal fails for at least one of
-/// the processes, for example because the process does not exist.
+/// Sends the signal with this short name to the processes. Returns false if sending the signal
+/// fails for at least one of the processes, for example because the process does not exist.
 pub fn signal(name: &str, pids: &[u32]) -> bool {
     if pids.is_empty() {
         return true;
@@ -83,7 +83,7 @@ pub fn working_in(dir: &Path) -> Vec<u32> {
     pids.filter(|pid| working_dir(*pid).is_some_and(|place| place == dir)).collect()
 }
 
-/// Returns the children of a process from `ps`, for systems without `/proc`.
+/// Returns the children of a process, as `ps` reports them, for systems without `/proc`.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(output) = Command::new("ps").args(["-axo", "pid=,ppid="]).output() else { return Vec::new() };
     let text = String::from_utf8_lossy(&output.stdout);

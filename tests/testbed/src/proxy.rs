@@ -29,7 +29,7 @@ struct Shared {
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
-    /// Whether errors that plpgsql code raises are shown as errors of the server.
+    /// Whether errors that plpgsql code raises are made to look like errors of the server itself.
     disguises: AtomicBool,
     /// A message of the client, and the message that is sent in its place.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
@@ -113,20 +113,21 @@ impl Proxy {
         self.shared.client_bytes_left.store(i64::from(bytes), Ordering::SeqCst);
     }
 
-    /// Replaces the next simple query `from`, in any session, with `to`. All other queries pass
-    /// unchanged.
+    /// Replaces the next simple query whose text is `from` with the query `to`, in whichever
+    /// session it is sent. All other queries pass unchanged.
     pub fn exchange_query(&self, from: &str, to: &str) {
         *self.shared.exchange() = Some((simple_query(from), simple_query(to)));
     }
 
     /// From now on, errors that plpgsql code raises look like errors of the server itself, because
-    /// the source file in the error is replaced. A test can then raise errors of the server that it
-    /// cannot cause.
+    /// the source file in the error is replaced. A test can then simulate server errors that it
+    /// could not cause otherwise.
     pub fn disguise_raised_errors(&self) {
         self.shared.disguises.store(true, Ordering::SeqCst);
     }
 
-    /// Returns whether the query of the last call of [`Proxy::exchange_query`] was replaced.
+    /// Returns whether the query that was given to the last call of [`Proxy::exchange_query`] has
+    /// been replaced.
     pub fn exchanged(&self) -> bool {
         self.shared.exchange().is_none()
     }
@@ -223,7 +224,7 @@ async fn pump(
     direction: Direction,
     shared: &Shared,
 ) {
-    // A queue between reading and writing keeps a delay from reducing the throughput.
+    // Because of the queue between reading and writing, a delay does not reduce the throughput.
     let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(256);
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];
@@ -262,7 +263,7 @@ async fn pump(
     tokio::join!(read, write);
 }
 
-/// Replaces the source file of errors that plpgsql code raised. The other file has a name of the
+/// Replaces the name of the source file in errors that plpgsql code raised. The new name has the
 /// same length.
 fn disguise(piece: &mut [u8]) {
     const RAISED: &[u8] = b"\0Fpl_exec.c\0";
@@ -271,8 +272,8 @@ fn disguise(piece: &mut [u8]) {
     }
 }
 
-/// Subtracts a piece's bytes from the limit. When the limit is reached, shortens the piece and
-/// returns true.
+/// Subtracts the length of a piece from the number of bytes that are left. If the piece uses up
+/// this number, shortens the piece to it and returns true.
 fn spend(budget: &AtomicI64, piece: &mut Vec<u8>) -> bool {
     let wanted = piece.len() as i64;
     let before = budget

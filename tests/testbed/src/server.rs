@@ -233,7 +233,8 @@ impl Server {
     pub async fn kill_postmaster(&self) {
         let process = self.process.lock().expect("no panic under this lock").take();
         let Some(process) = process else { return };
-        // A stopped postmaster starts no children while this function lists them.
+        // While SIGSTOP suspends the postmaster, it starts no more children, so the list below is
+        // complete.
         process.signal("STOP");
         let mut family = process::working_in(&self.data_dir());
         if family.is_empty() {
@@ -287,10 +288,10 @@ impl Server {
     }
 }
 
-/// Connects to any URL without TLS. The session ends when the client is dropped.
+/// Connects without TLS to any URL. The session ends when the client is dropped.
 pub async fn connect(url: &str) -> Result<Client, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
-    // The client reports an error of the connection to the caller.
+    // If the connection fails, the client reports the error to the caller.
     tokio::spawn(connection);
     Ok(client)
 }

@@ -57,8 +57,8 @@ impl Standby {
     pub async fn wait_caught_up(&self, timeout: Duration) {
         let primary = connect(&self.primary_url).await.unwrap_or_else(|error| panic!("primary: {}", describe(&error)));
         let failed = |error| panic!("primary: {}", describe(&error));
-        // A synchronous commit also flushes the earlier asynchronous commits. The value is `local`,
-        // because this standby may be the one that a synchronous commit waits for.
+        // A synchronous commit also flushes the earlier asynchronous commits. The setting is
+        // `local`, because this standby may be the one that a synchronous commit waits for.
         primary.batch_execute("set synchronous_commit = local").await.unwrap_or_else(failed);
         primary.batch_execute("select pg_logical_emit_message(true, 'testbed', '')").await.unwrap_or_else(failed);
         let lsn = primary.query_one("select pg_current_wal_flush_lsn()::text", &[]).await;
@@ -118,7 +118,7 @@ impl Standby {
         SlowReplay { stop: Some(stop), thread: Some(thread) }
     }
 
-    /// Stops the standby. Drop the guard of a slowed replay first.
+    /// Stops the standby. If replay is slowed, drop the guard first.
     pub async fn stop(&self, mode: Mode) {
         self.server.stop(mode).await;
     }

@@ -153,8 +153,8 @@ pub fn settings(options: Options) -> Options {
         .set("ssl_ca_file", "clients.crt")
 }
 
-/// Starts a server with role `owner` and database `app`. The server uses `issued` for TLS, and
-/// accepts client certificates that `clients` issued.
+/// Starts a server with role `owner` and database `app`. The server uses the certificate `issued`
+/// for TLS, and accepts client certificates from the authority `clients`.
 pub async fn cluster(options: Options, issued: &Issued, clients: &Authority) -> Cluster {
     let cluster = Cluster::try_start_with(settings(options), |cluster| install(cluster, issued, clients)).await;
     let cluster = cluster.unwrap_or_else(|error| panic!("{error}"));

@@ -10,7 +10,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// `timeout`.
 ///
 /// The predicate is always evaluated once more after the deadline, so that a stalled machine does
-/// not fail a test.
+/// not make a test fail.
 #[track_caller]
 pub fn until(
     timeout: Duration,

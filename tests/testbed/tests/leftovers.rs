@@ -13,7 +13,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// Environment variable that specifies how the child below must end.
+/// Environment variable that tells the child process how to end.
 const END: &str = "TESTBED_TEST_END";
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Tests the faults of the proxy, except the replacement of a query, with a server that echoes its
-//! input.
+//! Tests all faults of the proxy except the replacement of a query. The tests use a server that
+//! echoes its input.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 

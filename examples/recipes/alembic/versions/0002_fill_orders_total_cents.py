@@ -11,7 +11,7 @@ def upgrade():
     op.execute("set local statement_timeout = '10s'")
     op.add_column("orders", sa.Column("total_cents", sa.BigInteger, nullable=True))
 
-    # Fills new rows. The backfill does not write total, so it does not fire the trigger.
+    # Fills new rows. The backfill does not write column `total`, so it does not fire the trigger.
     op.execute("""
         create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
         begin
@@ -38,8 +38,8 @@ def upgrade():
 
 
 def downgrade():
-    # Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job stays
-    # "cancelled", and upgrading again fills nothing.
+    # Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without
+    # backfill.forget, the job would stay "cancelled", and upgrading again would fill nothing.
     op.execute("""
         do $$ begin
           if to_regnamespace('backfill') is not null then

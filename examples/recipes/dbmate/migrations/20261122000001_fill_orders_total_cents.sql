@@ -25,9 +25,8 @@ do $$ begin
   end if;
 end $$;
 
--- migrate:down
--- Fails while the job is active: first run `backfilld cancel orders_total_cents`.
--- Without this statement the job stays "cancelled", and "up" fills nothing.
+-- migrate:down Fails while the job is active: first run `backfilld cancel orders_total_cents`.
+-- Without backfill.forget, the job would stay "cancelled", and "up" would fill nothing.
 do $$ begin
   if to_regnamespace('backfill') is not null then
     perform backfill.forget(name) from backfill.jobs where name = 'orders_total_cents';

@@ -1,5 +1,5 @@
--- Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this
--- statement the job stays "cancelled", and V2 fills nothing.
+-- Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without
+-- backfill.forget, the job would stay "cancelled", and V2 would fill nothing.
 do $$ begin
   if to_regnamespace('backfill') is not null then
     perform backfill.forget(name) from backfill.jobs where name = 'orders_total_cents';

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-/// Renders a statement to copy.
+/// Renders a statement that the user can copy.
 pub(super) fn offer(id: &str, what: &str, sql: &str) -> Markup {
     html! {
         div.offer {
@@ -13,8 +13,8 @@ pub(super) fn offer(id: &str, what: &str, sql: &str) -> Markup {
     }
 }
 
-/// Renders `2026-11-27T17:38:51Z` as `17:38:51 UTC`. The text also contains the day if the day is
-/// not the day of the page.
+/// Renders `2026-11-27T17:38:51Z` as `17:38:51 UTC`. The text also contains the day if the day
+/// differs from `today`, the day of the page.
 pub(super) fn time(at: &str, today: &str) -> Markup {
     html! {
         @match at.split_once('T') {

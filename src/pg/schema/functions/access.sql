@@ -12,8 +12,8 @@ language sql stable as $$
     'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
 $$;
 
--- Returns whether actor may run jobs as role run_as. PostgreSQL 16 and later distinguish the
--- privilege to SET ROLE from membership. Earlier versions check only membership.
+-- Returns whether the role actor may run jobs as the role run_as. PostgreSQL 16 and later
+-- distinguish the privilege to SET ROLE from membership. Earlier versions check only membership.
 create or replace function backfill._may_run_as(actor name, run_as name) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -41,8 +41,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Returns whether the session user may see a job that role enqueued_by enqueued. The callers of
--- this function run with their owner's privileges, so current_user would be the owner.
+-- Returns whether the session user may see a job that the role `enqueued_by` enqueued. The callers
+-- of this function run with their owner's privileges, so current_user would be the owner.
 create or replace function backfill._may_see(enqueued_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where (r.rolname in (enqueued_by, 'backfill_reader', 'backfill_operator', 'pg_monitor') or r.oid = (select n.nspowner from pg_namespace n where n.nspname = 'backfill'))
@@ -61,8 +61,8 @@ begin
     return actor;
   end if;
   -- A daemon with a single url writes a row to backfill.executor. The row remains after the
-  -- configuration of the daemon has changed to executors. So while any daemon is running, such a
-  -- row counts only if a running daemon serves its role.
+  -- daemon's configuration has been changed to use executors. So while any daemon is running, such
+  -- a row counts only if a running daemon serves the row's role.
   select e.run_as into own from backfill.executor e
    where e.one_url and backfill._may_run_as(actor, e.run_as)
      and (not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
@@ -71,8 +71,8 @@ begin
   return coalesce(own, actor);
 end $$;
 
--- Returns the role as which the job will run. Raises an error if the caller may not run jobs as
--- this role.
+-- Returns the role that the job will run as. Raises an error if the caller may not run jobs as this
+-- role.
 create or replace function backfill._check_run_as(asked name) returns name
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -88,8 +88,8 @@ begin
   return v_run_as;
 end $$;
 
--- Returns a hint with the privilege that a job's role lacks on a table. If the role is not the
--- owner of the table, the hint also suggests running the job as the owner.
+-- Returns a hint that names the privilege that a job's role lacks on a table. If the role is not
+-- the owner of the table, the hint also suggests running the job as the owner.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -104,11 +104,11 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon) and enqueue with run_as => %L', c.owner) end);
+    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
 end $$;
 
--- Checks that the submitter of a job may still run jobs as its run_as. While the job waited, the
--- submitter's membership in this role may have been revoked.
+-- Checks that the submitter of a job may still run jobs as the job's role (run_as). While the job
+-- waited, the submitter's membership in this role may have been revoked.
 create or replace function backfill._check_submitter_rights(job bigint) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -124,9 +124,81 @@ begin
   end if;
 end $$;
 
--- Returns the warning that enqueue raises if no daemon would run the job now, or if the job would
--- run as a superuser who does not own the table. The function runs with its owner's privileges,
--- because submitters cannot read the tables of daemons and executors.
+-- Refuses to plan the statement of a job as the owner of schema backfill while the daemon uses
+-- executors. The server evaluates immutable functions while it plans. These functions belong to
+-- roles that the owner of the schema may not trust.
+create or replace function backfill._check_planner() returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  if exists (select from pg_namespace n where n.nspname = 'backfill' and n.nspowner = to_regrole(quote_ident(current_user)))
+     and backfill._has_executors() then
+    perform backfill._refuse(format('role "%s" owns schema backfill and must not plan the statements of jobs', current_user),
+      'The server evaluates immutable functions while it plans. They would run with the privileges of this role.',
+      'Connect as another role: a member of backfill_submitter and of the role that the job runs as.');
+  end if;
+end $$;
+
+-- Returns whether the daemon that registered last uses executors.
+create or replace function backfill._has_executors() returns boolean
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select coalesce((select not e.one_url from backfill.executor e order by e.registered_at desc limit 1), false)
+$$;
+
+-- Returns the roles whose code would run if a session of the login changed rows of the table, and
+-- that would gain privileges by this. These roles own the table, may create triggers on it, or own
+-- a function that a trigger, constraint, default, index or policy of the table uses. The same
+-- applies to its partitions and children. The result does not contain superusers and roles that may
+-- act as the login. The code of these functions can call functions of other roles.
+create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive tree(relid) as (
+    select relation
+    union
+    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid),
+  objects(classid, objid) as (
+    select 'pg_trigger'::regclass, g.oid from tree t join pg_trigger g on g.tgrelid = t.relid
+    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_constraint k on k.conrelid = t.relid
+    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_attribute a on a.attrelid = t.relid join pg_constraint k on k.contypid = a.atttypid
+    union all select 'pg_attrdef'::regclass, d.oid from tree t join pg_attrdef d on d.adrelid = t.relid
+    union all select 'pg_class'::regclass, i.indexrelid from tree t join pg_index i on i.indrelid = t.relid
+    union all select 'pg_policy'::regclass, p.oid from tree t join pg_policy p on p.polrelid = t.relid),
+  authors(oid) as (
+    select c.relowner from tree t join pg_class c on c.oid = t.relid
+    union select x.grantee from tree t join pg_class c on c.oid = t.relid cross join lateral aclexplode(c.relacl) x where x.privilege_type = 'TRIGGER'
+    union select f.proowner from objects o join pg_depend d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_proc'::regclass
+                            join pg_proc f on f.oid = d.refobjid)
+  select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
+    from authors a left join pg_roles r on r.oid = a.oid
+   where r.oid is null
+      or not r.rolsuper and r.rolname <> login and not pg_has_role(r.oid, (select l.oid from pg_roles l where l.rolname = login), 'MEMBER')
+$$;
+
+-- Refuses a job on a table of other roles if the daemon has only one login, unless the
+-- configuration trusts them.
+create or replace function backfill._check_owners(relation oid, run_as name) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  untrusted name[];
+begin
+  if exists (select from backfill.executor e where e.run_as = _check_owners.run_as and e.one_url and not e.trusts_owners) then
+    untrusted := backfill._untrusted_roles(relation, run_as);
+    if untrusted <> '{}' then
+      perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
+        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too.', run_as),
+        format('Configure an executor for the owner of the table (executors). Or, if these roles may do everything that "%s" may, set trust_table_owners: true for the database and restart the daemon.', run_as));
+    end if;
+  end if;
+end $$;
+
+create or replace function backfill._role_list(roles name[]) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when cardinality(roles) = 1 then 'role ' else 'roles ' end || (select string_agg(format('"%s"', r), ', ' order by n) from unnest(roles[1:5]) with ordinality u(r, n))
+         || case when cardinality(roles) > 5 then format(' and %s more', cardinality(roles) - 5) else '' end
+$$;
+
+-- Returns the warning that enqueue raises if no daemon would run the job now, or if code of other
+-- roles would run with the privileges of the daemon's only login. The function runs with its
+-- owner's privileges, because submitters cannot read the tables of daemons and executors.
 create or replace function backfill._executor_note(run_as name, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case
@@ -134,17 +206,18 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
-    when exists (select from backfill.executor e join pg_class c on c.oid = relation
-                  where e.run_as = _executor_note.run_as and e.is_superuser and pg_get_userbyid(c.relowner) <> e.run_as)
-      then format('the job will run as superuser "%s": triggers of table %s run with all privileges', run_as, relation::regclass)
+    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url)
+      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
+                          case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
+              from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
   end
 $$;
 
 -- Returns whether a text can be converted to UTF-8. The daemon reads all texts in UTF-8. If a text
--- of the queue cannot be converted, the server raises an error instead of the whole result, so one
--- such text could stop the claims of all jobs. convert_to also checks the bytes of the text. This
--- matters in a database in SQL_ASCII, and for the name of a role that was created in a database in
--- another encoding.
+-- of the queue cannot be converted, the server raises an error and returns no part of the result,
+-- so one such text could stop the claims of all jobs. convert_to also checks the bytes of the text.
+-- This matters in a database in SQL_ASCII, and for the name of a role that was created in a
+-- database in another encoding.
 create or replace function backfill._is_utf8(what text) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -154,15 +227,15 @@ exception when untranslatable_character or character_not_in_repertoire then
   return false;
 end $$;
 
--- Returns a text unchanged if it can be converted to UTF-8. Otherwise returns it with each byte
--- that is not ASCII as an octal number, for example \201.
+-- Returns a text unchanged if it can be converted to UTF-8. Otherwise returns it with each
+-- non-ASCII byte replaced by its octal number, for example \201.
 create or replace function backfill._readable(what text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
   return case when what is null or backfill._is_utf8(what) then what else encode(decode(replace(what, '\', '\\'), 'escape'), 'escape') end;
 end $$;
 
--- Refuses a row of a table, or the arguments of a call, if one of its values cannot be converted to
+-- Refuses a row of a table, or the arguments of a call, if one of the values cannot be converted to
 -- UTF-8.
 create or replace function backfill._check_utf8(stored jsonb) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
@@ -172,7 +245,7 @@ begin
       format('%s cannot be converted to UTF-8', (select string_agg(case e.key when 'set_sql' then 'set' when 'filter_sql' then 'filter' when 'job_name' then 'name' else e.key end, ', ' order by e.key)
                                                    from jsonb_each(stored) e where not backfill._is_utf8(e.value::text))),
       format('The daemon reads all texts in UTF-8. The encoding of the database is %s, and a byte of the text has no equivalent in UTF-8.', getdatabaseencoding()),
-      'Write the text without this byte, for example with a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
+      'Write the text without this byte. For example, call a function that returns the value. If the text is the name of a table, column, schema or role, rename it.');
   end if;
 end $$;
 
@@ -187,17 +260,17 @@ begin
   elsif octet_length(what) > 4000 then
     perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because each quarantined row is stored with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
 
 -- Marks the current transaction, which is about to add an unfinished job of a role. Returns the
--- number of such marks that other open transactions hold. These transactions may add as many jobs,
--- which no query can see yet. Without the marks, concurrent transactions could each add as many
--- jobs as the quota allows.
+-- number of such marks that other open transactions hold. Each mark stands for one job that its
+-- transaction may add, and that no query can see yet. Without the marks, concurrent transactions
+-- could each add as many jobs as the quota allows.
 --
--- A mark is an advisory lock with a random number, so no session waits for the lock of another one.
+-- A mark is an advisory lock with a random number, so no session waits for another session's lock.
 -- Any role can take advisory locks. So a mark counts only if its session may act as the role.
 -- Otherwise a role could use up the quota of another role. The server has a limited number of locks
 -- (max_locks_per_transaction), so one transaction may hold at most 200 marks.
@@ -225,7 +298,7 @@ begin
   return others;
 end $$;
 
--- Returns the number of jobs in the message of a quota.
+-- Returns the part of a quota's error message that states the number of jobs.
 create or replace function backfill._jobs_text(n bigint, uncommitted bigint, what text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select format('%s %s', n, what) || case when uncommitted > 0 then format(' and %s more in open transactions', uncommitted) else '' end

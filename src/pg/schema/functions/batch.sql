@@ -20,13 +20,13 @@ begin
       detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
-    raise exception using errcode = 'BF001', message = format('columns of table %s that the job uses have changed', name),
-      -- A fingerprint contains the number, name, type, type modifier, collation and kind of
-      -- generation of each column.
+    raise exception using errcode = 'BF001', message = format('columns that the job uses in table %s have changed', name),
+      -- For each column, a fingerprint contains the number, name, type, type modifier and
+      -- collation, and whether and how the column is generated.
       detail = (select string_agg(format('%s: %s.', x.label, (select string_agg(m[2] || ' ' || format_type(m[3]::oid, m[4]::integer), ', ' order by m[1]::integer)
                                                               from regexp_matches(x.columns, '(\d+) ("(?:[^"]|"")*"|[^ ]+) (\d+) (-?\d+) \d+', 'g') m)), ' ' order by x.label desc)
                   from (values ('Planned', unchanged.fingerprint), ('Now', backfill._fingerprint(relation, columns))) x(label, columns)),
-      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed, and delete this job with backfill.forget.';
+      hint = 'To continue with the new columns, enqueue a new job under another name, with a filter that excludes the rows that are already changed. Then delete this job with backfill.forget.';
   end if;
   if not exists (select from pg_index i where i.indrelid = relation and i.indisunique and i.indisvalid and i.indpred is null
                   and (i.indkey::smallint[])[0:i.indnkeyatts - 1] = key) then
@@ -62,9 +62,9 @@ end $$;
 comment on function backfill.unchanged(oid, text, smallint[], smallint[], text, oid, text) is 'Checks a partition or child in the same way as backfill.unchanged checks a table. For daemons.';
 
 -- Returns a key value as text that can be converted back to the same value under any DateStyle and
--- IntervalStyle. Like every function, it has settings of its own for both (release.rs). Under the
--- job's DateStyle, a range of timestamps could contain the abbreviation of a time zone. The same
--- abbreviation may stand for several time zones.
+-- IntervalStyle. Like every function of the schema, this function has its own values for both
+-- settings (release.rs). Under the job's DateStyle, a range of timestamps could contain the
+-- abbreviation of a time zone. The same abbreviation may stand for several time zones.
 create or replace function backfill.key_text(value anyelement) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -76,7 +76,8 @@ comment on function backfill.key_text(anyelement) is 'Returns a key value as tex
 -- READ calls the function, because its snapshot may be older than its locks on the tables that it
 -- reads. A table that ALTER TABLE or TRUNCATE rewrote in between appears empty in this snapshot.
 -- The function reads pg_class with the same snapshot, but pg_relation_filenode returns the current
--- file of the table. After a rewrite the two differ, and the batch is retried.
+-- file of the table. If the table was rewritten, the two file numbers differ, and the batch is
+-- retried.
 create or replace function backfill.not_rewritten(relations oid[]) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 declare
@@ -93,14 +94,14 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the tables was rewritten after the batch took its snapshot. For daemons.';
+comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the given tables was rewritten after the batch took its snapshot. For daemons.';
 
 -- Returns whether a BEFORE ROW trigger of the table could leave a row unchanged. The daemon reads
 -- this value when it prepares the statement of its batches. Each batch checks that the value has
--- not changed (same_triggers). Otherwise, if a trigger was added later, the statement would not
--- detect the rows that this trigger leaves unchanged. Constraint triggers fire after a row was
--- changed, so they do not count. The function does not check tgisinternal, because in PostgreSQL 14
--- and earlier it is also set for a partition's copy of a trigger. Such a copy must count.
+-- not changed (same_triggers). Without this check, the statement would not detect rows that a
+-- trigger added later leaves unchanged. Constraint triggers fire after a row was changed, so they
+-- do not count. The function does not check tgisinternal, because in PostgreSQL 14 and earlier it
+-- is also set for a partition's copy of a trigger. Such a copy must count.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -116,10 +117,10 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) no longer has the given value. For daemons.';
+comment on function backfill.same_triggers(oid, boolean) is 'Raises 0A000 if suppressible(relation) no longer returns the given value. For daemons.';
 
--- Raises an error if the batch changed fewer rows than it found. Batches of tables with a trigger
--- that may leave a row unchanged call this function. After the error, the batch is rolled back and
+-- Raises an error if the batch changed fewer rows than it found. A batch calls this function if its
+-- table has a trigger that may leave a row unchanged. After the error, the batch is rolled back and
 -- repeated in the form that distinguishes changed from unchanged rows.
 create or replace function backfill.all_changed(matched bigint, changed bigint) returns boolean
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
@@ -129,7 +130,7 @@ begin
   end if;
   return true;
 end $$;
-comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if fewer rows were changed than matched. For daemons.';
+comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if the batch changed fewer rows than it found. For daemons.';
 
 -- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless all of these
 -- conditions hold:
@@ -160,16 +161,16 @@ begin
   end if;
   update backfill.checkpoint c
      set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
-         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+         rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done, moved_in = pg_current_xact_id()
    where c.ctid = advance.checkpoint_ctid and c.slice_id = advance.slice and c.token = advance.token and not c.done
-     and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+     and c.position is not distinct from advance.from_position and c.moved_in is distinct from pg_current_xact_id()
   returning c.ctid into v_ctid;
   if v_ctid is null then
     update backfill.checkpoint c
        set position = advance.to_position, rows_scanned = c.rows_scanned + advance.scanned, rows_changed = c.rows_changed + advance.changed,
-           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done
+           rows_unresolved = c.rows_unresolved + advance.unresolved, batches = c.batches + 1, done = advance.done, moved_in = pg_current_xact_id()
      where c.slice_id = advance.slice and c.token = advance.token and not c.done
-       and c.position is not distinct from advance.from_position and c.xmin <> pg_current_xact_id()::xid
+       and c.position is not distinct from advance.from_position and c.moved_in is distinct from pg_current_xact_id()
     returning c.ctid into v_ctid;
   end if;
   if v_ctid is null then
@@ -181,11 +182,12 @@ begin
                                when w.paused_all then 'paused_all' else 'running' end, j.revision
       from backfill.job j, backfill.switch w where j.id = v_job;
 end $$;
-comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows; raises BF006 if fenced. For daemons.';
+comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows. Raises BF006 if the claim has ended or the checkpoint was moved. For daemons.';
 
--- Moves the checkpoint in the same way as advance, and defers or quarantines rows in the same
--- transaction. locked is the list of rows to defer: [[value of each key column, as text]]. Each
--- element of quarantined has the same format as the failure argument of _quarantine_row.
+-- Moves the checkpoint in the same way as function advance does, and defers or quarantines rows in
+-- the same transaction. The argument locked is the list of rows to defer: [[value of each key
+-- column, as text]]. Each element of the argument quarantined has the same format as the failure
+-- argument of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
@@ -209,4 +211,4 @@ begin
     perform backfill._quarantine_row(v_job, advance_deferring.slice, r);
   end loop;
 end $$;
-comment on function backfill.advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb) is 'Does what advance does, and also defers or quarantines rows. For daemons.';
+comment on function backfill.advance_deferring(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean, jsonb, jsonb) is 'Does what backfill.advance does, and also defers or quarantines rows. For daemons.';

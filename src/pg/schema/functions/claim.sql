@@ -6,11 +6,13 @@
 -- skips locked rows.
 
 -- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
--- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Returns null
--- if no slice can be claimed, and after it has failed a job that the daemon could not read. The
--- claim commits synchronously, whatever the session's setting is. Otherwise a crash of the server
--- could lose the claim, and another worker could claim the slice while its first holder continues.
-create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1) returns jsonb
+-- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Slices of
+-- the roles in at_share follow all others, because these roles already use their full share of the
+-- daemon's workers. Returns null if no slice can be claimed, or if the function has marked a job as
+-- failed because the daemon could not read the job. The claim commits synchronously, whatever the
+-- session's setting is. Otherwise a crash of the server could lose the claim, and another worker
+-- could claim the slice while its first holder continues.
+create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1, at_share name[] default '{}') returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c record;
@@ -53,9 +55,9 @@ begin
     for c in
       select r.* from unnest(_claim.run_as) as u(role)
       cross join lateral (
-        select x.id, x.job_id, x.kind, x.priority, x.ordinal from backfill.slice x
+        select x.id, x.job_id, x.kind, x.run_as, x.priority, x.ordinal from backfill.slice x
          where x.run_as = u.role and x.state = 'ready' and x.protocol <= _claim.protocol order by x.priority, x.job_id, x.ordinal, x.id limit 64) r
-      order by r.priority, r.job_id, r.ordinal, r.id
+      order by r.run_as = any (_claim.at_share), r.priority, r.job_id, r.ordinal, r.id
     loop
       if c.kind = 'plan' then
         select * into j from backfill.job x where x.id = c.job_id for update skip locked;
@@ -73,10 +75,11 @@ begin
   end if;
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
-  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at)
-  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl)
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, waiting_reason, waiting_text)
+  -- The slice still waits for the same reason, until its first batch commits.
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl, s.waiting_reason, s.waiting_text)
   on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
-     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = null, waiting_text = null;
+     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
   if old.slice_id is not null then
@@ -94,8 +97,8 @@ begin
   if backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- The server would raise an error instead of this answer. Then the job could neither run nor
-  -- fail, and workers would try to claim it before all other jobs.
+  -- The server would raise an error instead of returning this answer. Then the job could neither
+  -- run nor fail, and workers would try to claim it before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
@@ -106,6 +109,13 @@ begin
   end if;
   return null;
 end $$;
+
+-- Returns whether a slice whose job runs as one of these roles can be claimed now.
+create or replace function backfill._has_ready(run_as name[], protocol integer) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select not exists (select from backfill.switch w where w.paused_all)
+     and exists (select from backfill.slice x where x.run_as = any (_has_ready.run_as) and x.state = 'ready' and x.protocol <= _has_ready.protocol)
+$$;
 
 -- Raises BF006 unless the slice has a lease with this token. Locks the job and the lease. Returns
 -- the job.
@@ -122,14 +132,14 @@ begin
   return j;
 end $$;
 
--- Stores the server process of the executor's session with the lease, so that a takeover can
+-- Stores in the lease which server process runs the executor's session, so that a takeover can
 -- terminate the session. The sessions of the executor and of the control login must be on the same
 -- server (P1). For a while after a failover, the two logins may reach different servers.
 create or replace function backfill._register_backend(slice bigint, token uuid, backend_pid integer, backend_start timestamptz, server text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
-    raise exception using errcode = '08006', message = format('the executor login is connected to a server other than the server of the queue: %s instead of %s', server, backfill._server_identity()),
+    raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
       hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
@@ -143,7 +153,7 @@ end $$;
 
 -- Returns the identity of the server: its cluster, timeline and start time. A promotion changes the
 -- timeline, and copies of a cluster differ in the start time. For a standby, the result contains
--- only the cluster and that it is a standby.
+-- only the cluster, and says that the server is a standby.
 create or replace function backfill._server_identity() returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -207,8 +217,8 @@ begin
   end if;
 end $$;
 
--- Finishes a slice that was walked to its end. Raises BF006 if its checkpoint is not done. A slice
--- that still has deferred rows is only released.
+-- Finishes a slice that was walked to its end. Raises BF006 if the slice's checkpoint is not marked
+-- as done. A slice that still has deferred rows is only released.
 create or replace function backfill._finish(slice bigint, token uuid) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -220,8 +230,8 @@ begin
   end if;
   if exists (select from backfill.deferred_row a where a.slice_id = _finish.slice) then
     -- Other sessions still hold locks on some rows. The slice can be claimed again after 1 s, or
-    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then its
-    -- worker can claim another slice.
+    -- after 5 s if its oldest deferred row was deferred at least 1 minute ago. Until then the
+    -- worker that held the slice can claim another slice.
     perform backfill._drop_lease(slice);
     update backfill.slice s
        set not_before = clock_timestamp() + case when (select min(a.first_at) from backfill.deferred_row a where a.slice_id = s.id) > clock_timestamp() - interval '1 minute'
@@ -249,13 +259,15 @@ begin
 end $$;
 
 -- Releases a slice after a temporary failure. The slice cannot be claimed again before `pause` has
--- passed, so workers claim other slices in the meantime.
-create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval) returns text
+-- passed, so workers claim other slices in the meantime. If the parameter `counts` is false, the
+-- claim is not counted as an attempt.
+create or replace function backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean default true) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   perform backfill._fence(slice, token);
   update backfill.slice s
-     set waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
+     set attempts = s.attempts - case when _release_for_retry.counts then 0 else 1 end,
+         waiting_reason = _release_for_retry.reason, waiting_text = left(_release_for_retry.message, 1000), not_before = clock_timestamp() + nullif(_release_for_retry.pause, '0')
    where s.id = _release_for_retry.slice;
   return backfill._release(slice, token);
 end $$;
@@ -279,7 +291,7 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Ends the job as failed. For argument redacted, see _end_job.
+-- Ends the job as failed. The argument `redacted` is described at _end_job.
 create or replace function backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,7 +1,7 @@
--- Checks a command before trigger command_carry_out executes it. Checks the limits for its values
--- and for the number of active jobs, and whether the caller may still run jobs as run_as. A role
--- that is no longer a member of run_as must not start or resume the job, because the role may still
--- be able to change functions that the job calls.
+-- Checks a command before trigger command_carry_out executes it. Checks the limits for the
+-- command's values and for the number of active jobs, and whether the caller may still run jobs as
+-- run_as. A role that is no longer a member of run_as must not start or resume the job, because the
+-- role may still be able to change functions that the job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -20,7 +20,7 @@ begin
     select count(*) into n from (select from backfill.job j where j.enqueued_by = v_submitter and j.state in ('queued', 'running', 'paused', 'verifying') limit v_most) x;
     if n + uncommitted >= v_most and v_submitter is not null then
       perform backfill._refuse(format('the submitter of job "%s" has %s', new.job_name, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
-        'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
+        'Wait until some of these jobs end, or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
     end if;
   end if;
   if new.verb in ('retry', 'rerun', 'resume') and not backfill._is_operator(new.actor) then
@@ -76,7 +76,7 @@ begin
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
-    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s applies to jobs that are not being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job stops.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
+    raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
   case new.verb
@@ -120,8 +120,8 @@ begin
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
         if backfill._defer_quarantined_rows(j.id) > 0 then
           null; -- The quarantined rows are retried first. The verification follows.
-        -- A job that was verifying gets another sweep and another verification. Otherwise the walk
-        -- continues from its checkpoint.
+        -- A job that was verifying gets another sweep and another verification. For any other job,
+        -- the walk continues from its checkpoint.
         elsif exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') then
           perform backfill._add_slices(j.id, 'walk', j.generation + 1);
           update backfill.job set generation = j.generation + 1 where id = j.id;
@@ -133,6 +133,8 @@ begin
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
     when 'forget' then
       delete from backfill.job where id = j.id;
+      delete from backfill.forgotten_job f where f.ctid in (select x.ctid from backfill.forgotten_job x where x.enqueued_at < now() - interval '1 minute' for update skip locked);
+      insert into backfill.forgotten_job (enqueued_by, enqueued_at) select j.enqueued_by, j.enqueued_at where j.enqueued_at > now() - interval '1 minute';
       perform backfill._record_event(null, 'forget', format('job "%s" deleted', j.name), null, new.actor);
       return null;
     else
@@ -162,8 +164,8 @@ begin
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
 end $$;
 
--- Refuses to change verify to expression if the plan of the job says that its expressions cannot be
--- compared.
+-- Refuses to change the option `verify` to `expression` if the plan of the job says that its
+-- expressions cannot be compared.
 create or replace function backfill._job_before_tune() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -197,7 +199,7 @@ end $$;
 create or replace function backfill.pause(name text, reason text default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
-comment on function backfill.pause(text, text) is 'Stops a job after the batch in flight; resume continues it. Returns the job''s state.';
+comment on function backfill.pause(text, text) is 'Stops a job after the batch in flight; backfill.resume continues the job. Returns the job''s state.';
 
 create or replace function backfill.resume(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -207,12 +209,12 @@ comment on function backfill.resume(text) is 'Continues a paused job from its ch
 create or replace function backfill.cancel(name text, reason text default null) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin return backfill._command('cancel', cancel.name, cancel.reason, null); end $$;
-comment on function backfill.cancel(text, text) is 'Cancels a job after the batch in flight. Changes already committed are kept. Returns the job''s state.';
+comment on function backfill.cancel(text, text) is 'Cancels a job after the batch in flight. Keeps the changes that are already committed. Returns the job''s state.';
 
 create or replace function backfill.approve(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin return backfill._command('approve', approve.name, null, null); end $$;
-comment on function backfill.approve(text) is 'Lets a job that was enqueued with needs_approval start. Returns the job''s state.';
+comment on function backfill.approve(text) is 'Approves a job that was enqueued with needs_approval, so that it can start. Returns the job''s state.';
 
 create or replace function backfill.retry(name text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -244,9 +246,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare state text; begin state := backfill._command('resume_all', null, null, null); end $$;
 comment on function backfill.resume_all() is 'Resumes the jobs of this database after pause_all.';
 
--- Waits for a job, for users of psql. The procedure cannot pin its search_path, because a procedure
--- with a pinned search_path cannot commit. So every name is qualified. The procedure holds each
--- snapshot for about 20 ms.
+-- Waits until a job has ended. The procedure is meant for users of psql. The procedure cannot pin
+-- its search_path, because a procedure with a pinned search_path cannot commit. So every name is
+-- qualified. The procedure holds each snapshot for about 20 ms.
 create or replace procedure backfill.wait(name text, timeout interval default '1 day')
 language plpgsql as $$
 declare
@@ -278,4 +280,4 @@ begin
     commit;
   end loop;
 end $$;
-comment on procedure backfill.wait(text, interval) is 'Waits until the job has succeeded. Raises BF004 if the job fails or is cancelled, or after the timeout.';
+comment on procedure backfill.wait(text, interval) is 'Waits until the job has succeeded. Raises BF004 if the job fails, is cancelled, or has not succeeded when the timeout ends.';

@@ -15,19 +15,19 @@ begin
   end loop;
 end $$;
 
-create or replace function backfill._register_executor(login name, run_as name, one_url boolean) returns void
+create or replace function backfill._register_executor(login name, run_as name, one_url boolean, trusts_owners boolean default false) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  insert into backfill.executor as e (login, run_as, one_url, is_superuser)
-  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login))
-  on conflict on constraint executor_pkey do update set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, registered_at = now()
-   where (e.run_as, e.one_url, e.is_superuser) is distinct from (excluded.run_as, excluded.one_url, excluded.is_superuser);
+  insert into backfill.executor (login, run_as, one_url, is_superuser, trusts_owners)
+  values (login, run_as, one_url, (select r.rolsuper from pg_roles r where r.rolname = _register_executor.login), trusts_owners)
+  on conflict on constraint executor_pkey do update
+     set run_as = excluded.run_as, one_url = excluded.one_url, is_superuser = excluded.is_superuser, trusts_owners = excluded.trusts_owners, registered_at = now();
   if run_as <> current_user then
     perform backfill._grant_executor(run_as);
   end if;
   if one_url then
-    -- A queued job moves to the role of the only url if it was enqueued without run_as and no
-    -- executor serves its role. Its submitter must be allowed to run jobs as the new role.
+    -- A queued job moves to the role of the daemon's single url if it was enqueued without run_as
+    -- and no executor serves its role. Its submitter must be allowed to run jobs as the new role.
     with moved as (
       update backfill.job j set run_as = _register_executor.run_as
        where j.state = 'queued' and j.run_as_asked is null and j.run_as <> _register_executor.run_as
@@ -59,9 +59,9 @@ begin
   delete from backfill.worker w where w.id = _deregister_worker.worker;
 end $$;
 
--- Renews the registration of a daemon and the leases that it still holds, in one round trip. held
--- is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice of held that is
--- not in the result.
+-- Renews the registration of a daemon and the leases that it still holds, in one round trip. The
+-- argument held is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice
+-- that is in this argument but not in the result.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -81,8 +81,8 @@ begin
   select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
 end $$;
 
--- Makes due slices ready, and completes requested pauses and cancels. The function is cheap, so
--- each daemon calls it regularly.
+-- Makes due slices ready, and completes the pauses and cancellations that were requested. The
+-- function is cheap, so each daemon calls it regularly.
 create or replace function backfill._run_housekeeping() returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -1,5 +1,5 @@
--- Returns the next deferred rows of a slice, in the order in which they were deferred. Argument
--- after is the ID of the last row that was retried, and most is the maximum number of rows.
+-- Returns the next deferred rows of a slice, in the order in which they were deferred. `after` is
+-- the ID of the last row that was retried, and `most` is the maximum number of rows.
 create or replace function backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) returns table (id bigint, key text[])
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.id, a.key from backfill.deferred_row a join backfill.lease l on l.slice_id = a.slice_id and l.token = _deferred_rows.token
@@ -12,7 +12,8 @@ $$;
 -- - quarantined lists the tried rows that still cannot be changed: [{"id", and the members that
 --   _quarantine_row needs}].
 --
--- The checkpoint of the slice must be done, so that the slice has only deferred rows left.
+-- The checkpoint of the slice must be marked as done, which means that only deferred rows are left
+-- in the slice.
 create or replace function backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
@@ -30,11 +31,11 @@ begin
   end if;
   perform from backfill.job x where x.id = v_job for no key update;
   update backfill.checkpoint c
-     set rows_changed = c.rows_changed + retry_deferred.changed, rows_unresolved = c.rows_unresolved + retry_deferred.unresolved, batches = c.batches + 1
-   where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.xmin <> pg_current_xact_id()::xid
+     set rows_changed = c.rows_changed + retry_deferred.changed, rows_unresolved = c.rows_unresolved + retry_deferred.unresolved, batches = c.batches + 1, moved_in = pg_current_xact_id()
+   where c.slice_id = retry_deferred.slice and c.token = retry_deferred.token and c.done and c.moved_in is distinct from pg_current_xact_id()
   returning c.ctid into v_ctid;
   if v_ctid is null then
-    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or its checkpoint is not done', retry_deferred.slice);
+    raise exception using errcode = 'BF006', message = format('fenced: the claim of slice %s has ended, or the slice is not done', retry_deferred.slice);
   end if;
   update backfill.deferred_row a set attempts = a.attempts + 1 where a.slice_id = retry_deferred.slice and a.id = any (retry_deferred.locked);
   get diagnostics n = row_count;

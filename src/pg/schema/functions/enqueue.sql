@@ -5,8 +5,8 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Compares the stored job of this name with a new spec. Returns the ID and state of the stored job,
--- and the first difference, if any. Returns only a difference if the caller may not see the stored
--- job. Returns no row if no job has this name.
+-- and the first difference, if any. If the caller may not see the stored job, the ID and the state
+-- are null, and the difference says so. Returns no row if no job has this name.
 create or replace function backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name)
 returns table (id bigint, state text, difference text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -14,31 +14,31 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill._visible j cross join lateral (select case
       when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
-        then format('The existing job is for an earlier table named %s, which has been replaced since', j.target)
+        then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
       when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
-      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('set of the existing job: %s. set of this call: %s', j.set_sql, _compare_spec.set_sql)
+      when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
   union all
-  select null, null, 'Your role may not see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
+  select null, null, 'Your role is not allowed to see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
 create or replace function backfill._same_or_raise(job_name text, id bigint, state text, difference text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if id is null then
-    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role may not see the job that has this name.',
+    raise exception using errcode = 'BF002', message = format('the name "%s" is taken', job_name), detail = 'Your role is not allowed to see the job that has this name.',
       hint = 'Use another name, or ask a member of backfill_operator to delete the existing job.';
   elsif difference is not null then
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
-        then 'If the new job is to replace the existing job, first run backfill.cancel, and enqueue under another name when the existing job is cancelled. If both jobs are needed, use another name now.'
-        else 'Use another name. Or, to enqueue again, first delete the existing job with its checkpoint: backfill.forget' end, job_name);
+        then 'To replace the existing job, cancel it with backfill.cancel, wait until it is cancelled, and then enqueue the new job under another name. If both jobs are needed, enqueue the new one under another name now.'
+        else 'Use another name. Or, to enqueue again, first delete the existing job and its checkpoint: backfill.forget' end, job_name);
   end if;
   -- This message is a warning and not a notice, because many clients hide notices. Without the
   -- warning, a deploy could wait forever for a job that is not active.
@@ -80,8 +80,8 @@ declare
   v_detail  text;
   v_hint    text;
 begin
-  -- Trigger job_bounds checks the stored row, too. Here the check comes before all others, because
-  -- their errors would contain the text.
+  -- The trigger job_bounds makes the same check on the stored row. Here this check comes before all
+  -- others, because the errors of the other checks would contain a text that cannot be converted.
   perform backfill._check_utf8(jsonb_build_object('name', v_name, 'target', v_rel::regclass, 'set', v_set, 'filter', v_filter, 'key', _enqueue.key, 'run_as', _enqueue.run_as,
     'options', _enqueue.options, 'settings', _enqueue.settings));
   perform backfill._check_name(v_name);
@@ -90,6 +90,7 @@ begin
   end if;
   perform backfill._check_arguments(v_kind, v_rel, v_set, v_filter, _enqueue.options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(_enqueue.run_as);
+  perform backfill._check_planner();
   -- A repeated call must succeed even if the table has changed since the first call. So the
   -- comparison comes before all checks of the table.
   select * into v_old from backfill._compare_spec(v_name, v_kind, v_rel, v_set, v_filter, _enqueue.key, _enqueue.run_as);
@@ -164,7 +165,7 @@ create or replace function backfill.enqueue_delete(
 language sql volatile as $$
   select backfill._enqueue('delete', $1, $2, null, $3, $4, $5, $6, $7, $8, $9, backfill._caller_settings())
 $$;
-comment on function backfill.enqueue_delete(text, regclass, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that deletes the rows of `target` that match `filter`, in batches. Returns the id of the job. A repeated call returns the same id.';
+comment on function backfill.enqueue_delete(text, regclass, text, name[], integer, timestamptz, name, boolean, jsonb) is 'Enqueues a job that deletes, in batches, the rows of `target` that match `filter`. Returns the id of the job. A repeated call returns the same id.';
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
@@ -178,24 +179,25 @@ begin
   perform backfill._check_utf8(to_jsonb(new));
   perform backfill._check_bounds(new.enqueued_by, new.options, null);
   if octet_length(new.settings::text) > 10000 or octet_length(new.key::text) > 4000 then
-    perform backfill._refuse('the search_path or the key is too long', 'Both are stored with the job.', 'Set a shorter search_path in this session.');
+    perform backfill._refuse('the search_path or the key is too long', 'The search_path and the key are stored with the job.', 'Set a shorter search_path in this session.');
   elsif backfill._is_operator(new.enqueued_by) then
     return new;
   end if;
   if new.priority not between -100 and 100 then
-    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first, so operators keep numbers for jobs that must run before or after all others.', new.enqueued_by),
+    perform backfill._refuse(format('priority is %s', new.priority), format('The limits for role "%s" are -100 and 100. Jobs with a lower priority number run first. Only operators can use numbers outside these limits, for jobs that must run before or after all others.', new.enqueued_by),
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
-  -- The marks are counted first. If another transaction commits in between, its job is counted
-  -- twice and not missed.
+  -- The marks are counted first. If another transaction commits between the two counts, its job is
+  -- counted twice rather than missed.
   uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n + uncommitted >= q.live_jobs then
     perform backfill._refuse(format('role "%s" has %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'active jobs')), 'That is the limit for one role.',
-      'Wait for them or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
+      'Wait until some of these jobs end, or cancel some, or ask a member of backfill_operator to raise the limit (update backfill.quota set live_jobs = ...).');
   end if;
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x;
+  n := n + (select count(*) from (select from backfill.forgotten_job f where f.enqueued_by = new.enqueued_by and f.enqueued_at > now() - interval '1 minute' limit q.jobs_per_minute) x);
   if n + uncommitted >= q.jobs_per_minute then
     perform backfill._refuse(format('role "%s" has enqueued %s', new.enqueued_by, backfill._jobs_text(n, uncommitted, 'jobs within a minute')), 'That is the limit for one role.',
       'Wait a minute, or ask a member of backfill_operator to raise the limit (update backfill.quota set jobs_per_minute = ...). One job can update several columns and all partitions of a table.');
@@ -218,7 +220,7 @@ begin
                  where s.key <> all (array['search_path', 'TimeZone', 'DateStyle', 'IntervalStyle']) or jsonb_typeof(s.value) not in ('string', 'null')) then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.enqueue, which takes the settings from the session.');
   elsif array_ndims(new.key) > 1 or array_position(new.key, null) is not null then
-    perform backfill._refuse('key is not valid', 'key is a one-dimensional array of column names without nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
+    perform backfill._refuse('key is not valid', 'key must be a one-dimensional array of column names, and must not contain nulls.', 'Use backfill.enqueue, for example with key => array[''id''].');
   end if;
   perform backfill._check_options(new.options, new.filter_sql, backfill._is_operator(new.enqueued_by));
   new.options := backfill._stored_options(new.options);

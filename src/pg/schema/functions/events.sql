@@ -1,5 +1,5 @@
--- Records an event. redacted is the message for readers who may not see the job's rows, if it
--- differs from message.
+-- Records an event. The argument redacted is the text for readers who may not see the job's rows,
+-- if it differs from the argument message.
 create or replace function backfill._record_event(job_id bigint, kind text, message text, detail jsonb default null, actor name default null, redacted text default null) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   insert into backfill.event (job_id, kind, message, redacted, detail, actor)
@@ -20,7 +20,7 @@ begin
     select j.name, j.enqueued_by into new.name, new.enqueued_by from backfill.job j where j.id = new.job_id;
   end if;
   -- An event can contain the name of a table that was renamed or attached after the enqueue. A text
-  -- that cannot be converted would make each query of backfill.events fail, and the status page.
+  -- that cannot be converted would make the status page and each query of backfill.events fail.
   if not backfill._is_utf8(concat_ws(' ', new.message, new.redacted, new.detail, new.actor)) then
     new.message := backfill._readable(new.message);
     new.redacted := backfill._readable(new.redacted);
@@ -33,7 +33,7 @@ end $$;
 create or replace function backfill._event_after_insert() returns trigger
 language plpgsql set search_path = pg_catalog, pg_temp set enable_seqscan = off as $$
 declare
-  -- The number of events of each kind that are kept. It is higher for events without a job (for
+  -- How many events of each kind are kept. The number is higher for events without a job (for
   -- example pause_all and forget) than for the events of one job.
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin

@@ -13,9 +13,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Returns whether rows of the target may be in tables other than the target itself, because it is
--- partitioned or has inheritance children. The function is called for each slice, so it is in
--- plpgsql, which caches the plan of its query.
+-- Returns whether the target is partitioned or has inheritance children, so that its rows may be in
+-- other tables than the target itself. The function is called for each slice, so it is in plpgsql,
+-- which caches the plan of its query.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -25,9 +25,10 @@ begin
 end $$;
 
 -- Returns the heaps in which a job on this table changes rows, the largest first. These are the
--- table itself or its leaves. source is the heap as a statement names it. For a leaf it includes an
--- alias, because expressions refer to a leaf by the name of the target. The function runs with its
--- owner's privileges, but reads only the catalog and the sizes of the heaps.
+-- table itself or its leaves. The column source is the heap's name as a statement uses it. For a
+-- leaf, this name includes an alias, because expressions refer to a leaf by the name of the target.
+-- The function runs with its owner's privileges, but reads only the catalog and the sizes of the
+-- heaps.
 create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
@@ -60,9 +61,9 @@ set jit = off as $$
 $$;
 
 -- Returns the key of one table from its own indexes, as {"index", "columns"}. This is the primary
--- key, or a unique index on exactly the columns in `asked`. If the table has no usable key, key is
--- null. If an index on these columns exists but cannot be used, reason says why. Otherwise reason
--- is null.
+-- key, or a unique index on exactly the columns in `asked`. If the table has no usable key, `key`
+-- is null. If an index on these columns exists but cannot be used, `reason` says why. Otherwise
+-- `reason` is null.
 create or replace function backfill._own_key(relation oid, asked name[], out key jsonb, out reason text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -81,7 +82,7 @@ begin
               join pg_attribute a on a.attrelid = x.indrelid and a.attnum = x.indkey[p.n]) as not_null,
            (select bool_and(o.opcdefault) from generate_series(0, x.indnkeyatts - 1) p(n)
               join pg_opclass o on o.oid = x.indclass[p.n]) as default_opclass,
-           -- The statements of batches contain the operators <, <=, =, >= and > by name.
+           -- The statements of batches refer to operators by the names <, <=, =, >= and >.
            (select bool_and((select count(*) from pg_amop ao join pg_operator op on op.oid = ao.amopopr
                               where ao.amopfamily = o.opcfamily and ao.amoplefttype = o.opcintype and ao.amoprighttype = o.opcintype
                                 and op.oprname = (array['<', '<=', '=', '>=', '>'])[ao.amopstrategy]) = 5)
@@ -136,7 +137,8 @@ begin
                           join pg_namespace ns on ns.oid = op.oprnamespace
                          where ao.amopfamily = oc.opcfamily and ao.amoplefttype = oc.opcintype
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
-          -- An index that is descending in all columns is walked backwards, in ascending order.
+          -- An index that is descending in all columns is walked backwards, so that its keys come
+          -- in ascending order.
           'descending', i.mixed and x.indoption[p.n] & 1 = 1)
           order by p.n))
       into key
@@ -187,9 +189,9 @@ begin
 end $$;
 
 -- Returns the index that the walk follows and the key's columns, as {"index", "columns"}. Each
--- element of columns names the schema of the operators of the index's own operator class (P12). If
--- the key exists only in the leaves, the function returns the key of the first leaf. Raises BF001
--- with the reason if no index can be used.
+-- element of columns names the schema that contains the operators of the index's operator class
+-- (P12). If the key exists only in the leaves, the function returns the key of the first leaf.
+-- Raises BF001 with the reason if no index can be used.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -201,12 +203,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave key out to use the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument key to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in key.', 'Correct the name in key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in the argument key.', 'Correct the name in the argument key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -233,13 +235,13 @@ begin
   end if;
   perform backfill._refuse(format('table %s has no usable key', relation::regclass),
     coalesce(k.reason, 'The table has no primary key.'),
-    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first, outside a transaction block: create unique index concurrently on ... (...); (on a partitioned table, on each partition).');
+    'With key => array[...], name the columns of a unique btree index on NOT NULL columns. If there is no such index, create it first (for a partitioned table, create one on each partition), outside a transaction block: create unique index concurrently on ... (...);');
 end $$;
 
 -- Returns the data that the walk of each leaf needs: OID, name, key, column numbers, fingerprint,
 -- and size in pages. `columns` has the numbers of the job's columns in the target. attnums has the
--- numbers of the same columns and of the key columns in the leaf. only_leaf restricts the result to
--- one leaf.
+-- numbers that the same columns and the key columns have in the leaf. only_leaf restricts the
+-- result to one leaf.
 create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
 returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

@@ -47,7 +47,7 @@ language sql set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Ends a job's current run. redacted is {"error", "hint"} for readers who may not see the job's
--- rows, if these texts differ from error and hint.
+-- rows, if the two redacted texts differ from error and hint.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -69,7 +69,7 @@ begin
 end $$;
 
 -- Returns the kind of verification of a job, which depends on its option verify:
--- - none, coverage: this kind.
+-- - none, coverage: the same as the option.
 -- - auto, filter: filter if the filter can verify the job, otherwise coverage.
 -- - expression: for a delete, the same kind as for auto. For an update, always expression. If the
 --   expressions of an update cannot be compared, the job is refused, or it fails.
@@ -77,7 +77,7 @@ create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
     when w.kind in ('none', 'coverage') then w.kind
-    -- A deleted row cannot be compared with an expression.
+    -- A delete leaves no row to compare with the result of an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
     -- If the expressions read columns that they assign, a row may still match the filter with its
     -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
@@ -210,7 +210,7 @@ begin
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when l.self_reading then format('%s was attached after planning and is skipped: set reads columns that it assigns, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
+      when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
   perform backfill._schedule_slices(j.id);
@@ -238,7 +238,7 @@ begin
   select * into j from backfill.job where id = _settle.job_id for update;
   if j.state in ('succeeded', 'failed', 'cancelled') then
     -- If one slice makes the job fail, a worker may release another slice after the job has ended.
-    -- The totals must include the last batches of that slice.
+    -- The totals must include the last batches of this other slice.
     perform backfill._store_totals(j.id);
     return;
   end if;
@@ -319,23 +319,23 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The walk counted at least as many unresolved rows as the verification found. Unresolved
-      -- rows still match the filter with their new values. They do not make the job fail.
+      -- The verification found no more rows than the walk had counted as unresolved. Unresolved
+      -- rows still match the filter after the change. These rows do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
     told := case when coalesce((j.plan ->> 'filter_varies')::boolean, false) then 'the filter depends on the time or on other rows, so it is unknown when these rows began to match'
                  else format('%s written after planning, %s missed', backfill._rows_text(remaining - missed), missed) end;
     if missed > 0 then
-      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the result of the expressions has changed since then (for example, a function was replaced)',
+      perform backfill._record_event(j.id, 'missed', format('%s still need%s work and %s not been written since planning: either the walk missed %s, which is a defect in backfilld, or the expressions now return a different result (for example, because a function was replaced)',
         backfill._rows_text(missed), case when missed = 1 then 's' end, case when missed = 1 then 'has' else 'have' end, case when missed = 1 then 'it' else 'them' end), jsonb_build_object('rows', missed));
     end if;
     select coalesce(sum(c.rows_changed), 0) into changed
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter, so another sweep would not change these
-      -- rows.
+      -- A sweep changes only rows that match the filter, so another sweep would not change the rows
+      -- found here, which do not match the filter.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -356,12 +356,12 @@ begin
       perform backfill._notify_daemons();
     else
       perform backfill._end_job(j.id, 'failed', false, format('%s still need%s work after 3 sweeps: %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end, told),
-        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include its rows of backfill.events.'
+        case when missed > 0 then 'Rows that existed at planning were missed: a function or table that the filter reads has changed, or backfilld has a defect. Run backfill.retry. If the job fails again, report this and include the job''s rows from backfill.events.'
              when j.kind = 'delete' then 'The application keeps writing rows that match the filter. Change the application, or enqueue a job with a filter that new rows do not match.'
              when v_proof = 'expression' then 'The application or a trigger keeps writing values that differ from the result of set. Change it to write the same values, then run backfill.retry.'
              when coalesce((j.plan ->> 'filter_varies')::boolean, false)
-               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
-             else 'The application keeps writing rows that match the filter. Change it to fill the column itself, then run backfill.retry.' end);
+               then 'The filter depends on the time or on other rows, so rows can start to match at any time. Enqueue a new job with a filter that compares a column with a constant. Or verify only that each row was processed: run backfill.tune(name, ''{"verify": "coverage"}''), then backfill.retry.'
+             else 'The application keeps writing rows that match the filter. Change the application so that it fills the column, then run backfill.retry.' end);
     end if;
   end if;
 end $$;

@@ -40,8 +40,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       || array(select j.id from backfill.job j where j.state in ('succeeded', 'cancelled') order by j.finished_at desc limit 10)
 $$;
 
--- Returns the reason of a signal, without a message that some readers may not see. If a user's own
--- signal could not be read, its reason contains the server's message about the user's query.
+-- Returns the reason of a signal, but leaves out any message that some readers may not see. If a
+-- user's own signal could not be read, its reason contains the server's message about the user's
+-- query.
 create or replace function backfill._redacted_reason(s backfill.signal) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when s.signal = 'signal' and s.value is null then format('signal %s could not be read; see backfill.signals for the reason', s.source) else s.reason end

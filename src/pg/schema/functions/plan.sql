@@ -1,7 +1,7 @@
--- Stores a plan and ends the claim of the planning slice. slices is [{"ordinal", "lower", "upper",
--- "rows"}], in which each bound is an array of text or null. A slice of a leaf also has
--- {"relation", "relation_name", "leaf"}, and has no upper bound if the leaf was empty. If the
--- target has no leaves and was empty, slices has no elements.
+-- Stores a plan and ends the claim of the planning slice. The argument slices is [{"ordinal",
+-- "lower", "upper", "rows"}], in which each bound is an array of text or null. A slice of a leaf
+-- also has {"relation", "relation_name", "leaf"}, and has no upper bound if the leaf was empty. If
+-- the target has no leaves and was empty, slices has no elements.
 create or replace function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -90,9 +90,10 @@ begin
   return j.state = 'running' and j.desired_state = 'running'
     and wanted > (select count(*) from backfill.lease l where l.job_id = j.id)
     and not exists (select from backfill.slice s where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk' and s.state in ('ready', 'held'))
-    -- A slice may be split if it has at least 80 % of the largest number of remaining rows of any
-    -- slice. If only the largest slice could be split, two slices that progress at the same rate
-    -- might never be split: at each check, each holder could see the other slice as the larger one.
+    -- A slice may be split if it has at least 80 % as many remaining rows as the slice with the
+    -- most remaining rows. If only the largest slice could be split, two slices that progress at
+    -- the same rate might never be split: at each check, each holder could see the other slice as
+    -- the larger one.
     and coalesce((select max(r.remaining) filter (where r.id = _may_split.slice) >= greatest(5000, 0.8 * max(r.remaining))
                     from (select s.id, s.rows_estimated - c.rows_scanned as remaining
                             from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
@@ -100,10 +101,10 @@ begin
                              and s.rows_estimated is not null and not c.done) r), false);
 end $$;
 
--- Splits a slice at a key that its holder found between the position and the upper bound of the
--- slice, with about `rows` rows on either side. The split ends the claim and gives the checkpoint a
--- new token, which fences the next batch of the holder. With its old token, a holder that did not
--- receive the result would continue to the old upper bound and process rows that now belong to
+-- Splits a slice at a key that the slice's holder found between the position and the upper bound.
+-- About `rows` rows are on either side of the key. The split ends the claim and gives the
+-- checkpoint a new token, which fences the next batch of the holder. Otherwise a holder that did
+-- not receive the result would continue to the old upper bound, and process rows that now belong to
 -- another slice.
 create or replace function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -134,7 +135,7 @@ begin
 end $$;
 
 -- Returns the task of a verifying slice: whether the slice compares rows with the expressions or
--- with the filter, and the snapshot at planning.
+-- with the filter, and the snapshot that was taken at planning.
 create or replace function backfill._proof(slice bigint) returns table (by_expression boolean, planned text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select s.proof is not distinct from 'expression', j.planned_snapshot::text

@@ -1,8 +1,8 @@
 -- These functions check a job when it is enqueued. They run in the caller's own transaction with
 -- the caller's own privileges. The security definer functions of this file read only the catalog.
 
--- Raises BF001, the error of a refused job or call. If the server could not convert a name in the
--- message for the caller, it would report that error instead.
+-- Raises BF001, the error of a refused job or call. A name in the message that cannot be converted
+-- to UTF-8 is escaped. Otherwise the server could report a conversion error instead of BF001.
 create or replace function backfill._refuse(message text, detail text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -14,7 +14,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
     perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
-      'A name consists of 1 to 200 of the characters A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
+      'A name consists of 1 to 200 characters. Allowed are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $$;
 
@@ -37,28 +37,28 @@ begin
   elsif c.relpersistence = 't' then
     perform backfill._refuse(format('%s is a temporary table', relation::regclass), 'A temporary table is visible only to the session that created it.', 'Update it in that session, or use a regular table.');
   elsif c.relkind = 'm' then
-    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'Its rows are the result of its query.', 'Change the table that the query reads, then refresh the materialized view.');
+    perform backfill._refuse(format('%s is a materialized view', relation::regclass), 'The rows of a materialized view are the result of its query.', 'Change the table that the materialized view reads, then refresh the view.');
   elsif c.relkind = 'v' then
     perform backfill._refuse(format('%s is a view', relation::regclass), 'A view has no rows of its own.', 'Name the table that the view selects from.');
   elsif c.relkind = 'f' then
-    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.', 'Enqueue the job in the database that holds the remote table.');
+    perform backfill._refuse(format('%s is a foreign table', relation::regclass), 'Changes to a foreign table cannot be committed in the same local transaction as the checkpoint.', 'Enqueue the job in the database that holds the remote table.');
   elsif c.relkind not in ('r', 'p') then
     perform backfill._refuse(format('%s is not a table', relation::regclass), 'A job can change regular and partitioned tables only.', 'Name a regular or partitioned table.');
   end if;
   if exists (select from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4')) then
     perform backfill._refuse(format('%s has rewrite rules: %s', relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = relation and r.ev_type in ('2', '3', '4'))),
-      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
+      'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop the rule if the application does not need it.');
   end if;
   if not backfill._is_spread(relation) then
     return;
   end if;
   for l in select * from backfill._leaves(relation) loop
     if l.relkind = 'f' then
-      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'The rows of a foreign table and the checkpoint cannot be committed in one local transaction.',
-        'Enqueue a job for each of the other partitions or children, and one in the database that holds the remote table.');
+      perform backfill._refuse(format('%s has a foreign table as a partition or child: %s', relation::regclass, l.name), 'Changes to a foreign table cannot be committed in the same local transaction as the checkpoint.',
+        'Enqueue one job for each of the other partitions or children, and another job in the database that holds the remote table.');
     elsif exists (select from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4')) then
       perform backfill._refuse(format('%s, a partition or child of %s, has rewrite rules: %s', l.name, relation::regclass, (select string_agg(quote_ident(r.rulename), ', ') from pg_rewrite r where r.ev_class = l.leaf and r.ev_type in ('2', '3', '4'))),
-        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop it if the application does not need it.');
+        'A rule can redirect the changes to another table without an error.', 'Replace each rule with a trigger, or drop the rule if the application does not need it.');
     end if;
   end loop;
 end $$;
@@ -110,8 +110,8 @@ begin
     if o.key = 'window' then
       reason := case
         when o.type <> 'object' then 'The value must be a JSON object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'Its keys must be open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'open must be a cron expression with five fields.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It may have only the keys open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of open must be a cron expression with five fields.'
         when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
         when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
         when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
@@ -165,7 +165,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
-  -- The settings that the daemon's sessions will have. Those of this function end with it.
+  -- The settings that the daemon's sessions will have. Those that this function itself pins are
+  -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
@@ -187,7 +188,7 @@ begin
     perform backfill._refuse('set is null', 'A job needs an assignment.', 'Name the columns and their new values, for example set => ''total_cents = round(total * 100)::bigint''.');
   elsif kind = 'delete' and filter_sql is null then
     perform backfill._refuse('a delete needs a filter', format('Without a filter the job would delete every row of %s.', relation::regclass),
-      'Add a filter, for example filter => ''archived_at is not null''. If every row must be deleted: filter => ''true''.');
+      'Add a filter, for example filter => ''archived_at is not null''. To delete every row, use filter => ''true''.');
   elsif length(set_sql) > 65536 or length(filter_sql) > 65536 then
     perform backfill._refuse(format('%s is longer than 65536 characters', case when length(set_sql) > 65536 then 'set' else 'filter' end), 'The text is sent with each batch.', 'Move the expression into a function and call the function.');
   end if;
@@ -204,11 +205,11 @@ begin
   end if;
 end $$;
 
--- Returns the enforced foreign keys that refer to a table, or to a table whose rows a cascade
--- deletes. For each deleted row, the server searches the referring tables. Without an index on the
--- foreign key, each search reads the whole referring table (P10). Column index is 'full' if an
--- index begins with all columns of the foreign key, 'part' if an index begins with one of these
--- columns, and otherwise 'none'.
+-- Returns the enforced foreign keys that refer to the given table, or to another table from which a
+-- cascade deletes rows. For each deleted row, the server searches the referring tables. Without an
+-- index on the foreign key, each search reads the whole referring table (P10). The result column
+-- `index` is 'full' if an index begins with all columns of the foreign key, 'part' if an index
+-- begins with one of these columns, and otherwise 'none'.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -248,11 +249,11 @@ $$;
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
-    when state = '42601' and message ~* 'at or near "where"' then 'The condition belongs in filter, not in set.'
+    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, not into the assignments (set).'
     when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
-    when state = '42804' and message ~ '^argument of WHERE ' then 'filter must be a condition, for example: column is null.'
+    when state = '42804' and message ~ '^argument of WHERE ' then 'The filter must be a condition, for example: column is null.'
     when kind = 'delete' then format('Correct filter. To see the position of the error, run in psql: explain delete from only %s where ...', source)
     else format('Correct set or filter. To see the position of the error, run in psql: explain update only %s set ... where ...', source)
   end
@@ -276,22 +277,22 @@ begin
   for a in select x.columns from backfill._assignments(set_sql) x where set_sql is not null loop
     foreach v_column in array a.columns loop
       if v_column = any (v_assigned) then
-        perform backfill._refuse(format('set assigns column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
+        perform backfill._refuse(format('the assignments (set) assign column "%s" twice', v_column), 'An UPDATE can assign each column only once.', 'Remove one of the assignments.');
       end if;
       v_assigned := v_assigned || v_column;
       select at.attgenerated as generated, at.attidentity as identity into v_at
         from pg_attribute at where at.attrelid = relation and at.attname = v_column and at.attnum > 0 and not at.attisdropped;
       if not found and exists (select from pg_attribute x where x.attrelid = relation and x.attname = v_column and x.attnum < 0) then
-        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+        perform backfill._refuse(format('column "%s" of %s is a system column', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif not found then
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
-          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in set.');
+          format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in the assignments (set).');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign those columns instead, or drop the generation expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign the columns from which the value is computed, or drop the generation expression first.');
       elsif v_at.identity = 'a' then
-        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of set.');
+        perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
-        perform backfill._refuse(format('set assigns column "%s", which is part of the key of %s', v_column, v_target), 'If its key changes, a row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of set.');
+        perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the key of %s', v_column, v_target), 'If the key of a row changes, the row can be missed or changed twice.', 'Use another unique key with key => array[...], or leave the column out of the assignments (set).');
       end if;
     end loop;
   end loop;
@@ -308,10 +309,10 @@ begin
         raise;
       end if;
       raise exception using errcode = 'BF001',
-        message = backfill._readable(format('the server rejects this %s of %s as role "%s": %s', kind, a.name, run_as, v_message)),
+        message = backfill._readable(format('the server rejects this %s of %s by role "%s": %s', kind, a.name, run_as, v_message)),
         detail = backfill._readable(coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state))),
         hint = backfill._readable(case when v_state = '42P01' and a.source like '% as %' and v_message like '%FROM-clause%'
-                                                   then format('The rows of %s are in several tables, and in a batch the alias of each table is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
+                                                   then format('The rows of %s are in several tables. In a batch, the alias of each of these tables is the name of the target without its schema: write %s.column, or only the column.', v_target, substring(a.source from ' as (.*)$'))
                                                  when coalesce(v_hint, '') <> '' then v_hint
                                                  when v_state = '42501' then backfill._right_hint(kind, a.name, run_as)
                                                  else backfill._rejection_hint(kind, v_target, a.source, v_state, v_message) end);
@@ -344,6 +345,7 @@ declare
   hidden text;
   lacking text[];
 begin
+  perform backfill._check_owners(relation, run_as);
   -- Find an assigned column that is part of a partition key. For each such column, the server
   -- records an internal dependency of the column on its table, so that the column cannot be
   -- dropped.
@@ -355,8 +357,8 @@ begin
     join pg_partitioned_table k on k.partrelid = p.relid
    where d.attname = any (assigned) limit 1;
   if found then
-    perform backfill._refuse(format('set assigns column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'If its partition key changes, a row moves to another partition and can be missed or changed twice.', 'Leave the column out of set.');
+    perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
+      'If the partition key of a row changes, the row moves to another partition and can be missed or changed twice.', 'Leave the column out of the assignments (set).');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);

@@ -1,16 +1,16 @@
 -- backfill.preview shows what a job would do. It uses the caller's own privileges, and changes
 -- nothing. It works in a read-only transaction and on a standby.
 
--- Returns the average rate of at most 20 of the latest jobs of this database, in rows per second,
--- and the number of these jobs. Only jobs that ended in the last 30 days and scanned at least 1,000
--- rows count. If any of these jobs were on the given table, only the jobs on this table count. The
--- function runs with the privileges of the schema's owner, so that its callers need no access to
--- the jobs of others.
+-- Returns the average rate of the latest jobs of this database (at most 20), in rows per second,
+-- and the number of these jobs. Only jobs that ended in the last 30 days, that scanned at least
+-- 1,000 rows, and that the session user may see count. If any of these jobs were on the given
+-- table, only the jobs on this table count. The function runs with the privileges of the schema's
+-- owner, because its callers cannot read table job.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
     from (select j.rows_scanned, j.started_at, j.finished_at, j.relation = _recent_rate.relation as same from backfill.job j
-           where j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
+           where backfill._may_see(j.enqueued_by) and j.state in ('succeeded', 'cancelled', 'failed') and j.finished_at > now() - interval '30 days' and j.finished_at > j.started_at and j.rows_scanned >= 1000
              -- Leave out jobs whose working time is not known: jobs that were paused or retried,
              -- and jobs that ran while all work was paused.
              and not exists (select from backfill.event e where e.at between j.started_at and j.finished_at
@@ -20,9 +20,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, at
--- most five rows before and after the change, and the plan of a batch. The evaluation runs in a
--- subtransaction that is read-only and rolled back, so that no effect of the expressions remains.
--- The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
+-- most five rows, each as it is before and after the change, and the plan of a batch. The
+-- evaluation runs in a subtransaction that is read-only and rolled back, so that no effect of the
+-- expressions remains. The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -79,8 +79,8 @@ begin
     close c;
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
-    -- Evaluate the values before and after the change row by row. If the expression fails on a row,
-    -- the preview shows the error and continues with the next row.
+    -- Row by row, evaluate the values before and after the change. If the expression fails on a
+    -- row, the preview shows the error and continues with the next row.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' operator(pg_catalog.||) ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
@@ -206,10 +206,11 @@ declare
   note text;
 begin
   if set_sql is null and v_filter is null then
-    perform backfill._refuse('set and filter are both null', 'A preview needs set. For a delete, it needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
+    perform backfill._refuse('the parameters set and filter are both null', 'A preview of an update needs assignments (set). A preview of a delete needs set => null and a filter.', 'Write, for example, set => ''total_cents = round(total * 100)::bigint'', or for a delete: set => null, filter => ''archived_at is not null''.');
   end if;
   perform backfill._check_arguments(kind, target, set_sql, v_filter, options, backfill._is_operator(current_user));
   v_run_as := backfill._check_run_as(run_as);
+  perform backfill._check_planner();
   if name is not null then
     perform backfill._check_name(name);
     select c.id, c.state, c.difference into v_id, v_state, v_difference from backfill._compare_spec(name, kind, target, set_sql, v_filter, key, run_as) c;
@@ -221,7 +222,7 @@ begin
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
-  -- Use the statistics in these cases. The planner of the daemon makes the same choice.
+  -- The planner of the daemon makes the same choice. Use the statistics in these cases:
   -- - The sample was cut short.
   -- - The sample has only a part of the table and roughly agrees with the statistics, which are
   --   more precise.
@@ -239,7 +240,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed: no job has finished in this database recently';
+    v_assumption := 'assumed, because no job has finished in this database recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then
@@ -267,7 +268,7 @@ begin
     w := w || 'few updates will be HOT: the pages are full (fillfactor 100), so most changed rows move to other pages and every index gets an entry for them'::text;
   end if;
   if (p ->> 'before_row')::boolean then
-    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time adds to each batch'::text;
+    w := w || 'a BEFORE ROW trigger fires for each row: it can alter or suppress the change, and its run time makes each batch longer'::text;
   end if;
   if exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l where l.kind = 'word' and lower(l.body) = 'select')
      or exists (select from backfill._lex(concat_ws(' ', set_sql, v_filter), 'set') l join pg_proc f on f.proname = lower(l.body) and l.kind = 'word'
@@ -284,9 +285,9 @@ begin
     if kind = 'delete' and r.index = 'part' then
       w := w || format('the index of %s covers only some of the columns of constraint %I: each deleted row can cause many rows of that table to be read', r.referring, r.constraint_name);
     elsif kind = 'delete' and r.action in ('a', 'r') then
-      w := w || format('rows that %s still refers to cannot be deleted (constraint %I)', r.referring, r.constraint_name);
+      w := w || format('rows to which %s still refers cannot be deleted (constraint %I)', r.referring, r.constraint_name);
     elsif kind = 'update' and r.referred = target and r.index = 'none' and exists (select from pg_attribute a where a.attrelid = target and a.attnum = any (r.referred_columns) and k -> 'assigned' ? a.attname) then
-      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads that whole table for each changed row; create the index first: %s', r.referring, r.remedy);
+      w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads the whole referring table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
   if kind = 'delete' then
@@ -345,7 +346,7 @@ begin
         to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
-                    else format('table up to %s, indexes up to %s; less if vacuum runs in between (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
+                    else format('table up to %s, indexes up to %s; less if vacuum runs during the job (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
                       case when (x ->> 'hot')::boolean then format('HOT, with fillfactor %s', x ->> 'fillfactor') else 'assumed: not HOT' end) end),
     ('triggers', nullif((select string_agg(t, E'\n') from jsonb_array_elements_text(x -> 'triggers') t), ''))) t(item, value)
    where t.value is not null;
@@ -360,8 +361,8 @@ begin
 end $$;
 
 -- Shows what a job would do. set => null previews a delete. The function cannot pin its
--- search_path, because it passes on the search_path of the caller. So every name
--- is qualified, also the names of types.
+-- search_path, because it passes on the search_path of the caller. So every name is qualified,
+-- including the names of types.
 create or replace function backfill.preview(
   target  regclass,
   "set"   text,

@@ -23,9 +23,9 @@ begin
   return whole >= pg_snapshot_xmin(planned)::text::numeric;
 end $$;
 
--- Returns the same condition as _differs, in a form that uses no operator of the job's search_path,
--- where another role may have created one. The daemon compares rows in the same form
--- (src/pg/assigned.rs).
+-- Returns the same condition as _differs, in a form that takes no operator from the job's
+-- search_path, because another role may have created an operator there. The daemon compares rows in
+-- the same form (src/pg/assigned.rs).
 create or replace function backfill._differs_in_any_path(relation oid, set_sql text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('(%s)', string_agg(format('row(%s)::pg_catalog.record operator(pg_catalog.<>) (%s)::pg_catalog.record', c.names,
@@ -42,8 +42,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         join pg_attribute t on t.attrelid = _differs_in_any_path.relation and t.attname = u.name and not t.attisdropped) c
 $$;
 
--- Returns in spec the data that a check of the job's whole table needs. If the check is not
--- possible, returns the reason in refusal. Only the role that enqueued the job gets the data, so
+-- Returns in `spec` the data that a check of the job's whole table needs. If the check is not
+-- possible, returns the reason in `refusal`. Only the role that enqueued the job gets the data, so
 -- that the expressions of the job are never evaluated with the privileges of another role.
 create or replace function backfill._provable(job_name text, out spec jsonb, out refusal text)
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
@@ -62,7 +62,7 @@ begin
   elsif to_regclass(j.target)::oid is distinct from j.relation then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
-    refusal := 'The job has no filter, and its expressions cannot be compared: they read columns that they assign, or can return a different value each time.';
+    refusal := 'The job has no filter, and its expressions cannot be compared with the rows: the expressions read columns that they assign, or can return a different value each time.';
   else
     spec := jsonb_build_object('enqueued_by', j.enqueued_by, 'target', j.target, 'settings', j.settings,
       'from', case when coalesce((j.plan ->> 'spread')::boolean, false) then '' else 'only ' end || j.target,
@@ -94,7 +94,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
     when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
-    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to executors in the configuration of a daemon; backfilld doctor prints how.'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the list executors in the configuration of a daemon; for the steps, run backfilld doctor.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
     when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
     else 'Wait until it finishes: backfill.wait'
@@ -121,7 +121,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. This changes the rows again: do this only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -132,12 +132,12 @@ begin
     perform backfill._refuse(format('cannot verify the whole table of job "%s"', assert_complete.name),
       coalesce(p.refusal, format('The job was enqueued by "%s", but the current role is "%s".', p.spec ->> 'enqueued_by', current_user)),
       case when p.refusal is null or p.refusal like 'The job was enqueued by%'
-        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key at planning.'
-        else 'Leave whole_table out. The check then covers the rows up to the highest key at planning.' end);
+        then 'Connect as the role that enqueued the job (SET ROLE is not enough). Or leave whole_table out; the check then covers the rows up to the highest key that the table had at planning.'
+        else 'Leave whole_table out. The check then covers the rows up to the highest key that the table had at planning.' end);
   end if;
   -- The check is read-only and runs under the job's settings. The end of the subtransaction resets
-  -- the settings. Until then, the function names each function and operator with its schema.
-  -- Otherwise the server could find an object of the user first.
+  -- the settings. Until then, the code below writes the schema before the name of each function and
+  -- operator. Otherwise the server could first find a user's object of the same name.
   begin
     perform set_config(s.name, s.value, true)
        from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('jit', 'off'), ('TimeZone', p.spec #>> '{settings,TimeZone}'), ('DateStyle', p.spec #>> '{settings,DateStyle}'),
@@ -148,16 +148,16 @@ begin
     looked := true;
     raise exception using errcode = 'BF0RB', message = 'rolled back';
   exception when sqlstate 'BF0RB' then
-    -- If an expression of the job raised BF0RB itself, the check did not finish and its result is
-    -- unknown.
+    -- If the error BF0RB came from an expression of the job, the check did not finish and its
+    -- result is unknown.
     if not looked then
       raise;
     end if;
   end;
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'The row was written after the job processed its key, or inserted after planning.',
-      hint = backfill._name_job('Make the application, or a new trigger, write rows that need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
+      detail = 'The row was inserted after planning, or written after the job had processed the row''s key.',
+      hint = backfill._name_job('Change the application, or add a trigger, so that rows written from now on need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
 comment on function backfill.assert_complete(text, boolean) is 'Raises BF004 unless the job succeeded and was verified (BF003 if there is no such job). whole_table => true also checks that no row of the whole table needs work now.';

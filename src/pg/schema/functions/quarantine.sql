@@ -1,6 +1,6 @@
--- Stores a row that a batch could not change, with its error, for operators and for a retry.
--- failure is {"position", "key", "sqlstate", "message"}, without sqlstate and message if a trigger
--- left the row unchanged. Raises BF008 if the job then has more quarantined rows than
+-- Stores a row that a batch could not change, with its error, for operators and for a retry. The
+-- argument failure is {"position", "key", "sqlstate", "message"}, without sqlstate and message if a
+-- trigger left the row unchanged. Raises BF008 if the job then has more quarantined rows than
 -- max_row_errors. The batch is then rolled back, and the job fails with the message of this error.
 create or replace function backfill._quarantine_row(job bigint, slice bigint, failure jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -25,7 +25,7 @@ begin
     -- rows of the table.
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
-                     else format('more than %s rows could not be changed; the last is %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
+                     else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then

@@ -17,7 +17,8 @@ declare
   gone integer := 0;
   before timestamptz := clock_timestamp() - keep;
 begin
-  -- The lock is on a row of backfill.switch, because any role could hold an advisory lock.
+  -- The function locks a row of backfill.switch. It does not use an advisory lock, because any role
+  -- could hold that lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;

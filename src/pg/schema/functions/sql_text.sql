@@ -1,4 +1,4 @@
--- Splits an SQL fragment into tokens, each with its nesting depth of brackets. Refuses fragments
+-- Splits an SQL fragment into tokens, each with its depth of nesting in brackets. Refuses fragments
 -- that could affect the statement outside the fragment, because they contain unbalanced brackets,
 -- unterminated quotes or comments, or semicolons. Also refuses parameters, escape strings that
 -- continue in a second quote, and fragments of more than 64 kB. The function and the server must
@@ -7,7 +7,7 @@
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
-  -- As on the server, each non-ASCII character is a letter.
+  -- As on the server, each non-ASCII character counts as a letter.
   first_letter constant text := '[^\u0001-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   a_letter     constant text := '[^\u0001-\u0023\u0025-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
   no_dollar    constant text := '[^\u0001-\u002f\u003a-\u0040\u005b-\u005e\u0060\u007b-\u007f]';
@@ -185,7 +185,8 @@ begin
 end $$;
 
 -- Returns an UPDATE statement with the assignments and the filter of a job, for checks and
--- previews. The daemon writes them in the same form into the statements of its batches.
+-- previews. The statements of the daemon's batches contain the assignments and the filter in the
+-- same form.
 create or replace function backfill._update_sql(target text, set_sql text, filter_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select format(E'update only %s set %s where (%s)', target,
@@ -219,9 +220,9 @@ begin
 end $$;
 
 -- Returns the reason why the expressions cannot be compared with the values that they assigned, or
--- null if their text shows no reason. The function reports only certain cases: a word counts as a
--- column name only if it can have no other meaning in its position. The planner detects the other
--- cases.
+-- null if their text shows no reason. The function reports only cases that it is sure of: a word
+-- counts as a column name only if it can have no other meaning in its position. The planner detects
+-- the other cases.
 create or replace function backfill._incomparable(set_sql text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with assigned as (select array_agg(c) as columns from backfill._assignments(set_sql) a, unnest(a.columns) c),
@@ -241,7 +242,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     end
 $$;
 
--- Returns the condition that selects the rows in which a column differs from its expression in set.
+-- Returns the condition that selects the rows in which a column differs from the expression that
+-- the assignments (set) give it.
 create or replace function backfill._differs(relation oid, set_sql text) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('(%s)', string_agg(format(E'%s is distinct from (\n%s\n)%s',
@@ -259,13 +261,14 @@ $$;
 create or replace function backfill._rows_text(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
 
--- Checks each expression in set, and the filter, a second time with the server's own parser.
--- _lex and the parser could disagree where a quote ends. A text with a bracket too many, for
--- example a) or (b, is correct SQL within the parentheses that a batch puts around it. Here each
--- text stands in a statement without parentheses, in which each of its brackets must be matched.
--- The table of this statement does not exist, so the server parses the statement and then stops
--- before it resolves any name or executes anything. An expression stands after where. A query
--- without parentheses of its own (column = select ...) stands after insert into.
+-- Checks the filter, and each expression of the assignments (set), a second time with the server's
+-- own parser. _lex and the parser could disagree where a quote ends. A text whose brackets do not
+-- match, for example `a) or (b`, becomes correct SQL within the parentheses that a batch puts
+-- around it. Here each text stands in a statement without parentheses around it, so the text's own
+-- brackets must match. The table of this statement does not exist, so the server parses the
+-- statement and then stops before it resolves any name or executes anything. An expression is
+-- parsed after `where`. A query without parentheses of its own (column = select ...) is parsed
+-- after `insert into`.
 create or replace function backfill._check_fragments(set_sql text, filter_sql text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -29,8 +29,8 @@ create table backfill.job (
   run_at            timestamptz not null default now(),
   run_as            name        not null,
   -- The run_as argument of the caller. If it is null, run_as was derived. When a daemon with a
-  -- single URL registers, it changes the run_as of each queued job whose run_as was derived and has
-  -- no executor.
+  -- single URL registers, it changes run_as of each queued job if run_as was derived and no
+  -- executor runs jobs as this role.
   run_as_asked      name,
   -- A submitter may not insert into this column, so the value cannot be forged.
   enqueued_by       name        not null default current_user,
@@ -48,22 +48,23 @@ create table backfill.job (
   -- Increases with each tune, retry and rerun, so that a worker notices new options. The call with
   -- which a batch moves the checkpoint returns the revision.
   revision          integer     not null default 0,
-  -- run increases with each rerun, and with a retry of a job that has no plan. generation is 1 for
-  -- the walk of a run, and increases with each sweep.
+  -- The value of run increases with each rerun, and with a retry of a job that has no plan. The
+  -- value of generation is 1 for the walk of a run, and increases with each sweep.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
   planned_snapshot  pg_snapshot,
   rows_estimated    bigint,
-  -- The totals of a finished run. While a run is active, they are computed from its checkpoints.
+  -- The totals of a finished run. While a run is active, its totals are computed from its
+  -- checkpoints.
   rows_scanned      bigint,
   rows_changed      bigint,
   rows_unresolved   bigint      not null default 0,
   rows_quarantined  bigint      not null default 0,
   error             text,
   hint              text,
-  -- {"error", "hint"} for readers who may not see the job's rows. If it is null, these readers see
-  -- error and hint unchanged.
+  -- {"error", "hint"} for readers who may not see the job's rows. If this column is null, these
+  -- readers see the columns error and hint unchanged.
   redacted          jsonb,
   enqueued_at       timestamptz not null default now(),
   -- When the job last entered the queue, or when a pause of the queued job ended.
@@ -90,7 +91,7 @@ create index job_to_prune on backfill.job (finished_at) where finished_at is not
 create index job_rerun on backfill.job (id) where run > 1;
 alter table backfill.job enable row level security;
 
--- A slice is the unit of claim, lease, fencing token and checkpoint. Planning and verification are
+-- Each slice has its own claim, lease, fencing token and checkpoint. Planning and verification are
 -- claimed in the same way as the walk.
 create table backfill.slice (
   id             bigint generated always as identity primary key,
@@ -125,11 +126,11 @@ create table backfill.slice (
   protocol       integer  not null default 1,
   -- The slice cannot be claimed before this time, because it waits for locked rows or for a retry.
   not_before     timestamptz,
-  -- The reason why the last holder released the slice to wait, as a value of jobs.waiting_reason
-  -- and as a text for people. Both are null while the slice is claimed.
+  -- The reason why the slice has been waiting since its last holder released it, once as a value of
+  -- jobs.waiting_reason and once as a text for people. Both are null while the slice is claimed.
   waiting_reason text,
   waiting_text   text,
-  -- The properties of this leaf that replace those in the job's plan: OID, name, key, column
+  -- For this leaf, these properties replace those in the job's plan: OID, name, key, column
   -- numbers, fingerprint, upper bound.
   leaf           jsonb,
   rows_estimated bigint,
@@ -154,7 +155,9 @@ create table backfill.checkpoint (
   rows_scanned    bigint  not null default 0,
   rows_changed    bigint  not null default 0,
   rows_unresolved bigint  not null default 0,
-  batches         bigint  not null default 0
+  batches         bigint  not null default 0,
+  -- The transaction that last moved the checkpoint.
+  moved_in        xid8
 ) with (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 create unique index checkpoint_slice on backfill.checkpoint (slice_id);
 
@@ -223,21 +226,23 @@ create table backfill.worker (
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,
-  -- The share of the time in which batches of a slice may run. It is null while the daemon has no
-  -- slice.
+  -- The fraction of the time that the batches of a slice may use. It is null while the daemon has
+  -- no slice.
   duty_cycle        double precision,
-  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice, and
-  -- if there are no budgets. It is null until the daemon first publishes its signals.
+  -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice. It is
+  -- also 0 if there are no budgets. It is null until the daemon first publishes its signals.
   budget_duty_cycle double precision
 );
 
--- Maps an executor's login (session_user) to the role whose privileges its jobs have. The checks
--- that a batch calls use session_user, because SET ROLE cannot change session_user.
+-- Maps an executor's login (session_user) to the role that its jobs run as. The checks that a batch
+-- calls use session_user, because SET ROLE cannot change session_user.
 create table backfill.executor (
   login         name        primary key,
   run_as        name        not null,
   one_url       boolean     not null default false,
   is_superuser  boolean     not null default false,
+  -- The configuration's trust_table_owners.
+  trusts_owners boolean     not null default false,
   registered_at timestamptz not null default now()
 );
 create index executor_run_as on backfill.executor (run_as);
@@ -249,12 +254,12 @@ create table backfill.event (
   kind        text        not null,
   actor       name        not null default session_user,
   message     text        not null,
-  -- The message for readers who may not see the job's rows. If it is null, these readers see the
-  -- message unchanged.
+  -- The message for readers who may not see the job's rows. If this column is null, these readers
+  -- see the text of column message.
   redacted    text,
   detail      jsonb,
-  -- Copies of two columns of the job that never change. With these copies, the view of events needs
-  -- no join with thousands of jobs.
+  -- Copies of two columns of the job. The values of these columns never change. With these copies,
+  -- the view of events needs no join with thousands of jobs.
   name        text,
   enqueued_by name
 );
@@ -273,8 +278,8 @@ create table backfill.signal (
   holding     boolean     not null default false,
   reason      text,
   sampled_at  timestamptz not null default clock_timestamp(),
-  -- Whether the signal is a load over its limit. Once over its limit, the load counts as over until
-  -- its value is well below the limit.
+  -- Whether the signal measures a load that is over its limit. Once a load is over its limit, it
+  -- counts as over until its value is well below the limit.
   over        boolean     not null default false,
   primary key (signal, source)
 );
@@ -313,6 +318,12 @@ create table backfill.quota (
   max_row_errors  integer not null default 10000 check (max_row_errors >= 0)
 );
 insert into backfill.quota default values;
+-- Jobs that were deleted with backfill.forget within a minute after they were enqueued. They still
+-- count for jobs_per_minute.
+create table backfill.forgotten_job (
+  enqueued_by name        not null,
+  enqueued_at timestamptz not null
+);
 alter table backfill.quota enable row level security;
 comment on table backfill.quota is 'Limits for each role that is not an operator. The table has one row. Operators may update it.';
 comment on column backfill.quota.only_row is 'Always true, because the table has one row.';

@@ -6,7 +6,7 @@
 //! Sessions of other databases count, because they share the server. Sessions of backfilld do not
 //! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A role
 //! without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a session
-//! of another role counts while that session is in a transaction. `pg_locks` shows to each role
+//! of another role counts while that session is in a transaction. Each role can see in `pg_locks`
 //! which sessions are in a transaction.
 
 use std::collections::VecDeque;
@@ -21,9 +21,9 @@ use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 use crate::throttle::measure::readings::OTHER_SESSIONS_ACTIVE;
 
-/// Time over which active sessions are added up to detect other load.
+/// Time over which the numbers of active sessions are added up, in order to detect other load.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Minimum number of active sessions, added up over all polls within [`WINDOW`], that counts as
+/// If the active sessions of all polls within [`WINDOW`] add up to at least this number, there is
 /// other load. An occasional monitoring query stays below this number.
 const LOAD_FROM: u64 = 3;
 
@@ -66,7 +66,7 @@ impl OtherLoad {
 }
 
 impl ActiveSessions {
-    /// Creates the signal. With `cores`, `limit` is the limit per core.
+    /// Creates the signal. If `cores` is given, `limit` is the limit per core.
     pub fn new(limit: Option<f64>, cores: Option<u32>) -> Self {
         let limit = limit.map(|limit| limit * f64::from(cores.unwrap_or(1)));
         Self { limit, other_load: OtherLoad::default() }
@@ -106,8 +106,8 @@ mod tests {
             let sessions = u64::from(second % 15 == 0) * 2;
             assert!(!observe(sessions).await, "{second}");
         }
-        // Three concurrent sessions count as load at once. A single session counts from its third
-        // poll on.
+        // Three concurrent sessions count as load immediately. A single session counts from its
+        // third poll on.
         assert!(observe(3).await);
         for _ in 0..9 {
             assert!(observe(0).await, "the other load may return");

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 /// Time over which the rate is averaged.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Minimum time for a rate. Over a shorter time, a single event would appear as a high rate.
+/// Minimum time over which a rate is computed. Over a shorter time, a single event would appear as
+/// a high rate.
 const LEAST: Duration = Duration::from_secs(20);
-/// Weight of each new poll in the baseline while no job runs.
+/// Weight that each new poll has in the baseline. The baseline changes only while no job runs.
 const WEIGHT: f64 = 0.2;
 
 /// Tracks the growth rate of a server counter, and the baseline of this rate. The counter only
@@ -33,8 +34,8 @@ impl CounterRate {
             self.points.clear();
         }
         self.points.push_back((at, count));
-        // The last point before the window is kept, because two polls may be further apart than the
-        // window is long.
+        // The last point that is older than the window is kept, because two polls may be further
+        // apart than the window is long.
         while self.points.get(1).is_some_and(|(second, _)| at.saturating_duration_since(*second) >= WINDOW) {
             self.points.pop_front();
         }
@@ -44,8 +45,9 @@ impl CounterRate {
     }
 
     /// Records the count and returns the amount by which the growth per minute exceeds the
-    /// baseline, at least 0. Returns none if [`CounterRate::observe`] returns none. `usual` is the
-    /// mean growth per minute before the first poll, and becomes the first value of the baseline.
+    /// baseline, or 0 if it does not exceed it. Returns none if [`CounterRate::observe`] returns
+    /// none. `usual` is the mean growth per minute before the first poll, and becomes the first
+    /// value of the baseline.
     pub fn excess(&mut self, at: Instant, count: f64, usual: f64, working: bool) -> Option<f64> {
         let rate = self.observe(at, count);
         let baseline = self.baseline.get_or_insert(usual);
@@ -94,8 +96,8 @@ mod tests {
         assert_eq!(rate.excess(at(start, 300), 300.0, 99.0, true), Some(0.0));
         let busy = rate.excess(at(start, 360), 480.0, 99.0, true).unwrap();
         assert!((busy - 120.0).abs() < 1.0, "{busy}");
-        // The time in which a job ran does not change the baseline, even if the counter is polled
-        // after the job.
+        // The growth during a job does not change the baseline, even if the next poll comes after
+        // the end of the job.
         for (seconds, count, working) in [(420, 660.0, true), (450, 750.0, false)] {
             let busy = rate.excess(at(start, seconds), count, 99.0, working).unwrap();
             assert!((busy - 120.0).abs() < 1.0, "{busy}");

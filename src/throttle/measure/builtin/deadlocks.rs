@@ -1,5 +1,5 @@
 //! Load signal. The value is the number of deadlocks per minute in this database, minus the number
-//! per minute while no job runs. It is at least 0.
+//! per minute while no job runs. The value is never negative.
 
 use futures_util::future::BoxFuture;
 use tokio::time::Instant;

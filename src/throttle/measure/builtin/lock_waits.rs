@@ -1,5 +1,5 @@
-//! Load signal. The value is the number of sessions of this database, except those of backfilld,
-//! that wait for a lock. Each role may see these sessions.
+//! Load signal. The value is the number of this database's sessions that wait for a lock, without
+//! the sessions of backfilld. Each role may see these sessions.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

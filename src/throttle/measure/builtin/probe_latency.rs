@@ -1,14 +1,16 @@
-//! Load signal. The value is the share by which a statement takes longer because of the daemon's
-//! batches. The daemon measures this share with a tiny statement of its own, the probe.
+//! Load signal. The value is how much longer a statement takes because of the daemon's batches, as
+//! a share of its usual time. The daemon measures this share with a tiny statement of its own, the
+//! probe.
 //!
 //! While a job runs, the daemon runs a burst of probes in each interval (1 s by default). A probe
 //! runs beside a batch if it runs at the same time as the batch. The value is the product of two
-//! factors. The first factor is the share by which a probe beside a batch takes longer than usual.
-//! The second factor is the share of probes that run beside a batch. The first factor is averaged
-//! over a longer time, because this factor needs many probes and changes slowly. The second factor
-//! is counted over a shorter time, because the throttle changes this factor. The usual time of a
-//! probe is measured while no job runs and in the pauses between batches. So a server that becomes
-//! slow for other reasons is not mistaken for a server that the batches slow down.
+//! factors. The first factor is how much longer than usual a probe beside a batch takes, as a share
+//! of the usual time. The second factor is the share of probes that run beside a batch. The first
+//! factor is averaged over a longer time, because this factor needs many probes and changes slowly.
+//! The second factor is counted over a shorter time, because the throttle changes this factor. The
+//! usual time of a probe is measured while no job runs and in the pauses between batches. So a
+//! server that becomes slow for other reasons is not mistaken for a server that the batches slow
+//! down.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -25,18 +27,19 @@ use crate::throttle::measure::poll::{Poll, Sample};
 const PROBES: usize = 32;
 /// Pauses between probes. The pauses differ, so that probes do not fall into step with batches.
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// Time over which the duration of probes beside a batch is averaged.
+/// Length of the period over which the durations of probes are averaged, for probes that run at the
+/// same time as a batch.
 const SLOWNESS: Duration = Duration::from_secs(30);
 /// Time over which the share of probes beside a batch is counted.
 const SHARE: Duration = Duration::from_secs(6);
-/// Minimum number of probes beside a batch. Fewer probes give no reliable mean.
+/// Minimum number of probes that must have run beside a batch. Fewer probes give no reliable mean.
 const FEW: usize = 20;
-/// The duration of a probe counts as at most this multiple of the usual time, because only a rare
-/// event delays a probe by more. This maximum applies once the usual time is reliable ([`LEARNT`]).
+/// The duration of a probe is capped at this multiple of the usual time, because only a rare event
+/// makes a probe take longer. This maximum applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
-/// Weights of one quiet probe in the usual time: the weight while no job runs, and the weight while
-/// a job runs. A probe is quiet if it did not run beside a batch. While a job runs, the mean covers
-/// about the last 200 quiet probes.
+/// The usual time is a weighted mean. These are the weights of one new quiet probe, while no job
+/// runs and while a job runs. A probe is quiet if it did not run beside a batch. While a job runs,
+/// the mean covers about the last 200 quiet probes.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
 /// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the
@@ -53,7 +56,7 @@ struct Latency {
     usual: f64,
     /// Number of quiet probes from which the usual time was computed.
     learnt: f64,
-    /// Probes within the last [`SLOWNESS`]. Empty while no job runs.
+    /// Probes of the most recent period of length [`SLOWNESS`]. Empty while no job runs.
     recent: VecDeque<Probe>,
 }
 
@@ -62,15 +65,15 @@ struct Latency {
 struct Probe {
     at: Instant,
     seconds: f64,
-    /// Whether the probe did not run beside a batch.
+    /// Whether no batch ran at the same time as the probe.
     quiet: bool,
 }
 
 impl Latency {
-    /// Returns whether a probe did not run beside a batch. The probe is quiet if no batch was
-    /// `running` when it started, and no batch began within the usual time of a probe. `begun` is
-    /// the time from the start of the probe to the start of the next batch, or none if no batch
-    /// began.
+    /// Returns whether a probe was quiet, which means that it did not run beside a batch. A probe
+    /// is quiet if no batch was `running` when it started, and no batch began within the usual time
+    /// of a probe. `begun` is the time from the start of the probe to the start of the next batch,
+    /// or none if no batch began.
     ///
     /// The actual duration of the probe is not used. The longer a probe takes, for any reason, the
     /// more batches begin during it. With the actual duration, the noise of a busy machine would be
@@ -97,8 +100,8 @@ impl Latency {
         }
     }
 
-    /// Returns the share by which a statement takes longer than usual on average. Returns none
-    /// while too few probes are known.
+    /// Returns how much longer than usual a statement takes on average, as a share of the usual
+    /// time. Returns none while too few probes are known.
     fn excess(&self) -> Option<f64> {
         let last = self.recent.back()?.at;
         let busy: Vec<f64> = self.recent.iter().filter(|probe| !probe.quiet).map(|probe| probe.seconds).collect();
@@ -151,8 +154,8 @@ impl Poll for ProbeLatency {
 mod tests {
     use super::*;
 
-    /// Records `probes` probes, one every 10 ms. `each` returns the microseconds that a probe
-    /// takes, and whether the probe is quiet.
+    /// Records `probes` probes, one every 10 ms. For each probe, `each` returns the duration in
+    /// microseconds, and whether the probe is quiet.
     fn take(latency: &mut Latency, now: &mut Instant, probes: u32, working: bool, each: impl Fn(u32) -> (f64, bool)) {
         for number in 0..probes {
             *now += Duration::from_millis(10);
@@ -166,7 +169,8 @@ mod tests {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (100.0, true));
         assert_eq!(latency.excess(), None, "no job runs");
-        // A batch runs for half of the time and doubles the duration of a probe.
+        // A batch runs during half of the probes, and these probes take twice as long as the
+        // others.
         take(&mut latency, &mut now, 1000, true, |number| if number % 2 == 0 { (100.0, true) } else { (200.0, false) });
         let excess = latency.excess().expect("known");
         assert!((excess - 0.5).abs() < 0.01, "{excess}");
@@ -202,8 +206,8 @@ mod tests {
     async fn noise_of_the_machine_is_not_blamed_on_batches() {
         let (mut latency, mut now) = (Latency::default(), Instant::now());
         take(&mut latency, &mut now, 100, false, |_| (150.0, true));
-        // One probe in ten takes ten times as long as the others. A batch of 0.4 ms runs in each 2
-        // ms and slows no probe down.
+        // One probe in ten takes ten times as long as the others. Every 2 ms, a batch runs for 0.4
+        // ms. The batches do not slow the probes down.
         for number in 0..3000_u64 {
             now += Duration::from_millis(10);
             let micros = if number % 10 == 3 { 1000 } else { 100 };

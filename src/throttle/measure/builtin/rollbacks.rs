@@ -1,6 +1,6 @@
 //! Load signal without a default limit. It affects jobs only if a rule sets a limit. The value is
 //! the number of rolled back transactions per minute in this database, minus the number per minute
-//! while no job runs. It is at least 0.
+//! while no job runs. The value is never negative.
 //!
 //! The count includes batches that failed, and batches that were cancelled because they blocked
 //! another session.

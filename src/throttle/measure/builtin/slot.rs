@@ -2,8 +2,8 @@
 //! the number of bytes of WAL that the server keeps for a replication slot, physical or logical.
 //!
 //! If a subscriber is slow or disconnected, the primary keeps WAL for its slot, and the disk can
-//! become full. The server keeps no WAL for a slot with the `wal_status` `lost`. Each role may see
-//! slots.
+//! become full. The server keeps no WAL for a slot with the `wal_status` `lost`. Every role is
+//! allowed to see the replication slots.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

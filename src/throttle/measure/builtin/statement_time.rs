@@ -20,8 +20,8 @@ use crate::error::{Error, Kind, Result};
 use crate::pg::row::Columns;
 use crate::throttle::measure::poll::{Poll, Sample};
 
-/// Minimum number of calls for a value. Fewer calls are kept, and are added to the calls of the
-/// next poll.
+/// Minimum number of calls from which a value is computed. If there are fewer calls, they are kept
+/// and added to the calls of the next poll.
 const FEW_CALLS: f64 = 20.0;
 /// Weight of the latest poll in the baseline of a statement. The baseline is a moving average of
 /// the time per call while no job runs.
@@ -29,8 +29,8 @@ const WEIGHT: f64 = 0.3;
 /// Maximum number of statements that are compared. These are the statements with the highest total
 /// time.
 const MOST: usize = 1000;
-/// A value needs a minimum number of calls. Calls are added up for at most this time to reach that
-/// number.
+/// A value is computed only from a minimum number of calls. To reach that number, calls are added
+/// up for at most this time.
 const TOO_LONG: Duration = Duration::from_secs(60);
 
 const INSTALLED: &str = "
@@ -40,7 +40,8 @@ select pg_catalog.quote_ident(n.nspname), pg_catalog.pg_has_role('pg_read_all_st
 /// Identifies a statement by its role and its query ID.
 type Id = (u32, i64);
 
-/// Calls of a statement and their total time in milliseconds, since the statistics were reset.
+/// Number of calls of a statement since the statistics were reset, and the total time of these
+/// calls in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spent {
     calls: f64,
@@ -61,9 +62,9 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// Updates the baseline while no job runs, because the present time of a call is then the usual
-    /// time. At the first poll, creates the baseline from all calls since the statistics were
-    /// reset, even if a job runs.
+    /// Updates the baseline while no job runs, because calls then take their usual time. At the
+    /// first poll, creates the baseline from all calls since the statistics were reset, even if a
+    /// job runs.
     fn learn(&mut self, at: Instant, now: HashMap<Id, Spent>) {
         let mut baseline = HashMap::with_capacity(now.len());
         for (id, spent) in &now {
@@ -81,8 +82,9 @@ impl Comparison {
         *self = Self { baseline, last: now, last_at: Some(at), worked: false };
     }
 
-    /// Compares the calls while a job runs. Returns the time of the calls, divided by the time that
-    /// they would take according to the baseline. Returns none if there were too few calls.
+    /// Compares the calls with the baseline while a job runs. Returns the time of the calls,
+    /// divided by the time that they would take according to the baseline. Returns none if there
+    /// were too few calls.
     fn compare(&mut self, at: Instant, now: HashMap<Id, Spent>) -> Option<f64> {
         self.worked = true;
         let (mut calls, mut millis, mut usual) = (0.0, 0.0, 0.0);
@@ -106,7 +108,8 @@ impl Comparison {
     }
 }
 
-/// Returns the difference of two counters. After a reset, the whole present count is new.
+/// Returns the difference of two counters. After a reset of the counters, returns `now`, because
+/// all calls that `now` counts are new.
 fn since(last: Spent, now: Spent) -> Spent {
     if now.calls < last.calls {
         return now;
@@ -222,11 +225,11 @@ mod tests {
         comparison.learn(at, spent(&[(1, 100.0, 100.0)]));
         comparison.learn(at, spent(&[(1, 200.0, 300.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // After a reset of the statistics, all calls count as new. They take as long as in the
-        // baseline, so the baseline stays the same.
+        // After a reset of the statistics, all calls count as new. Each of these
+        // calls takes as long as a call in the baseline, so the baseline stays the same.
         comparison.learn(at, spent(&[(1, 10.0, 13.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);
-        // Calls from the end of the job's run do not change the baseline.
+        // Calls that were made near the end of the job's run do not change the baseline.
         comparison.compare(at, spent(&[(1, 110.0, 1013.0)]));
         comparison.learn(at, spent(&[(1, 210.0, 2013.0)]));
         assert!((comparison.baseline[&(10, 1)] - 1.3).abs() < 1e-9);

@@ -22,8 +22,8 @@ use crate::pg::tls::https;
 /// is much smaller.
 const MOST: usize = 1 << 20;
 
-/// Holds the target of a request and its credentials. The token file and the CA file are read at
-/// each request, so that a new token or CA is used as soon as its file changes.
+/// Holds the target and the credentials of a request. The token file and the CA file are read at
+/// each request, so that a new token or CA is used as soon as the file that contains it changes.
 #[derive(Debug)]
 pub struct Endpoint {
     url: HttpUrl,

@@ -3,7 +3,7 @@
 //!
 //! PostgreSQL's own figures are misleading on an idle primary. `replay_lag` still shows its last
 //! value for some time after a standby has caught up. The age of the last replayed transaction
-//! grows although no replica is behind. With either figure, a hold by the daemon would last too
+//! grows although no replica is behind. If the daemon used either figure, its holds would last too
 //! long or never end.
 
 use std::collections::VecDeque;
@@ -58,9 +58,9 @@ impl History {
         });
     }
 
-    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if no position of the
-    /// primary after `lsn` has been seen. If the primary passed `lsn` before the first poll,
-    /// returns the time since the first poll, which is a lower bound.
+    /// Returns how long before `now` the primary was at `lsn`. Returns 0 if the primary has not
+    /// been seen at a position higher than `lsn`. If the primary passed `lsn` before the first
+    /// poll, returns the time since the first poll, which is a lower bound.
     pub fn behind(&self, lsn: u64, now: Instant) -> Duration {
         let after = self.points.partition_point(|point| point.lsn <= lsn);
         let Some(next) = self.points.get(after) else { return Duration::ZERO };

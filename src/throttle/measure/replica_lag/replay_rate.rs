@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 /// Seconds over which the rate is averaged.
 const MEMORY: f64 = 1.0;
-/// Time without movement after which a replica counts as stalled. The time of a stall does not
-/// change the rate.
+/// If the replay position has not moved for this time, the replica counts as stalled. A stall does
+/// not change the rate.
 const STALL: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -28,8 +28,8 @@ impl ReplayRate {
     /// Records that the replica had replayed up to `replayed`, with `backlog` bytes left.
     pub fn observe(&mut self, at: Instant, replayed: u64, backlog: u64) {
         match self.moved {
-            // A replica that has replayed everything waits for new WAL, so its position shows no
-            // rate.
+            // A replica that has replayed everything waits for new WAL, so its position does not
+            // show how fast it can replay.
             _ if backlog == 0 => self.moved = None,
             Some((since, from)) if replayed > from => {
                 let elapsed = at.saturating_duration_since(since);
@@ -64,7 +64,7 @@ mod tests {
         let at = |millis| start + Duration::from_millis(millis);
         let mut rate = ReplayRate::default();
         assert_eq!(rate.drain(500), None);
-        // Without a backlog there is no rate.
+        // A replica without a backlog gives no replay rate.
         for tick in 0..10 {
             rate.observe(at(tick * 200), tick * 10, 0);
         }

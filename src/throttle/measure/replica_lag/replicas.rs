@@ -18,9 +18,9 @@ use crate::throttle::measure::replica_lag::standby::LastAnswer;
 use crate::throttle::measure::replica_lag::walsender::{PrimaryState, Walsender};
 use crate::throttle::measure::signal::Signal;
 
-/// Time for which a disconnected replica holds jobs if its rule does not require it. This time is
-/// long enough for a restart or a short network failure. Without this grace period, jobs would
-/// continue, and the replica would be far behind when it returns.
+/// Time for which a disconnected replica holds jobs if its rule does not require this replica. This
+/// time is long enough for a restart or a short network failure. Without this grace period, jobs
+/// would continue, and the replica would be far behind when it returns.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// State of the signal: the primary's positions over time, and the replicas that the daemon has
@@ -31,7 +31,7 @@ pub struct ReplicaLag {
     history: History,
     known: Vec<Replica>,
     lost: LostReplicas,
-    /// Replay rates of the replicas that the daemon queries directly, by name.
+    /// Replay rates, by replica name, of the replicas that the daemon queries directly.
     asked: BTreeMap<String, ReplayRate>,
 }
 
@@ -110,7 +110,7 @@ impl ReplicaLag {
         vec![unreadable(source, rule, primary.at, reason)]
     }
 
-    /// Returns the readings of each known replica, from the primary's list of standbys. A
+    /// Returns the readings of each known replica, based on the primary's list of standbys. A
     /// disconnected replica gets an unreadable reading, and so does a required rule that no replica
     /// matches.
     fn shown(&mut self, primary: &PrimaryState) -> Vec<Reading> {
@@ -204,7 +204,8 @@ impl ReplicaLag {
                     let session_ended = self.known[index].pid != walsender.pid;
                     self.known[index].pid = walsender.pid;
                     self.known[index].missing_since = None;
-                    // A name that contains the port or pid would refer to a session that has ended.
+                    // If the name contains the old session's port or pid, it now refers to a
+                    // session that has ended.
                     if session_ended && self.known[index].named_by_session() {
                         self.known[index].source = self.source_for(walsender, &standbys);
                     }
@@ -236,12 +237,13 @@ impl ReplicaLag {
     /// within their grace period, so that they no longer hold jobs. Keeps required replicas.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
-        // A replica that disconnected a moment ago would become lost later.
+        // Otherwise a replica that disconnected a moment ago would be moved to the lost replicas
+        // when its grace period is over.
         let rules = &self.rules;
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
-    /// When the grace period of a replica is over, moves the replica to the lost replicas. Required
+    /// Moves each replica whose grace period is over to the list of lost replicas. Required
     /// replicas have no grace period.
     fn end_grace(&mut self, now: Instant) {
         let (rules, lost) = (&self.rules, &mut self.lost);

@@ -81,9 +81,9 @@ pub async fn poll(client: &Client) -> Result<PrimaryState> {
     Ok(PrimaryState { at, primary_lsn: lsn(primary_lsn), fix, walsenders })
 }
 
-/// Returns the statement that lets `role` (already quoted) see the walsenders. A member of
-/// pg_read_all_stats that does not inherit its privileges needs inheritance, not a second
-/// membership. Since PostgreSQL 16, inheritance is a property of the grant.
+/// Returns the statement that lets `role` (already quoted) see the walsenders. If a role is a
+/// member of pg_read_all_stats but does not inherit its privileges, the role needs inheritance, not
+/// a second membership. Since PostgreSQL 16, inheritance is a property of the grant.
 fn fix(role: String, member: bool, version: i32) -> String {
     match (member, version >= 160_000) {
         (false, _) => format!("grant pg_read_all_stats to {role}"),

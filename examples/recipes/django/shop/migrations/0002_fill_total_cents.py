@@ -30,8 +30,8 @@ ENQUEUE = """
     end $$
 """
 
-# Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without this statement the job stays
-# "cancelled", and migrating forward again fills nothing.
+# Fails while the job is active: first run `backfilld cancel orders_total_cents`. Without
+# backfill.forget, the job would stay "cancelled", and migrating forward again would fill nothing.
 FORGET = """
     do $$ begin
       if to_regnamespace('backfill') is not null then

@@ -21,7 +21,8 @@ DROP = "alter table public.orders drop constraint orders_total_cents_present; re
 
 
 class Migration(migrations.Migration):
-    # Each operation commits separately, so that the lock of ADD is released before the table is read. The migration can run again.
+    # Each operation commits separately, so that the lock that ADD takes is released before the
+    # table is read. The migration can run again.
     atomic = False
 
     dependencies = [("shop", "0002_fill_total_cents")]

@@ -1,4 +1,4 @@
-//! Tests of replica lag with a clock and a primary that the tests set.
+//! Tests of replica lag. The tests set the clock and the state of the primary.
 
 use super::*;
 
@@ -31,8 +31,7 @@ impl Bench {
         self.lag.observe(&PrimaryState { at: self.at, primary_lsn, fix, walsenders: walsenders.to_vec() }, &[])
     }
 
-    /// Observes the primary's state, with the result that `replica` returned `before` seconds
-    /// earlier.
+    /// Observes the primary's state, and an answer of `replica` that is `before` seconds old.
     fn is_told(
         &mut self,
         primary_lsn: u64,

@@ -173,7 +173,7 @@ async fn story(binary: &Path) -> Result<(), SetupError> {
 async fn make_orders(owner: &Client, rows: i64) -> Result<(), SetupError> {
     owner.batch_execute(TABLE).await?;
     owner.execute(ROWS, &[&rows]).await?;
-    // Like a table that has been in use, the table needs statistics and a visibility map.
+    // The new table needs the statistics and the visibility map that a table in use has.
     owner.batch_execute("vacuum (analyze) public.orders").await?;
     Ok(())
 }

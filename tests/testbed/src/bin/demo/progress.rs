@@ -30,7 +30,7 @@ pub struct Progress<'a> {
     terminal: bool,
 }
 
-/// The observations of a job until it finished.
+/// The values that the demo observed for a job until the job finished.
 #[derive(Debug, Default)]
 pub struct Seen {
     pub state: String,

@@ -16,7 +16,7 @@ const PACE: Duration = Duration::from_millis(10);
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
 const UPDATE: &str =
     "update public.orders set status = case status when 'paid' then 'shipped' else 'paid' end where id = $1";
-/// Insert of an application that already knows the new column and fills it.
+/// An insert by an application that already knows the new column and fills it.
 const INSERT: &str = "insert into public.orders (id, customer_id, total, status, total_cents)
     values ($1, 1 + ($1::bigint % 50000)::int, 19.90, 'paid', 1990)";
 
@@ -51,7 +51,7 @@ struct Shared {
     rows: i64,
 }
 
-/// Running traffic. On drop, its connections close.
+/// Traffic that is running. On drop, its connections close.
 pub struct Traffic {
     shared: Arc<Shared>,
     tasks: Vec<JoinHandle<()>>,
