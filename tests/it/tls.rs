@@ -194,8 +194,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     assert!(error.kind == Kind::Config && error.message.contains("sslrootcert /nowhere/root.crt"), "{error}");
 }
 
-/// With `sslnegotiation=direct`, the server confirms in the handshake that it speaks the protocol of
-/// PostgreSQL. Otherwise backfilld could send its messages to a server of another protocol.
+/// With `sslnegotiation=direct`, the server confirms in the handshake that it speaks the protocol
+/// of PostgreSQL. Otherwise backfilld could send its messages to a server of another protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_confirm_the_protocol_is_refused() {
     let authority = Authority::new("right CA");
