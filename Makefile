@@ -44,6 +44,9 @@ test: postgres ## Run all tests, on PostgreSQL servers that the tests start
 		set -x; $(CARGO) test --locked --workspace --no-fail-fast -- --test-threads=4; \
 	fi
 
+test-hostile: postgres ## Run two daemons against a hostile submitter for SECONDS=600
+	BACKFILLD_HOSTILE_SECONDS=$${SECONDS:-600} $(CARGO) test --locked --test it -- --nocapture attacks::hostile
+
 test-recipes: postgres ## Test the recipes of docs/recipes if their tool is installed (PYTHON=... names a Python that has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
 	@examples/recipes/check.sh

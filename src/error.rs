@@ -188,9 +188,9 @@ impl Error {
         self
     }
 
-    /// If the code of a job raised an error whose class concerns the server or the claim, converts
-    /// it into an error of a row. Such code can raise any SQLSTATE, for example 53100 (disk full),
-    /// while the server works as usual.
+    /// If the code of a job raised an error whose class concerns the server, the claim or the job,
+    /// converts it into an error of a row. Such code can raise any SQLSTATE, for example 53100
+    /// (disk full), while the server works as usual.
     #[must_use]
     pub fn disbelieved(self) -> Self {
         let is_about_the_server = matches!(
@@ -203,6 +203,11 @@ impl Error {
                 | Kind::Authentication
                 | Kind::Fenced
                 | Kind::Unmatched
+                | Kind::Refused
+                | Kind::OtherSpec
+                | Kind::NoSuchJob
+                | Kind::NotComplete
+                | Kind::WrongState
         );
         if !self.is_raised || !is_about_the_server {
             return self;

@@ -161,8 +161,8 @@ fn is_host(host: &str) -> bool {
     is_plain(name) && digits.chars().all(|c| c.is_ascii_digit())
 }
 
-/// Returns whether the text is surely no password. A percent-encoded character could be the `:` or
-/// `@` before a password.
+/// Returns whether the text certainly contains no password. The result is false for a text with
+/// percent-encoded characters, because one of them could be the `:` or `@` before a password.
 fn is_plain(text: &str) -> bool {
     text.chars().all(|c| c.is_alphanumeric() || "_.-".contains(c))
 }

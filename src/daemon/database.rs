@@ -215,7 +215,7 @@ impl Service {
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
-            let error = match self.try_start().await {
+            let error = match self.try_start(false).await {
                 Ok(started) => {
                     self.surroundings.health.ready_now(&self.name);
                     return Ok(Some(started));
@@ -223,7 +223,7 @@ impl Service {
                 Err(error) => error,
             };
             self.surroundings.health.not_ready(&self.name, error.message.clone());
-            let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again);
+            let passing = matches!(action(error.kind).0, Action::Reconnect | Action::Again | Action::GoAround);
             if !passing || (self.surroundings.options.until_idle && attempt >= 3) {
                 return Err(error.context(format!("database \"{}\"", self.name)));
             }
@@ -238,8 +238,9 @@ impl Service {
     }
 
     /// Makes one attempt to start: connects, migrates the schema if this is enabled, runs all
-    /// checks, and registers the executors. Does not report the result to the health check.
-    pub async fn try_start(&self) -> Result<Started> {
+    /// checks, and registers the executors. With `strict`, an executor that cannot connect is an
+    /// error. Does not report the result to the health check.
+    pub async fn try_start(&self, strict: bool) -> Result<Started> {
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {
             let applied = install::migrate(&mut session.client, false).await?;
@@ -271,12 +272,16 @@ impl Service {
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
             let info = connect::parse(&executor.login()?, "backfilld start")?;
-            let own = connect::open(&info, |_| {})
-                .await
-                .map_err(|error| error.context(format!("executor for \"{}\"", executor.run_as)))?;
-            let executor_login: String =
-                within(CONTROL_LIMIT, own.client.query_one("select session_user::text", &[])).await?.read(0)?;
-            register(&session.client, &executor_login, &executor.run_as, false, false).await?;
+            if let Err(error) = connect::open(&info, |_| {}).await {
+                let error = error.context(format!("executor for \"{}\"", executor.run_as));
+                if strict || error.kind == Kind::Config {
+                    return Err(error);
+                }
+                // The code of a job can change settings of its login so that the login fails. The
+                // jobs of the other roles must not wait for this login.
+                tracing::warn!(error = %error.message, "the jobs of role {} wait until its executor can connect", executor.run_as);
+            }
+            register(&session.client, info.user(), &executor.run_as, false, false).await?;
             roles.push(executor.run_as.clone());
         }
         if roles.is_empty() {

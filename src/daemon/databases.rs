@@ -105,7 +105,7 @@ impl Databases {
             let service = self.service(changed, &since);
             let span = tracing::error_span!("database", database.name = %changed.name());
             let started = service
-                .try_start()
+                .try_start(true)
                 .instrument(span)
                 .await
                 .map_err(|error| error.context(format!("database \"{}\"", changed.name())))?;

@@ -360,9 +360,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// cancel only the first, and the statement would run without the settings.
     async fn settle_settings(&self) -> Result<()> {
         let client = &self.session.client;
-        let (unseen, set) =
-            tokio::join!(biased; client.batch_execute(UNSEEN), client.batch_execute(self.session.settings()));
-        unseen.and(set).map_err(Error::from)
+        let (unseen, set) = tokio::join!(biased; client.batch_execute(UNSEEN), self.session.apply_settings());
+        unseen.map_err(Error::from).and(set)
     }
 
     /// Runs one statement as a transaction of its own.

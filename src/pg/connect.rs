@@ -115,12 +115,32 @@ impl Session {
         statement: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T> {
         let both = async {
-            let Some(settings) = settings else { return statement.await };
-            self.client.batch_execute(settings).await?;
-            tokio::join!(biased; statement, self.client.batch_execute(UNLOCK)).0
+            let Some(settings) = settings else { return statement.await.map_err(Error::from) };
+            self.apply(settings).await?;
+            tokio::join!(biased; statement, self.client.batch_execute(UNLOCK)).0.map_err(Error::from)
         };
         let (answer, cancelled) = self.or_cancelled(limit, both).await?;
-        answer.map_err(|error| blame(error.into(), cancelled))
+        answer.map_err(|error| blame(error, cancelled))
+    }
+
+    /// Sets the settings of the session with one of the statements of [`Pins`].
+    ///
+    /// # Errors
+    /// [`Kind::Refused`] if the code of the job has left a prepared statement in the session. It
+    /// could have replaced a statement of the daemon by one of the same name, and would then
+    /// receive the parameters of the next batch, for example the token.
+    async fn apply(&self, settings: &str) -> Result<()> {
+        let answer = self.client.simple_query(settings).await?;
+        let prepared = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => row.try_get("prepared").ok().flatten(),
+            _ => None,
+        });
+        if prepared == Some("0") {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Refused, "the code of the job leaves prepared statements in its session")
+            .detail("A prepared statement can take the place of a statement of the daemon.")
+            .hint("Look for PREPARE in the functions that the job calls and in the triggers of its table, and remove the prepared statement with DEALLOCATE in the same function. Then run backfill.retry."))
     }
 
     /// Stores the settings that this session sends before each statement.
@@ -135,9 +155,12 @@ impl Session {
         }
     }
 
-    /// Returns the statement that sets the settings of this session, with the job's `search_path`.
-    pub fn settings(&self) -> &str {
-        self.pins.as_ref().map_or("", |pins| &pins.of_the_job)
+    /// Sets the settings of this session, with the job's `search_path`.
+    pub async fn apply_settings(&self) -> Result<()> {
+        match &self.pins {
+            Some(pins) => self.apply(&pins.of_the_job).await,
+            None => Ok(()),
+        }
     }
 
     /// Runs one or more statements under the limits of [`Session::bounded`]. Returns their result,
@@ -168,7 +191,7 @@ impl Session {
     /// itself, the job's code did not cause the overrun.
     pub async fn terminate(&self) -> bool {
         const END: &str = "
-select pg_catalog.pg_terminate_backend(a.pid) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
+select pg_catalog.pg_terminate_backend(a.pid, 1000) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
 from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.usename operator(pg_catalog.=) session_user";
         let Some(pid) = self.pid else { return false };
         let ended = async {

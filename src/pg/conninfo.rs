@@ -104,6 +104,11 @@ impl ConnInfo {
         passfile.find(Wanted { host, port: place.port, database, user: &self.user })
     }
 
+    /// Returns the name of the login.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// Makes `role` a startup parameter of the session, so that RESET ROLE returns to this role.
     pub fn set_role(&mut self, role: &str) {
         let role = role.replace('\\', "\\\\").replace(' ', "\\ ");

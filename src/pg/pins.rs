@@ -14,6 +14,11 @@ pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
 /// last as long as the session.
 pub const UNLOCK: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
+/// Returns the number of statements that the code of a job has prepared with PREPARE. The last
+/// column of [`Pins::ours`] and [`Pins::of_the_job`].
+const PREPARED: &str =
+    "(select pg_catalog.count(*) from pg_catalog.pg_prepared_statements s where s.from_sql) as prepared";
+
 /// The settings of one session.
 #[derive(Debug)]
 pub struct Pins {
@@ -43,7 +48,7 @@ impl Pins {
         let sql = |path: &str| {
             let all = self.settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("search_path", path)]);
             let calls = all.map(|(name, value)| format!("pg_catalog.set_config('{name}', {}, false)", literal(value)));
-            format!("select {}", calls.collect::<Vec<_>>().join(", "))
+            format!("select {}, {PREPARED}", calls.collect::<Vec<_>>().join(", "))
         };
         (self.of_the_job, self.ours) = (sql(&self.job_path), sql("pg_catalog, pg_temp"));
     }
@@ -58,8 +63,10 @@ mod tests {
         let pins = Pins::new(vec![("TimeZone", "a'b\\".to_owned())], "\"x'\", public".to_owned());
         assert_eq!(
             pins.of_the_job,
-            r#"select pg_catalog.set_config('TimeZone',  E'a''b\\', false), pg_catalog.set_config('search_path', '"x''", public', false)"#
+            format!(
+                r#"select pg_catalog.set_config('TimeZone',  E'a''b\\', false), pg_catalog.set_config('search_path', '"x''", public', false), {PREPARED}"#
+            )
         );
-        assert!(pins.ours.ends_with("pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"));
+        assert!(pins.ours.contains("pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"));
     }
 }

@@ -50,14 +50,24 @@ pub fn text(row: &Row, column: impl RowIndex + fmt::Display) -> Result<String> {
     std::str::from_utf8(sent).map(str::to_owned).map_err(unreadable)
 }
 
+/// Maximum size of a key as text. PostgreSQL limits the size of an entry of an index, but the text
+/// of a composite value can be much longer.
+const KEY_LIMIT: usize = 65_536;
+
 /// Returns a key that the statement sent in the form of [`keyset::sent`](crate::pg::keyset::sent).
 /// None stands for null, and for a key with a null in one of its columns.
 ///
 /// # Errors
-/// [`Kind::Unreadable`] if the value is not a JSON array of strings.
+/// [`Kind::Unreadable`] if the value is not a JSON array of strings. [`Kind::Refused`] if it is
+/// longer than `KEY_LIMIT`.
 pub fn key(row: &Row, column: impl RowIndex + fmt::Display) -> Result<Option<Key>> {
     let sent: Option<&[u8]> = row.read(column)?;
     let Some(sent) = sent else { return Ok(None) };
+    if sent.len() > KEY_LIMIT {
+        return Err(Error::new(Kind::Refused, format!("the key of a row has {} bytes as text", sent.len()))
+            .detail("The checkpoint of a slice contains the key. A key can have at most 64 KiB.")
+            .hint("Enqueue the job with a key on columns of a simple type."));
+    }
     let values: Vec<Option<String>> = serde_json::from_slice(sent).map_err(unreadable)?;
     Ok(values.into_iter().collect::<Option<Vec<String>>>().map(Key))
 }

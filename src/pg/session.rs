@@ -60,7 +60,8 @@ const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'
 
 /// Opens an executor session for a claim and applies a recipe to the session.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
-    let name: String = format!("backfilld {}", claim.name).chars().take(63).collect();
+    // Each role can see the name of the application, so it does not contain the name of the job.
+    let name = format!("backfilld job {}", claim.job_id);
     let mut session = logins.open_executor(&claim.run_as, &name).await?;
     within(CONTROL_LIMIT, session.client.batch_execute(OUR_PATH)).await?;
     let row = within(CONTROL_LIMIT, session.client.query_one(SERVER, &[])).await?;

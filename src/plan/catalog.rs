@@ -43,6 +43,8 @@ select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.a
   from backfill._assignments($1) a";
     let client = control(pool).await?;
     within(CONTROL_LIMIT, client.query_one("select backfill._check_submitter_rights($1)", &[&claim.job_id])).await?;
+    const SAME: &str = "select backfill._check_same_table($1, $2)";
+    within(CONTROL_LIMIT, client.query_one(SAME, &[&claim.target, &claim.relation])).await?;
     const OWNERS: &str = "select backfill._check_owners($1, $2::text::name)";
     within(CONTROL_LIMIT, client.query_one(OWNERS, &[&claim.relation, &claim.run_as])).await?;
     let row =

@@ -377,6 +377,11 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
 /// Turns the error into a refusal if the server rejects the job's statements or their values. In
 /// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
+    // Code that runs at planning can have read rows of the table.
+    let error = match error.is_raised {
+        true => error.redacted("the code of the job raised an error while the job was planned", None),
+        false => error,
+    };
     match error.kind {
         error::Kind::Statement | error::Kind::Data => {
             Error { kind: error::Kind::Refused, ..error.context("the server rejects this job") }

@@ -232,9 +232,12 @@ pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
     Ok(state)
 }
 
-/// Releases a slice. The next claim of the slice continues from its checkpoint.
+/// Releases a slice. The next claim of the slice continues from its checkpoint. A submitter can
+/// lock the row of its job. After 1 s this fails, so that the worker can serve other jobs. The
+/// lease of the slice then expires.
 pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._release($1, $2)";
+    const SQL: &str =
+        "select backfill._release($1, $2) from (select set_config('lock_timeout', '1000', true) offset 0) s";
     call(pool, SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
 }
 
@@ -259,7 +262,9 @@ select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 e
 /// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the
 /// job shows `reason` (a value of `waiting_reason`) and `text`.
 pub async fn release_for_retry(pool: &Pool, claim: &Claim, put_off: &PutOff) -> Result<Option<State>> {
-    const SQL: &str = "select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6)";
+    const SQL: &str = "
+select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6)
+  from (select set_config('lock_timeout', '1000', true) offset 0) s";
     let reason = put_off.waiting.as_ref().map(|(reason, _)| *reason);
     let text = put_off.waiting.as_ref().map(|(_, text)| text.as_str());
     let send = async |text: Option<&str>| {

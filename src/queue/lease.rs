@@ -131,13 +131,15 @@ impl Leases {
         })
     }
 
-    fn renewed(&self, asked_at: Instant, asked: &[serde_json::Value], answers: &HashMap<i64, LeaseState>) {
+    fn renewed(&self, asked_at: Instant, asked: &[serde_json::Value], answers: &HashMap<i64, (LeaseState, bool)>) {
         self.with(|held| {
             for slice in asked.iter().filter_map(|report| report["slice"].as_i64()) {
                 let Some(entry) = held.get_mut(&slice) else { continue };
                 match answers.get(&slice) {
-                    Some(state) => {
-                        entry.trusted_until = asked_at + trust(self.ttl);
+                    Some((state, renewed)) => {
+                        if *renewed {
+                            entry.trusted_until = asked_at + trust(self.ttl);
+                        }
                         entry.state = *state;
                     }
                     // The server did not renew this lease, because this worker no longer holds the
@@ -180,8 +182,7 @@ impl Leases {
     async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
         const REGISTER: &str =
             "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
-        const HEARTBEAT: &str =
-            "select slice, desired, revision, live from backfill._heartbeat($1, make_interval(secs => $2), $3)";
+        const HEARTBEAT: &str = "select slice, desired, revision, live, renewed from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
         if session.as_ref().is_none_or(|open| open.client.is_closed()) {
@@ -200,7 +201,8 @@ impl Leases {
             .map(|row| {
                 let live = u32::try_from(row.read::<i32>(3)?).unwrap_or(1).max(1);
                 let desired = Desired::read(row.read(1)?);
-                Ok((row.read(0)?, LeaseState { desired, revision: row.read(2)?, live }))
+                let state = LeaseState { desired, revision: row.read(2)?, live };
+                Ok((row.read(0)?, (state, row.read::<bool>(4)?)))
             })
             .collect::<Result<_>>()?;
         self.renewed(asked_at, &asked, &answers);
@@ -305,7 +307,7 @@ mod tests {
         assert_eq!((first.sharers(1), first.sharers(4)), (1, 4), "before the first heartbeat");
         let asked = leases.report();
         let state = LeaseState { desired: Desired::Running, revision: 0, live: 1 };
-        leases.renewed(Instant::now(), &asked, &HashMap::from([(7, state)]));
+        leases.renewed(Instant::now(), &asked, &HashMap::from([(7, (state, true))]));
         assert_eq!(first.sharers(4), 1);
         let second = leases.hold(&Claim { slice_id: 8, ..claim() }, Instant::now());
         let _other = leases.hold(&Claim { slice_id: 9, job_id: 2, ..claim() }, Instant::now());
@@ -343,7 +345,7 @@ mod tests {
         let asked_at = Instant::now();
         tokio::time::advance(Duration::from_secs(4)).await;
         let state = LeaseState { desired: Desired::Paused, revision: 3, live: 2 };
-        leases.renewed(asked_at, &asked, &HashMap::from([(7, state)]));
+        leases.renewed(asked_at, &asked, &HashMap::from([(7, (state, true))]));
         assert_eq!(lease.state(), Some(state));
         tokio::time::advance(Duration::from_millis(1001)).await;
         assert!(!lease.trusted());

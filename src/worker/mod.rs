@@ -204,7 +204,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             tell(context, claim, Some(state)).await;
             Ok(Turn::Worked)
         }
-        Action::Again => {
+        Action::Again | Action::GoAround => {
             tell(context, claim, release_for_retry(context, claim, lease, &error).await?).await;
             warn(context, claim, &error);
             Ok(Turn::Failed)

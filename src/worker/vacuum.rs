@@ -15,8 +15,13 @@ use crate::pg::session::{self, Plans, Recipe};
 use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
 
-/// Sets the cost delay that autovacuum uses by default, unless the role or the server has
-/// configured another delay.
+/// Ignores the settings of the login (`alter role`). With them, the code of a job could make the
+/// vacuum take hours.
+const OF_THE_SERVER: &str = "select pg_catalog.set_config(s.name, s.boot_val, false) from pg_catalog.pg_settings s
+where s.name = any (array['vacuum_cost_delay', 'vacuum_cost_limit']) and s.source = any (array['user', 'database user', 'client', 'session'])";
+
+/// Sets the cost delay that autovacuum uses by default, unless the server has configured another
+/// delay.
 const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
 
 async fn in_the_way(watched: &mut Option<Watched>) -> Victims {
@@ -98,6 +103,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         };
         let session = session::open(&self.scope.context.logins, self.scope.claim, &recipe).await?;
         let started = Instant::now();
+        session.bounded_ours(CONTROL_LIMIT, session.client.batch_execute(OF_THE_SERVER)).await?;
         // A running vacuum cannot be slowed down. So the vacuum runs at autovacuum's pace from the
         // start if there is other load, or if a budget or a load gauge slows jobs down.
         if !self.gate.at_full_speed(self.limits()) {
@@ -129,10 +135,13 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
                 }
                 () = tokio::time::sleep(POLL) => {
                     self.report(Some(("vacuum".to_owned(), text.clone())));
-                    let step = match self.must_end() {
+                    let mut step = match self.must_end() {
                         Some(end) => Step::End(end),
                         None => self.poll_desired().await?,
                     };
+                    if step == Step::Continue {
+                        step = self.leave_share().await?;
+                    }
                     if let Step::End(_) = step {
                         session.cancel().await;
                         return Ok(step);

@@ -10,6 +10,7 @@ mod encodings;
 mod escape;
 mod forgery;
 mod fragments;
+mod hostile;
 mod http;
 mod invented;
 mod matrix;

@@ -8,7 +8,7 @@ use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::wait;
 
 use crate::proof::{PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, enqueue, exact, quick, table, until_more_batches};
-use crate::support::{SOON, installed, sql, until_state};
+use crate::support::{SOON, installed, refused, run, sql, until_state, until_true, value};
 
 const ROWS: i64 = 3_000;
 const SLOW: &str = r#"{"max_rows_per_second": 1000, "max_batch_rows": 10, "max_victim_wait_ms": 500}"#;
@@ -195,7 +195,7 @@ async fn no_value_is_wrong_when_a_batch_waits_for_a_rewrite_of_a_table_that_it_r
 
 async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str, ddl: &str, cluster: &Cluster) {
     let owner = cluster.owner().await;
-    let waits = "select exists (select from pg_stat_activity where application_name = 'backfilld ' || $1 and wait_event_type = 'Lock')";
+    let waits = "select exists (select from pg_stat_activity where application_name = 'backfilld job ' || (select id from backfill.jobs where name = $1) and wait_event_type = 'Lock')";
     let rewrite = dba.transaction().await.unwrap();
     let file = "select array_agg(pg_relation_filenode(relid))::text from (select $1::text::regclass as relid union select relid from pg_partition_tree($1::text::regclass)) t";
     let name = ddl.split_whitespace().nth(2).unwrap();
@@ -206,4 +206,73 @@ async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str
     wait::until(SOON, "a batch waits for the rewrite", async || owner.query_one(waits, &[&job]).await.unwrap().get(0))
         .await;
     rewrite.commit().await.unwrap();
+}
+
+/// Renames the table of the job and gives its name to an empty copy. The second statement undoes
+/// this.
+const SWAP: [&str; 2] = [
+    "create table t_new (like t including all); insert into t_new select id, note, 0, 0, at from t;
+     alter table t rename to t_old; alter table t_new rename to t",
+    "drop table t; alter table t_old rename to t",
+];
+
+/// Another table takes the name of the job's table before planning, while the job verifies, or
+/// after its success. The job is never complete for the other table.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_not_complete_for_a_table_that_took_the_name() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    table(&cluster, "t", ROWS).await;
+    let _daemon = wide(&cluster).await;
+    let told = "select error like '%table public.t is not the table that the job%' and error || hint like '%backfill.forget%' from backfill.jobs where name = $1";
+    let is_told =
+        async |job: &str| owner.query_one(told, &[&job]).await.unwrap().get::<_, Option<bool>>(0).unwrap_or(false);
+
+    run(&owner, "select backfill.enqueue('before', 't', 'n = 1', needs_approval => true)").await;
+    sql(&cluster, SWAP[0]).await;
+    run(&owner, "select backfill.approve('before')").await;
+    wait::until(SOON, "the job fails", async || is_told("before").await).await;
+    let refusal = refused(&owner, "select backfill.retry('before')").await;
+    let oids: String = value(&owner, "select format('The name belongs to the table with OID %s. The job is for the table with OID %s, which is now public.t_old.', 't'::regclass::oid, 't_old'::regclass::oid)").await;
+    assert_eq!((refusal.sqlstate.as_str(), refusal.detail.as_deref()), ("BF001", Some(oids.as_str())));
+    assert_eq!(
+        value::<i64>(&owner, "select count(*) from (select n from t union all select n from t_old) x where n <> 0")
+            .await,
+        0
+    );
+    sql(&cluster, SWAP[1]).await;
+    run(&owner, "select backfill.retry('before')").await;
+    until_state(&cluster, "before", "succeeded", SOON).await;
+    run(&owner, "select backfill.assert_complete('before')").await;
+
+    let slow = r#"{"max_rows_per_second": 500, "max_batch_rows": 10, "slices": 1}"#;
+    run(&owner, &format!("select backfill.enqueue('during', 't', 'm = 1', 'm = 0', options => '{slow}')")).await;
+    until_true(&owner, SOON, "select rows_changed > 2000 from backfill.jobs where name = 'during'").await;
+    until_state(&cluster, "during", "succeeded", SOON).await;
+    run(&owner, "select backfill.assert_complete('during')").await;
+    let verified =
+        format!("select backfill.enqueue('verified', 't', 'note = ''x''', 'note <> ''x''', options => '{slow}')");
+    run(&owner, &verified).await;
+    until_true(&owner, SOON, "select state = 'verifying' from backfill.jobs where name = 'verified'").await;
+    sql(&cluster, SWAP[0]).await;
+    wait::until(SOON, "the job fails", async || is_told("verified").await).await;
+    sql(&cluster, SWAP[1]).await;
+    run(&owner, "select backfill.retry('verified')").await;
+    until_state(&cluster, "verified", "succeeded", SOON).await;
+
+    for ddl in [SWAP[0], "drop table t"] {
+        sql(&cluster, ddl).await;
+        for call in ["assert_complete('during')", "assert_complete('during', true)"] {
+            let refusal = refused(&owner, &format!("select backfill.{call}")).await;
+            assert_eq!(
+                (refusal.sqlstate.as_str(), refusal.message.as_str()),
+                ("BF004", "job \"during\" is complete, but table public.t is not the table that it changed"),
+                "{ddl} {call}"
+            );
+            assert!(refusal.hint.is_some(), "{ddl} {call}");
+        }
+        assert_eq!(refused(&owner, "select backfill.rerun('during')").await.sqlstate, "BF001", "{ddl}");
+    }
+    sql(&cluster, "alter table t_old rename to t").await;
+    run(&owner, "select backfill.assert_complete('during'); select backfill.assert_complete('during', true)").await;
 }

@@ -199,8 +199,9 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
         enqueue(&cluster, job, PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
         for _ in 0..6 {
             until_more_batches(&owner, job, 3).await;
-            let hit =
-                format!("select count({how}(pid)) from pg_stat_activity where application_name = 'backfilld {job}'");
+            let hit = format!(
+                "select count({how}(pid)) from pg_stat_activity where application_name = 'backfilld job ' || (select id from backfill.jobs where name = '{job}')"
+            );
             assert!(value::<i64>(&owner, &hit).await <= 1);
         }
         until_state(&cluster, job, "succeeded", SOON).await;
@@ -609,5 +610,32 @@ async fn a_slice_that_cannot_continue_is_put_off() {
     until_state(&cluster, "busy", "succeeded", SOON).await;
     for name in ["busy", "free"] {
         exact(&cluster, name, ROWS).await.unwrap();
+    }
+}
+
+/// Another session locks the tables of the queue for longer than the statements of the daemon wait
+/// for a lock. No job fails, and a daemon that starts meanwhile does not exit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_on_the_queue_fails_no_job_and_ends_no_daemon() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for name in ["walks", "waits"] {
+        table(&cluster, name, ROWS).await;
+    }
+    let first = one_worker(&cluster.owner_url()).start();
+    enqueue(&cluster, "walks", PLUS_ONE, r#"{"max_batch_rows": 1, "max_rows_per_second": 100, "slices": 1}"#).await;
+    until_more_batches(&owner, "walks", 3).await;
+    enqueue(&cluster, "waits", PLUS_ONE, "{}").await;
+    let second = one_worker(&cluster.owner_url()).start();
+    let locked = "begin; lock table backfill.job, backfill.slice, backfill.lease, backfill.checkpoint, backfill.worker, backfill.executor, backfill.event in access exclusive mode;
+        select pg_sleep(12); commit";
+    run(&cluster.owner().await, locked).await;
+    for name in ["walks", "waits"] {
+        until_state(&cluster, name, "succeeded", SOON).await;
+        exact(&cluster, name, ROWS).await.unwrap();
+    }
+    for daemon in [&first, &second] {
+        daemon.wait_ready(SOON).await;
+        assert!(!daemon.output().contains("job failed"), "{}", daemon.output());
     }
 }

@@ -171,7 +171,7 @@ async fn a_lost_slice_is_taken_over_before_another_is_split() {
     until_true(
         &owner,
         SOON,
-        "select count(*) = 0 from pg_stat_activity where application_name like 'backfilld rows%' and state = 'active'",
+        "select count(*) = 0 from pg_stat_activity where application_name like 'backfilld job %' and state = 'active'",
     )
     .await;
     sql(&cluster, "update backfill.lease set expires_at = 'infinity'").await;

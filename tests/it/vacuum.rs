@@ -52,7 +52,7 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     .await;
     run(&owner, "vacuum analyze t").await;
     // With these settings, a vacuum takes several seconds.
-    run(&superuser, "alter role owner set vacuum_cost_delay = '10ms'; alter role owner set vacuum_cost_limit = 20")
+    run(&superuser, "alter database app set vacuum_cost_delay = '10ms'; alter database app set vacuum_cost_limit = 20")
         .await;
     // Measure how long an ALTER TABLE would wait for a vacuum that runs to its end.
     run(&owner, "update t set n = 0 where id <= 6000").await;

@@ -35,7 +35,15 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("plan", &["_fingerprint", "_leaf_plans", "_type_name"]),
     (
         "plan::catalog",
-        &["_assignments", "_check_owners", "_check_submitter_rights", "_check_target", "_is_spread", "_key_of"],
+        &[
+            "_assignments",
+            "_check_owners",
+            "_check_same_table",
+            "_check_submitter_rights",
+            "_check_target",
+            "_is_spread",
+            "_key_of",
+        ],
     ),
     (
         "queue::claim",

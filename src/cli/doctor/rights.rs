@@ -175,7 +175,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             Ok((login, gains)) => {
                 for (reason, remedy) in gains {
                     let message = format!(
-                        "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can use this after RESET ROLE"
+                        "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can run RESET ROLE and then use these rights of the login"
                     );
                     found.fail("executor", message, remedy_for(role, &remedy));
                 }

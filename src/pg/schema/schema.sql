@@ -247,6 +247,10 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
+  if new.verb in ('retry', 'rerun') then
+    perform backfill._check_same_table(j.target, j.relation);
+  end if;
+
   case new.verb
     when 'pause' then
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
@@ -545,6 +549,21 @@ begin
   end loop;
 end $_$;
 
+-- Name: _check_outcome(text[], bigint, bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_outcome(to_position text[], most bigint, least_count bigint) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if octet_length(to_position::text) > 65536 then
+    raise exception using errcode = 'BF001', message = format('the key of a row has %s bytes as text', octet_length(to_position::text)), detail = 'The checkpoint of a slice contains the key. A key can have at most 64 KiB.',
+      hint = 'Enqueue the job with a key on columns of a simple type.';
+  elsif least_count < 0 or most > 1000000 then
+    raise exception using errcode = 'BF006', message = format('a batch cannot have %s rows', case when least_count < 0 then least_count else most end);
+  end if;
+end $$;
+
 -- Name: _check_owners(oid, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._check_owners(relation oid, run_as name) RETURNS void
@@ -597,6 +616,21 @@ begin
   end if;
   return v_run_as;
 end $_$;
+
+-- Name: _check_same_table(text, oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_same_table(name text, relation oid) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  told text := backfill._other_table(name, relation);
+begin
+  if told is not null then
+    perform backfill._refuse(format('table %s is not the table that the job was enqueued for', name), told,
+      'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
+  end if;
+end $$;
 
 -- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
 
@@ -767,15 +801,19 @@ declare
   old backfill.lease;
   v_token uuid := gen_random_uuid();
   answer jsonb;
+  v_size integer;
 begin
   perform set_config('synchronous_commit', 'on', true);
+  -- The server cannot interrupt some functions that a job's code can call. Such a batch keeps its
+  -- locks. A claim must not wait for them.
+  perform set_config('lock_timeout', '100', true);
   if (select w.paused_all from backfill.switch w) then
     return null;
   end if;
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at limit 20
+     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
@@ -788,9 +826,21 @@ begin
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
+    -- The batch of the old holder may still be running, and the server may be unable to interrupt
+    -- it.
+    perform 1 from backfill.checkpoint k where k.slice_id = c.slice_id for update skip locked;
+    if not found and exists (select from backfill.checkpoint k where k.slice_id = c.slice_id) then
+      old := null;
+      continue;
+    end if;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
-      perform backfill._drop_lease(c.slice_id);
-      perform backfill._settle(c.job_id);
+      begin
+        perform backfill._drop_lease(c.slice_id);
+        perform backfill._settle(c.job_id);
+      exception when others then
+        -- The other jobs must not wait because of an error in one job.
+        raise warning 'could not end or pause job %: %', c.job_id, sqlerrm;
+      end;
       continue;
     end if;
     select * into s from backfill.slice x where x.id = c.slice_id;
@@ -809,6 +859,8 @@ begin
         select * into j from backfill.job x where x.id = c.job_id for update skip locked;
         continue when not found;
       end if;
+      continue when exists (select from backfill.checkpoint k where k.slice_id = c.id)
+                and not exists (select from backfill._lock_checkpoint(c.id));
       select * into s from backfill.slice x where x.id = c.id and x.state = 'ready' for update skip locked;
       exit when found;
     end loop;
@@ -840,7 +892,8 @@ begin
       'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
     into answer
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
-  if backfill._is_utf8(answer::text) then
+  v_size := octet_length(answer::text);
+  if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
   -- The server would raise an error instead of returning this answer. Then the job could neither
@@ -848,7 +901,8 @@ begin
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
-    perform backfill._end_job(s.job_id, 'failed', false, format('the definition of job %s cannot be converted to UTF-8', s.job_id),
+    perform backfill._end_job(s.job_id, 'failed', false,
+      case when v_size < 4194304 then format('the definition of job %s cannot be converted to UTF-8', s.job_id) else format('the definition of job %s has %s bytes', s.job_id, v_size) end,
       'The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.');
   else
     update backfill.slice x set due_at = clock_timestamp() + interval '1 second', not_before = clock_timestamp() + interval '1 second' where x.id = s.id;
@@ -1161,7 +1215,19 @@ CREATE FUNCTION backfill._end_job(job_id bigint, final_state text, verified bool
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  told text;
 begin
+  if final_state = 'succeeded' then
+    -- Nobody may rely on the job if another table now has the name.
+    select format('the job is done, but table %s is not the table that it changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
+    if told is not null then
+      perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
+        'If the table was only renamed, rename it back, then run backfill.retry. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
+      return;
+    end if;
+    error := null;
+  end if;
   -- Expired leases are dropped before the totals are stored. The holder of an expired lease may
   -- still be executing a batch, and this batch must be either counted or fenced.
   perform backfill._drop_lease(l.slice_id)
@@ -1336,8 +1402,11 @@ declare
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
-    delete from backfill.event e where e.job_id is null and e.kind = new.kind
-       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
+    -- A transaction that stays open must not block the commands of other roles.
+    delete from backfill.event e where e.id in (
+      select y.id from backfill.event y where y.job_id is null and y.kind = new.kind
+         and y.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1)
+       for update skip locked);
   else
     delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
        and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);
@@ -1509,7 +1578,7 @@ begin
     end if;
     execute format('grant usage on schema backfill to %I', r);
     execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._readable(text), backfill._is_utf8(text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._provable(text) to %I', r);
+    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._readable(text), backfill._is_utf8(text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._replaced(text), backfill._provable(text) to %I', r);
     execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
@@ -1546,7 +1615,7 @@ begin
   execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
-              'key_text', '_server_identity', '_fingerprint', '_written_since']) loop
+              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since']) loop
     execute format('grant execute on function %s to %I', f, run_as);
   end loop;
 end $$;
@@ -1598,7 +1667,7 @@ $$;
 
 -- Name: _heartbeat(uuid, interval, jsonb); Type: FUNCTION
 
-CREATE FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) RETURNS TABLE(slice bigint, desired text, revision integer, live integer)
+CREATE FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) RETURNS TABLE(slice bigint, desired text, revision integer, live integer, renewed boolean)
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -1610,13 +1679,17 @@ begin
   -- The leases are locked in the same order as in the functions that drop the leases of a job, to
   -- avoid deadlocks with these functions.
   locked as materialized (
-    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
+    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l skip locked),
   renewed as (
     update backfill.lease l
        set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
-  select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
+  select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
+  union all
+  select l.slice_id, d.desired, d.revision, d.live, false
+    from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token cross join lateral backfill._desired_state(l.job_id) d
+   where not exists (select from locked k where k.slice_id = l.slice_id);
 end $$;
 
 -- Name: _incomparable(text); Type: FUNCTION
@@ -2051,6 +2124,15 @@ begin
   end if;
 end $_$;
 
+-- Name: _lock_checkpoint(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._lock_checkpoint(slice bigint) RETURNS SETOF bigint
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select k.slice_id from backfill.checkpoint k where k.slice_id = _lock_checkpoint.slice for update skip locked
+$$;
+
 -- Name: _mark_new_job(name); Type: FUNCTION
 
 CREATE FUNCTION backfill._mark_new_job(submitter name) RETURNS bigint
@@ -2219,6 +2301,19 @@ CREATE FUNCTION backfill._options(job bigint) RETURNS jsonb
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select options from backfill.job where id = _options.job $$;
+
+-- Name: _other_table(text, oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._other_table(name text, relation oid) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('The name belongs to %s. The job is for the table with OID %s, %s.',
+                coalesce('the table with OID ' || (select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relname = (parse_ident(name))[2] and n.nspname = (parse_ident(name))[1]), 'no table'),
+                relation, coalesce('which is now ' || (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation), 'which was dropped'))
+   where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                      where c.oid = relation and c.relname = (parse_ident(name))[2] and n.nspname = (parse_ident(name))[1])
+$$;
 
 -- Name: _own_key(oid, name[]); Type: FUNCTION
 
@@ -2564,7 +2659,7 @@ begin
   end if;
   delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
-  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
+  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch for update skip locked);
   get diagnostics gone = row_count;
   for c in select j.id, j.run, j.finished_at from backfill.job j
             where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
@@ -2856,6 +2951,15 @@ begin
   return backfill._release(slice, token);
 end $$;
 
+-- Name: _replaced(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._replaced(job_name text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)
+$$;
+
 -- Name: _resolve_run_as(name, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._resolve_run_as(actor name, asked name) RETURNS name
@@ -2960,16 +3064,26 @@ declare
   c record;
   n integer := 0;
 begin
-  for c in select distinct s.job_id from (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp() order by x.due_at limit 1000) s loop
-    perform 1 from backfill.job x where x.id = c.job_id for update skip locked;
-    continue when not found;
-    perform backfill._schedule_slices(c.job_id);
-    n := n + 1;
+  -- Housekeeping must not wait for the locks of one job.
+  perform set_config('lock_timeout', '100', true);
+  for c in select j.id from backfill.job j where j.id in (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp())
+            order by j.priority, j.id limit 1000 for update skip locked loop
+    begin
+      perform backfill._schedule_slices(c.id);
+      n := n + 1;
+    exception when lock_not_available then
+      null; -- Another session has locked a slice. The next turn tries again.
+    end;
   end loop;
-  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 loop
-    perform 1 from backfill.job x where x.id = c.id for update skip locked;
-    continue when not found;
-    perform backfill._settle(c.id);
+  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 for update skip locked loop
+    begin
+      perform backfill._settle(c.id);
+    exception
+      when lock_not_available then null;
+      when others then
+      -- The other jobs must not wait because of an error in one job.
+      raise warning 'could not end or pause job %: %', c.id, sqlerrm;
+    end;
   end loop;
   if n > 0 then
     perform backfill._notify_daemons();
@@ -3659,30 +3773,56 @@ $$;
 -- Name: _untrusted_roles(oid, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._untrusted_roles(relation oid, login name) RETURNS name[]
-    LANGUAGE sql STABLE
+    LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET jit TO 'off'
     AS $$
-  with recursive tree(relid) as (
-    select relation
+declare
+  v_login oid := (select r.oid from pg_roles r where r.rolname = login);
+  tables oid[] := array(
+    with recursive tree(relid) as (
+      select relation
+      union
+      select x.relid from tree t cross join lateral (
+        select h.inhrelid from pg_inherits h where h.inhparent = t.relid
+        union all select a.relid from pg_partition_ancestors(t.relid) a
+        union all select k.conrelid from pg_constraint k where k.confrelid = t.relid and k.contype = 'f') x(relid))
+    select relid from tree);
+  authors oid[];
+begin
+  -- Everything that the triggers, constraints, defaults, indexes, policies and partition keys of
+  -- the tables, and the domains of their columns, depend on. A domain can get a constraint later.
+  with recursive used(classid, objid) as (
+    select o.classid, o.objid
+      from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
+            union all select 'pg_constraint'::regclass, k.oid from pg_constraint k where k.conrelid = any (tables)
+            union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d where d.adrelid = any (tables)
+            union all select 'pg_class'::regclass, i.indexrelid from pg_index i where i.indrelid = any (tables)
+            union all select 'pg_class'::regclass, p.partrelid from pg_partitioned_table p where p.partrelid = any (tables)
+            union all select 'pg_policy'::regclass, p.oid from pg_policy p where p.polrelid = any (tables)
+            union all select 'pg_type'::regclass, a.atttypid from pg_attribute a where a.attrelid = any (tables) and not a.attisdropped and a.attnum > 0) o(classid, objid)
     union
-    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid),
-  objects(classid, objid) as (
-    select 'pg_trigger'::regclass, g.oid from tree t join pg_trigger g on g.tgrelid = t.relid
-    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_constraint k on k.conrelid = t.relid
-    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_attribute a on a.attrelid = t.relid join pg_constraint k on k.contypid = a.atttypid
-    union all select 'pg_attrdef'::regclass, d.oid from tree t join pg_attrdef d on d.adrelid = t.relid
-    union all select 'pg_class'::regclass, i.indexrelid from tree t join pg_index i on i.indrelid = t.relid
-    union all select 'pg_policy'::regclass, p.oid from tree t join pg_policy p on p.polrelid = t.relid),
-  authors(oid) as (
-    select c.relowner from tree t join pg_class c on c.oid = t.relid
-    union select x.grantee from tree t join pg_class c on c.oid = t.relid cross join lateral aclexplode(c.relacl) x where x.privilege_type = 'TRIGGER'
-    union select f.proowner from objects o join pg_depend d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_proc'::regclass
-                            join pg_proc f on f.oid = d.refobjid)
-  select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
-    from authors a left join pg_roles r on r.oid = a.oid
-   where r.oid is null
-      or not r.rolsuper and r.rolname <> login and not pg_has_role(r.oid, (select l.oid from pg_roles l where l.rolname = login), 'MEMBER')
-$$;
+    select x.classid, x.objid from used u cross join lateral (
+      select d.refclassid, d.refobjid from pg_depend d where d.classid = u.classid and d.objid = u.objid
+         and d.refclassid = any (array['pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_cast'::regclass])
+      union all select 'pg_constraint'::regclass, k.oid from pg_constraint k where u.classid = 'pg_type'::regclass and k.contypid = u.objid
+      union all select 'pg_type'::regclass, y.typelem from pg_type y where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typelem <> 0
+      union all select 'pg_type'::regclass, y.typbasetype from pg_type y where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typbasetype <> 0
+      union all select 'pg_type'::regclass, r.rngsubtype from pg_range r where u.classid = 'pg_type'::regclass and u.objid in (r.rngtypid, r.rngmultitypid)
+      union all select 'pg_type'::regclass, a.atttypid from pg_type y join pg_attribute a on a.attrelid = y.typrelid where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typtype = 'c' and not a.attisdropped) x(classid, objid))
+  select array(
+    select c.relowner from pg_class c where c.oid = any (tables)
+    union select x.grantee from pg_class c cross join lateral aclexplode(c.relacl) x where c.oid = any (tables) and x.privilege_type in ('TRIGGER', 'REFERENCES')
+    union select x.grantee from pg_attribute a cross join lateral aclexplode(a.attacl) x where a.attrelid = any (tables) and a.attacl is not null and x.privilege_type = 'REFERENCES'
+    union select y.typowner from used u join pg_type y on u.classid = 'pg_type'::regclass and y.oid = u.objid
+    union select f.proowner from used u join pg_proc f on u.classid = 'pg_proc'::regclass and f.oid = u.objid
+    union select o.oprowner from used u join pg_operator o on u.classid = 'pg_operator'::regclass and o.oid = u.objid
+    union select f.proowner from used u join pg_operator o on u.classid = 'pg_operator'::regclass and o.oid = u.objid join pg_proc f on f.oid in (o.oprcode, o.oprrest, o.oprjoin)
+    union select o.opcowner from used u join pg_opclass o on u.classid = 'pg_opclass'::regclass and o.oid = u.objid) into authors;
+  return (select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
+            from unnest(authors) a(oid) left join pg_roles r on r.oid = a.oid
+           where r.oid is null or not r.rolsuper and r.oid <> v_login and not pg_has_role(r.oid, v_login, 'MEMBER'));
+end $$;
 
 -- Name: _update_sql(text, text, text); Type: FUNCTION
 
@@ -3771,6 +3911,7 @@ begin
   if advance.done then
     perform set_config('synchronous_commit', 'on', true);
   end if;
+  perform backfill._check_outcome(advance.to_position, greatest(advance.scanned, advance.changed, advance.unresolved), least(advance.scanned, advance.changed, advance.unresolved));
   select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
    where s.id = advance.slice and e.login = session_user;
   if v_job is null then
@@ -3875,7 +4016,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -3885,6 +4026,9 @@ begin
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
     raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+  elsif j.replaced is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that it changed', assert_complete.name, j.target), detail = j.replaced,
+      hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -4122,6 +4266,7 @@ declare
   n bigint;
   r jsonb;
 begin
+  perform backfill._check_outcome(null, greatest(retry_deferred.changed, retry_deferred.unresolved), least(retry_deferred.changed, retry_deferred.unresolved));
   select s.job_id, s.run_as into v_job, v_run_as from backfill.slice s where s.id = retry_deferred.slice;
   if not exists (select from backfill.executor e where e.run_as = v_run_as and e.login = session_user) then
     raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, retry_deferred.slice);
@@ -4220,7 +4365,7 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
 begin
   if to_regclass(name)::oid is distinct from relation then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
+      detail = backfill._other_table(name, relation), hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns that the job uses in table %s have changed', name),
@@ -4254,7 +4399,7 @@ CREATE FUNCTION backfill.unchanged(relation oid, name text, columns smallint[], 
 begin
   if to_regclass(root_name)::oid is distinct from root then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
+      detail = backfill._other_table(root_name, root), hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (
@@ -5773,6 +5918,10 @@ REVOKE ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, o
 GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) TO backfill_operator;
 
+-- Name: FUNCTION _check_outcome(to_position text[], most bigint, least_count bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_outcome(to_position text[], most bigint, least_count bigint) FROM PUBLIC;
+
 -- Name: FUNCTION _check_owners(relation oid, run_as name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_owners(relation oid, run_as name) FROM PUBLIC;
@@ -5788,6 +5937,10 @@ GRANT ALL ON FUNCTION backfill._check_planner() TO backfill_operator;
 REVOKE ALL ON FUNCTION backfill._check_run_as(asked name) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_run_as(asked name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_run_as(asked name) TO backfill_operator;
+
+-- Name: FUNCTION _check_same_table(name text, relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_same_table(name text, relation oid) FROM PUBLIC;
 
 -- Name: FUNCTION _check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb); Type: ACL
 
@@ -6059,6 +6212,10 @@ REVOKE ALL ON FUNCTION backfill._lex(fragment text, what text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._lex(fragment text, what text) TO backfill_operator;
 
+-- Name: FUNCTION _lock_checkpoint(slice bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._lock_checkpoint(slice bigint) FROM PUBLIC;
+
 -- Name: FUNCTION _mark_new_job(submitter name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._mark_new_job(submitter name) FROM PUBLIC;
@@ -6114,6 +6271,10 @@ REVOKE ALL ON FUNCTION backfill._oldest_queued() FROM PUBLIC;
 -- Name: FUNCTION _options(job bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._options(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _other_table(name text, relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._other_table(name text, relation oid) FROM PUBLIC;
 
 -- Name: FUNCTION _own_key(relation oid, asked name[], OUT key jsonb, OUT reason text); Type: ACL
 
@@ -6220,6 +6381,14 @@ REVOKE ALL ON FUNCTION backfill._release(slice bigint, token uuid) FROM PUBLIC;
 -- Name: FUNCTION _release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean) FROM PUBLIC;
+
+-- Name: FUNCTION _replaced(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._replaced(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO pg_monitor;
 
 -- Name: FUNCTION _resolve_run_as(actor name, asked name); Type: ACL
 

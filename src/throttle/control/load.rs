@@ -121,8 +121,8 @@ impl Load {
     }
 }
 
-/// Returns the factor by which a gauge lets the present duty cycle change in one second. Returns
-/// none if the gauge cannot be read.
+/// Returns the factor by which the duty cycle may change in one second, for this reading of a
+/// gauge. Returns none if the gauge cannot be read.
 fn growth(reading: &Reading, duty_cycle: f64) -> Option<f64> {
     let utilization = reading.utilization()?;
     Some(match utilization {

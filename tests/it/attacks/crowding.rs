@@ -1,8 +1,10 @@
 //! A job that the daemon cannot parse, and jobs of an executor that cannot log in, must not delay
 //! other jobs.
 
+use backfilld_testbed::daemon::Daemon;
+
 use super::Scene;
-use crate::support::{SOON, refused, run, until_true, value};
+use crate::support::{BACKFILLD, SOON, refused, run, until_true, value};
 
 /// A direct insert cannot create a job that the daemon cannot parse. If such a job exists
 /// nevertheless, the daemon must not claim it repeatedly instead of other jobs.
@@ -82,10 +84,16 @@ async fn a_role_leaves_a_worker_to_the_jobs_of_other_roles() {
     let _daemon = scene.start_daemon().await;
     let busy = "select sum(slices) = 2 and (select count(*) = 2 from backfill.lease where backend_pid is not null) from backfill.workers";
     until_true(&ctl, SOON, busy).await;
+    // The submitter keeps the rows of its jobs locked.
+    run(&mallory, "begin; select backfill.tune(name, '{}') from backfill.jobs where name like 'm%'").await;
     run(&alice, "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f', priority => 100)").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+    run(&mallory, "commit").await;
     // While no other role waits, the role uses all workers.
     until_true(&ctl, SOON, busy).await;
+    // Each role can see the names of applications. They do not contain the names of jobs.
+    let names = "select count(*) > 0 and bool_and(application_name ~ '^backfilld job [0-9]+$') from pg_stat_activity where usename = 'x_e'";
+    until_true(&alice, SOON, names).await;
 }
 
 /// The planning of two jobs would occupy both workers for a minute.
@@ -136,4 +144,150 @@ async fn planning_that_always_loses_its_session_fails_the_job() {
     let failed = "select bool_and(state = 'failed' and error like 'planning failed in 10 attempts: %' and hint like 'A function%') from backfill.jobs where name like 'm%'";
     until_true(&ctl, SOON * 3, failed).await;
     assert_eq!(daemon.output().matches("serving the database").count(), 1, "the daemon started again");
+}
+
+/// The text of a composite key is a thousand times longer than its entry in the index. The daemon
+/// could neither read nor claim such a job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_with_a_huge_key_fails_and_delays_no_other_job() {
+    let scene = Scene::set().await;
+    let e = scene.as_e().await;
+    run(&e, "create type n0 as (a text)").await;
+    let mut row = "row('\"')::n0".to_owned();
+    for n in 1..=14 {
+        run(&e, &format!("create type n{n} as (a n{})", n - 1)).await;
+        row = format!("row({row})::n{n}");
+    }
+    run(&e, &format!("create table t (k n14 primary key, a int); insert into t values ({row}, null); create table small (id int primary key, k text, a int); insert into small values (1, 'x')")).await;
+    assert!(value::<i32>(&e, "select length(k::text) from t").await > 65_536);
+    let mallory = scene.client("mallory").await;
+    for n in 0..3 {
+        run(&mallory, &format!("select backfill.enqueue('m{n}', 't', 'a = 1', run_as => 'e', priority => -100)")).await;
+    }
+    run(&mallory, "select backfill.enqueue('small', 'small', 'a = 1', run_as => 'e')").await;
+    let _daemon = scene.start_daemon().await;
+    until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs where name = 'small'").await;
+    let told = "select bool_and(state = 'failed' and error like 'the key of a row has % bytes as text%') from backfill.jobs where name like 'm%'";
+    until_true(&mallory, SOON, told).await;
+}
+
+/// The code of a job can make the login of its executor fail. A daemon that starts then serves the
+/// other roles, and continues with this role when the login works again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_that_fails_when_the_daemon_starts_delays_only_its_role() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    let other = "set role f; create table other (id int primary key, a int); insert into other values (1)";
+    scene.cluster.sql("alice", "app", other).await;
+    let broken = "alter role x_e set local_preload_libraries = 'missing'";
+    scene.cluster.sql("postgres", "app", broken).await;
+    let (mallory, alice) = (scene.client("mallory").await, scene.client("alice").await);
+    run(&mallory, "select backfill.enqueue('m', 't', 'a = 1', run_as => 'e')").await;
+    run(&alice, "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f')").await;
+    let daemon = scene.start_daemon().await;
+    until_true(&alice, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+    assert!(daemon.output().contains("the jobs of role e wait until its executor can connect"), "{}", daemon.output());
+    scene.cluster.sql("postgres", "app", "alter role x_e reset local_preload_libraries").await;
+    until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs where name = 'm'").await;
+}
+
+/// A transaction locks more jobs than housekeeping handles at once. The job of another role starts
+/// at its time nevertheless.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn locked_jobs_do_not_keep_a_job_of_another_role_from_its_start() {
+    let scene = Scene::set().await;
+    scene.table("t", 1).await;
+    let other = "set role f; create table other (id int primary key, a int); insert into other values (1)";
+    scene.cluster.sql("alice", "app", other).await;
+    let (mallory, alice) = (scene.client("mallory").await, scene.client("alice").await);
+    run(&mallory, "select backfill.enqueue('m', 't', 'a = 1', run_as => 'e', priority => -100, run_at => now() + interval '1 hour')").await;
+    let copies = "set session_replication_role = replica;
+        insert into backfill.job (name, relation, target, set_sql, run_as, settings, priority, run_at, enqueued_by)
+        select 'm' || n, j.relation, j.target, j.set_sql, j.run_as, j.settings, j.priority, j.run_at, j.enqueued_by from backfill.job j, generate_series(1, 1100) n;
+        insert into backfill.slice (job_id, kind, run_as, priority, state, due_at) select id, 'plan', run_as, priority, 'held', run_at from backfill.job where name <> 'm'";
+    run(&scene.cluster.superuser("app").await, copies).await;
+    let _daemon = scene.start_daemon().await;
+    let superuser = scene.cluster.superuser("app").await;
+    run(&superuser, "begin; update backfill.job set run_at = now() - interval '1 s' where name like 'm%'; update backfill.slice set due_at = now() - interval '1 s' where state = 'held'; commit; begin; select from backfill.job where name like 'm%' for update").await;
+    run(
+        &alice,
+        "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f', run_at => now() + interval '2 seconds')",
+    )
+    .await;
+    until_true(&alice, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+}
+
+/// The settings of the login would make a vacuum take hours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_settings_of_a_login_do_not_slow_the_vacuum_of_its_jobs() {
+    let scene = Scene::set().await;
+    let slow = "alter role x_e set vacuum_cost_delay = '100ms'; alter role x_e set vacuum_cost_limit = 1";
+    scene.cluster.sql("postgres", "app", slow).await;
+    let mallory = scene.client("mallory").await;
+    for name in ["v0", "v1", "v2"] {
+        let table = format!(
+            "create table {name} (id int primary key, a int, pad text); insert into {name} select i, null, repeat('x', 1000) from generate_series(1, 4000) i"
+        );
+        run(&scene.as_e().await, &table).await;
+        let job = format!(
+            "select backfill.enqueue('{name}', '{name}', 'a = 1', run_as => 'e', options => '{{\"vacuum\": \"run\"}}')"
+        );
+        run(&mallory, &job).await;
+    }
+    let _daemon = scene.start_daemon().await;
+    until_true(&mallory, SOON, "select bool_and(state = 'succeeded') from backfill.jobs").await;
+}
+
+/// A batch whose session the server cannot interrupt keeps its locks, and its lease expires. The
+/// claims of other jobs do not wait for these locks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_cannot_be_interrupted_does_not_stop_the_claims() {
+    let scene = Scene::set().await;
+    let (mallory, alice) = (scene.client("mallory").await, scene.client("alice").await);
+    let options = r#"{"max_rows_per_second": 1, "max_batch_rows": 1, "slices": 1}"#;
+    for name in ["m0", "m1", "m2"] {
+        scene.table(name, 1_000).await;
+        run(&mallory, &format!("select backfill.enqueue('{name}', '{name}', 'a = 1', run_as => 'e', priority => -100, options => '{options}')")).await;
+    }
+    let other = "set role f; create table other (id int primary key, a int); insert into other values (1)";
+    scene.cluster.sql("alice", "app", other).await;
+    let daemon = scene.start_daemon().await;
+    let superuser = scene.cluster.superuser("app").await;
+    until_true(&superuser, SOON, "select count(*) >= 2 from backfill.checkpoint where batches > 0").await;
+    daemon.sigkill();
+    // This session stands for the sessions of the batches, with the locks on their checkpoints.
+    run(&superuser, "begin; select from backfill.checkpoint where not done for update; update backfill.lease set expires_at = now() - interval '1 s'").await;
+    let _daemon = scene.start_daemon().await;
+    run(&superuser, "savepoint a").await;
+    run(&alice, "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f', priority => 100)").await;
+    until_true(&alice, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+    run(&superuser, "commit").await;
+    until_true(&superuser, SOON, "select count(*) >= 2 from backfill.lease where expires_at > now()").await;
+}
+
+/// A transaction locks the lease of one job. The heartbeat still renews the leases of other jobs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_lease_does_not_delay_the_renewal_of_others() {
+    let scene = Scene::set().await;
+    let (mallory, alice) = (scene.client("mallory").await, scene.client("alice").await);
+    scene.table("t", 1_000).await;
+    let other =
+        "set role f; create table other (id int primary key, a int); insert into other select generate_series(1, 1000)";
+    scene.cluster.sql("alice", "app", other).await;
+    let options = r#"{"max_rows_per_second": 2, "max_batch_rows": 1, "slices": 1}"#;
+    run(&mallory, &format!("select backfill.enqueue('m', 't', 'a = 1', run_as => 'e', options => '{options}')")).await;
+    run(&alice, &format!("select backfill.enqueue('f', 'other', 'a = 1', run_as => 'f', options => '{options}')"))
+        .await;
+    let config = scene
+        .config()
+        .replace("lease: {poll_ms: 100}", "lease: {poll_ms: 100, ttl_seconds: 2, heartbeat_seconds: 0.3}");
+    let daemon = Daemon::builder(BACKFILLD, &scene.cluster.url("ctl", "app")).config(config).start();
+    daemon.wait_ready(SOON).await;
+    let superuser = scene.cluster.superuser("app").await;
+    until_true(&superuser, SOON, "select count(*) = 2 from backfill.lease l join backfill.slice s on s.id = l.slice_id where s.kind = 'walk' and l.backend_pid is not null").await;
+    let claims = "select attempts from backfill.slice where kind = 'walk' and run_as = 'f'";
+    let before: i32 = value(&superuser, claims).await;
+    run(&superuser, "begin; select from backfill.lease where run_as = 'e' for update; select pg_sleep(6); commit")
+        .await;
+    assert_eq!(value::<i32>(&superuser, claims).await, before, "the job lost its lease: {}", daemon.output());
 }

@@ -323,6 +323,19 @@ async fn a_checkpoint_moves_only_once_in_a_transaction() {
          end $$"
     );
     assert_eq!(refused(&login, &twice).await.sqlstate, "BF006");
+    // Counts and positions that no batch can have would also harm the jobs of other roles.
+    for (outcome, sqlstate) in [
+        ("array['999'], 1000001, 0, 0", "BF006"),
+        ("array['999'], 0, -1, 0", "BF006"),
+        ("array[repeat('9', 70000)], 0, 0, 0", "BF001"),
+    ] {
+        let forged = arguments.replace("array['999'], 0, 0, 0", outcome);
+        assert_eq!(
+            refused(&login, &format!("select backfill.advance({forged})")).await.sqlstate,
+            sqlstate,
+            "{outcome}"
+        );
+    }
     run(&login, &format!("select backfill.advance({arguments})")).await;
 }
 
@@ -377,5 +390,32 @@ async fn a_cancelled_statement_does_not_reveal_the_token() {
     run(&mallory, &format!("select backfill.enqueue('t', 't', 'a = 1', run_as => 'e', options => '{options}')")).await;
     let _daemon = scene.start_daemon().await;
     until_true(&ctl, SOON, "select rows_changed > 500 or state = 'failed' from backfill.jobs").await;
+    assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
+}
+
+/// The code of a job replaces the daemon's prepared statements by its own, which would receive the
+/// token of the next batch. The job fails instead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replaced_statement_does_not_receive_the_token() {
+    let scene = Scene::set().await;
+    scene.table("t", 1_000).await;
+    let code = "set role e; create table loot (v text);
+      create function steal(v anyelement) returns text language plpgsql as $$ begin insert into loot values (v::text); return 'x'; end $$;
+      create function replace() returns trigger language plpgsql as $$ declare s record; begin
+        for s in select p.name, p.parameter_types from pg_prepared_statements p where not p.from_sql loop
+          execute format('deallocate %I', s.name);
+          execute format('prepare %I (%s) as select steal($1)%s', s.name, array_to_string(s.parameter_types, ','),
+            (select string_agg(format(', steal($%s)', n), '') from generate_series(2, cardinality(s.parameter_types)) n));
+        end loop;
+        return new; end $$;
+      create trigger replace before update on t for each row execute function replace()";
+    scene.cluster.sql("mallory", "app", code).await;
+    let options = r#"{"max_batch_rows": 10, "slices": 1}"#;
+    let (mallory, ctl) = (scene.client("mallory").await, scene.client("ctl").await);
+    run(&mallory, &format!("select backfill.enqueue('t', 't', 'a = 1', run_as => 'e', options => '{options}')")).await;
+    let _daemon = scene.start_daemon().await;
+    until_true(&ctl, SOON, "select state = 'failed' from backfill.jobs").await;
+    let error: String = value(&ctl, "select error from backfill.jobs").await;
+    assert!(error.starts_with("the code of the job leaves prepared statements in its session"), "{error}");
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }

@@ -11,7 +11,7 @@ use crate::support::{SOON, run, until_true, value};
 /// SQLSTATEs that usually mean that neither a row nor the statement is at fault.
 const INVENTED: &[&str] = &[
     "53000", "53100", "53200", "53300", "53400", "58000", "58030", "58P01", "25006", "57P03", "57014", "28000",
-    "28P01", "40001", "40P01", "55P03", "72000", "BF006", "BF007",
+    "28P01", "40001", "40P01", "55P03", "72000", "BF001", "BF002", "BF005", "BF006", "BF007", "BF008",
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

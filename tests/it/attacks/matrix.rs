@@ -72,13 +72,14 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
                 "_provable",
                 "_readable",
                 "_refuse",
+                "_replaced",
                 "_sees_all",
                 "_state_of"
             ],
             "{reader}"
         );
     }
-    assert_eq!(of("e"), ["_fingerprint", "_server_identity", "_written_since"]);
+    assert_eq!(of("e"), ["_fingerprint", "_other_table", "_server_identity", "_written_since"]);
     assert_eq!(of("backfill_submitter"), of("backfill_operator"));
 }
 

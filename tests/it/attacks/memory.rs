@@ -13,7 +13,7 @@ use super::Scene;
 use crate::support::{BACKFILLD, SOON, run, until_true, value};
 
 /// The memory limit in deploy/kubernetes/base and in the compose file.
-const LIMIT_MIB: u64 = 128;
+pub(super) const LIMIT_MIB: u64 = 128;
 
 /// Returns the highest memory use of a process so far, in MiB.
 pub(super) fn peak(pid: u32) -> u64 {

@@ -15,6 +15,10 @@ use tokio::net::TcpStream;
 /// Name of the configuration file in the daemon's directory.
 const CONFIG: &str = "backfilld.yaml";
 
+/// The memory that a daemon may allocate: the limit of the manifests in deploy/kubernetes, in KiB.
+/// The limit counts all private memory that the daemon may write, also the part that is not in use.
+const MEMORY_KIB: u32 = 128 * 1024;
+
 /// The settings with which a daemon starts; see [`Daemon::builder`].
 #[derive(Debug)]
 pub struct Builder {
@@ -53,7 +57,9 @@ impl Builder {
         let port = Port::reserve().unwrap_or_else(|error| panic!("{error}"));
         let place = Place::new("daemon", RunAs::Ourselves).unwrap_or_else(|error| panic!("{error}"));
         let binary = std::path::absolute(&self.binary).unwrap_or(self.binary);
-        let mut command = Command::new(&binary);
+        // The shell limits the memory and then becomes the daemon, which keeps the process ID.
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -d \"$0\" && exec \"$@\""]).arg(MEMORY_KIB.to_string()).arg(&binary);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("BACKFILLD_") || name.starts_with("PG") || name == "DATABASE_URL" {

@@ -145,33 +145,66 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the roles whose code would run if a session of the login changed rows of the table, and
--- that would gain privileges by this. These roles own the table, may create triggers on it, or own
--- a function that a trigger, constraint, default, index or policy of the table uses. The same
--- applies to its partitions and children. The result does not contain superusers and roles that may
--- act as the login. The code of these functions can call functions of other roles.
+-- that would gain privileges by this. These roles
+-- - own the table, a partition, parent or child of it, or a table that refers to it with a foreign
+--   key,
+-- - may create triggers on one of these tables, or foreign keys that refer to them,
+-- - own a type of one of their columns,
+-- - own a function, operator or type that a trigger, constraint, default, index, policy or
+-- partition
+--   key of them uses.
+-- The result does not contain superusers and roles that may act as the login. A function can call
+-- functions of other roles, which the result does not contain.
 create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
-language sql stable set search_path = pg_catalog, pg_temp as $$
-  with recursive tree(relid) as (
-    select relation
+language plpgsql stable set search_path = pg_catalog, pg_temp
+-- The planner overestimates recursive queries. Compiling them would take seconds.
+set jit = off as $$
+declare
+  v_login oid := (select r.oid from pg_roles r where r.rolname = login);
+  tables oid[] := array(
+    with recursive tree(relid) as (
+      select relation
+      union
+      select x.relid from tree t cross join lateral (
+        select h.inhrelid from pg_inherits h where h.inhparent = t.relid
+        union all select a.relid from pg_partition_ancestors(t.relid) a
+        union all select k.conrelid from pg_constraint k where k.confrelid = t.relid and k.contype = 'f') x(relid))
+    select relid from tree);
+  authors oid[];
+begin
+  -- Everything that the triggers, constraints, defaults, indexes, policies and partition keys of
+  -- the tables, and the domains of their columns, depend on. A domain can get a constraint later.
+  with recursive used(classid, objid) as (
+    select o.classid, o.objid
+      from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
+            union all select 'pg_constraint'::regclass, k.oid from pg_constraint k where k.conrelid = any (tables)
+            union all select 'pg_attrdef'::regclass, d.oid from pg_attrdef d where d.adrelid = any (tables)
+            union all select 'pg_class'::regclass, i.indexrelid from pg_index i where i.indrelid = any (tables)
+            union all select 'pg_class'::regclass, p.partrelid from pg_partitioned_table p where p.partrelid = any (tables)
+            union all select 'pg_policy'::regclass, p.oid from pg_policy p where p.polrelid = any (tables)
+            union all select 'pg_type'::regclass, a.atttypid from pg_attribute a where a.attrelid = any (tables) and not a.attisdropped and a.attnum > 0) o(classid, objid)
     union
-    select h.inhrelid from tree t join pg_inherits h on h.inhparent = t.relid),
-  objects(classid, objid) as (
-    select 'pg_trigger'::regclass, g.oid from tree t join pg_trigger g on g.tgrelid = t.relid
-    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_constraint k on k.conrelid = t.relid
-    union all select 'pg_constraint'::regclass, k.oid from tree t join pg_attribute a on a.attrelid = t.relid join pg_constraint k on k.contypid = a.atttypid
-    union all select 'pg_attrdef'::regclass, d.oid from tree t join pg_attrdef d on d.adrelid = t.relid
-    union all select 'pg_class'::regclass, i.indexrelid from tree t join pg_index i on i.indrelid = t.relid
-    union all select 'pg_policy'::regclass, p.oid from tree t join pg_policy p on p.polrelid = t.relid),
-  authors(oid) as (
-    select c.relowner from tree t join pg_class c on c.oid = t.relid
-    union select x.grantee from tree t join pg_class c on c.oid = t.relid cross join lateral aclexplode(c.relacl) x where x.privilege_type = 'TRIGGER'
-    union select f.proowner from objects o join pg_depend d on d.classid = o.classid and d.objid = o.objid and d.refclassid = 'pg_proc'::regclass
-                            join pg_proc f on f.oid = d.refobjid)
-  select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
-    from authors a left join pg_roles r on r.oid = a.oid
-   where r.oid is null
-      or not r.rolsuper and r.rolname <> login and not pg_has_role(r.oid, (select l.oid from pg_roles l where l.rolname = login), 'MEMBER')
-$$;
+    select x.classid, x.objid from used u cross join lateral (
+      select d.refclassid, d.refobjid from pg_depend d where d.classid = u.classid and d.objid = u.objid
+         and d.refclassid = any (array['pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_opclass'::regclass, 'pg_opfamily'::regclass, 'pg_cast'::regclass])
+      union all select 'pg_constraint'::regclass, k.oid from pg_constraint k where u.classid = 'pg_type'::regclass and k.contypid = u.objid
+      union all select 'pg_type'::regclass, y.typelem from pg_type y where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typelem <> 0
+      union all select 'pg_type'::regclass, y.typbasetype from pg_type y where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typbasetype <> 0
+      union all select 'pg_type'::regclass, r.rngsubtype from pg_range r where u.classid = 'pg_type'::regclass and u.objid in (r.rngtypid, r.rngmultitypid)
+      union all select 'pg_type'::regclass, a.atttypid from pg_type y join pg_attribute a on a.attrelid = y.typrelid where u.classid = 'pg_type'::regclass and y.oid = u.objid and y.typtype = 'c' and not a.attisdropped) x(classid, objid))
+  select array(
+    select c.relowner from pg_class c where c.oid = any (tables)
+    union select x.grantee from pg_class c cross join lateral aclexplode(c.relacl) x where c.oid = any (tables) and x.privilege_type in ('TRIGGER', 'REFERENCES')
+    union select x.grantee from pg_attribute a cross join lateral aclexplode(a.attacl) x where a.attrelid = any (tables) and a.attacl is not null and x.privilege_type = 'REFERENCES'
+    union select y.typowner from used u join pg_type y on u.classid = 'pg_type'::regclass and y.oid = u.objid
+    union select f.proowner from used u join pg_proc f on u.classid = 'pg_proc'::regclass and f.oid = u.objid
+    union select o.oprowner from used u join pg_operator o on u.classid = 'pg_operator'::regclass and o.oid = u.objid
+    union select f.proowner from used u join pg_operator o on u.classid = 'pg_operator'::regclass and o.oid = u.objid join pg_proc f on f.oid in (o.oprcode, o.oprrest, o.oprjoin)
+    union select o.opcowner from used u join pg_opclass o on u.classid = 'pg_opclass'::regclass and o.oid = u.objid) into authors;
+  return (select coalesce(array_agg(coalesce(r.rolname, 'public') order by r.rolname), '{}')
+            from unnest(authors) a(oid) left join pg_roles r on r.oid = a.oid
+           where r.oid is null or not r.rolsuper and r.oid <> v_login and not pg_has_role(r.oid, v_login, 'MEMBER'));
+end $$;
 
 -- Refuses a job on a table of other roles if the daemon has only one login, unless the
 -- configuration trusts them.

@@ -8,6 +8,30 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
+-- Returns null if the table with this OID has this name (schema and name, both quoted), otherwise a
+-- text that tells which table has the name, and what became of the table. The owner of the schema
+-- reads the catalog, because the caller may lack USAGE on the schema of the table.
+create or replace function backfill._other_table(name text, relation oid) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select format('The name belongs to %s. The job is for the table with OID %s, %s.',
+                coalesce('the table with OID ' || (select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relname = (parse_ident(name))[2] and n.nspname = (parse_ident(name))[1]), 'no table'),
+                relation, coalesce('which is now ' || (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = relation), 'which was dropped'))
+   where not exists (select from pg_class c join pg_namespace n on n.oid = c.relnamespace
+                      where c.oid = relation and c.relname = (parse_ident(name))[2] and n.nspname = (parse_ident(name))[1])
+$$;
+
+-- Refuses to continue with a job whose table has another name now.
+create or replace function backfill._check_same_table(name text, relation oid) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  told text := backfill._other_table(name, relation);
+begin
+  if told is not null then
+    perform backfill._refuse(format('table %s is not the table that the job was enqueued for', name), told,
+      'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
+  end if;
+end $$;
+
 -- Checks that the table, its columns and its key are as planned. The statement of each batch calls
 -- the function while it already holds the lock on the table. If a table has changed, the server
 -- resolves the names in a prepared statement again. Without this check, the statement could then
@@ -17,7 +41,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(name)::oid is distinct from relation then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
+      detail = backfill._other_table(name, relation), hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if backfill._fingerprint(relation, columns) is distinct from fingerprint then
     raise exception using errcode = 'BF001', message = format('columns that the job uses in table %s have changed', name),
@@ -46,7 +70,7 @@ language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
   if to_regclass(root_name)::oid is distinct from root then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the job was planned for', root_name),
-      detail = 'The table was renamed, dropped or replaced while the job was active.', hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
+      detail = backfill._other_table(root_name, root), hint = 'If the table was renamed, rename it back, then run backfill.retry. If it was dropped or replaced, delete this job with backfill.forget, and enqueue a job for the new table.';
   end if;
   if relation <> root and not exists (
     with recursive above(relid) as (
@@ -132,6 +156,19 @@ begin
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if the batch changed fewer rows than it found. For daemons.';
 
+-- Refuses the outcome of a batch that no batch can have. A huge position or count would also affect
+-- the jobs of other roles, because one statement reads the jobs of all roles.
+create or replace function backfill._check_outcome(to_position text[], most bigint, least_count bigint) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+begin
+  if octet_length(to_position::text) > 65536 then
+    raise exception using errcode = 'BF001', message = format('the key of a row has %s bytes as text', octet_length(to_position::text)), detail = 'The checkpoint of a slice contains the key. A key can have at most 64 KiB.',
+      hint = 'Enqueue the job with a key on columns of a simple type.';
+  elsif least_count < 0 or most > 1000000 then
+    raise exception using errcode = 'BF006', message = format('a batch cannot have %s rows', case when least_count < 0 then least_count else most end);
+  end if;
+end $$;
+
 -- Moves the checkpoint in the transaction that changes the rows. Raises BF006 unless all of these
 -- conditions hold:
 -- - The session user is an executor login for the role of the slice.
@@ -154,6 +191,7 @@ begin
   if advance.done then
     perform set_config('synchronous_commit', 'on', true);
   end if;
+  perform backfill._check_outcome(advance.to_position, greatest(advance.scanned, advance.changed, advance.unresolved), least(advance.scanned, advance.changed, advance.unresolved));
   select s.job_id into v_job from backfill.slice s join backfill.executor e on e.run_as = s.run_as
    where s.id = advance.slice and e.login = session_user;
   if v_job is null then

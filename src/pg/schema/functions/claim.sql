@@ -21,15 +21,19 @@ declare
   old backfill.lease;
   v_token uuid := gen_random_uuid();
   answer jsonb;
+  v_size integer;
 begin
   perform set_config('synchronous_commit', 'on', true);
+  -- The server cannot interrupt some functions that a job's code can call. Such a batch keeps its
+  -- locks. A claim must not wait for them.
+  perform set_config('lock_timeout', '100', true);
   if (select w.paused_all from backfill.switch w) then
     return null;
   end if;
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at limit 20
+     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
@@ -42,9 +46,21 @@ begin
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
+    -- The batch of the old holder may still be running, and the server may be unable to interrupt
+    -- it.
+    perform 1 from backfill.checkpoint k where k.slice_id = c.slice_id for update skip locked;
+    if not found and exists (select from backfill.checkpoint k where k.slice_id = c.slice_id) then
+      old := null;
+      continue;
+    end if;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
-      perform backfill._drop_lease(c.slice_id);
-      perform backfill._settle(c.job_id);
+      begin
+        perform backfill._drop_lease(c.slice_id);
+        perform backfill._settle(c.job_id);
+      exception when others then
+        -- The other jobs must not wait because of an error in one job.
+        raise warning 'could not end or pause job %: %', c.job_id, sqlerrm;
+      end;
       continue;
     end if;
     select * into s from backfill.slice x where x.id = c.slice_id;
@@ -63,6 +79,8 @@ begin
         select * into j from backfill.job x where x.id = c.job_id for update skip locked;
         continue when not found;
       end if;
+      continue when exists (select from backfill.checkpoint k where k.slice_id = c.id)
+                and not exists (select from backfill._lock_checkpoint(c.id));
       select * into s from backfill.slice x where x.id = c.id and x.state = 'ready' for update skip locked;
       exit when found;
     end loop;
@@ -94,7 +112,8 @@ begin
       'run_as', x.run_as, 'run', x.run, 'leaf', s.relation::bigint, 'options', x.options, 'settings', x.settings, 'revision', x.revision, 'plan', x.plan)
     into answer
     from backfill.job x, backfill.checkpoint k where x.id = s.job_id and k.slice_id = s.id;
-  if backfill._is_utf8(answer::text) then
+  v_size := octet_length(answer::text);
+  if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
   -- The server would raise an error instead of returning this answer. Then the job could neither
@@ -102,13 +121,20 @@ begin
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
-    perform backfill._end_job(s.job_id, 'failed', false, format('the definition of job %s cannot be converted to UTF-8', s.job_id),
+    perform backfill._end_job(s.job_id, 'failed', false,
+      case when v_size < 4194304 then format('the definition of job %s cannot be converted to UTF-8', s.job_id) else format('the definition of job %s has %s bytes', s.job_id, v_size) end,
       'The job was not inserted by backfill.enqueue. Delete it with backfill.forget, then enqueue it again.');
   else
     update backfill.slice x set due_at = clock_timestamp() + interval '1 second', not_before = clock_timestamp() + interval '1 second' where x.id = s.id;
   end if;
   return null;
 end $$;
+
+-- Locks the checkpoint of a slice. Returns no row if another session has locked it.
+create or replace function backfill._lock_checkpoint(slice bigint) returns setof bigint
+language sql set search_path = pg_catalog, pg_temp as $$
+  select k.slice_id from backfill.checkpoint k where k.slice_id = _lock_checkpoint.slice for update skip locked
+$$;
 
 -- Returns whether a slice whose job runs as one of these roles can be claimed now.
 create or replace function backfill._has_ready(run_as name[], protocol integer) returns boolean

@@ -79,6 +79,10 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
 
+  if new.verb in ('retry', 'rerun') then
+    perform backfill._check_same_table(j.target, j.relation);
+  end if;
+
   case new.verb
     when 'pause' then
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
@@ -178,6 +182,12 @@ end $$;
 create or replace function backfill._state_of(job_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
+$$;
+
+-- Returns the text of _other_table for a job that the caller may see.
+create or replace function backfill._replaced(job_name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
 -- Inserts a command and returns the job's state. An error is raised again here, so that it does not

@@ -10,7 +10,7 @@ begin
   execute format('grant usage on schema backfill to %I', run_as);
   for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
-              'key_text', '_server_identity', '_fingerprint', '_written_since']) loop
+              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since']) loop
     execute format('grant execute on function %s to %I', f, run_as);
   end loop;
 end $$;
@@ -61,8 +61,9 @@ end $$;
 
 -- Renews the registration of a daemon and the leases that it still holds, in one round trip. The
 -- argument held is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice
--- that is in this argument but not in the result.
-create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer)
+-- that is in this argument but not in the result. A lease that another transaction has locked is in
+-- the result, but it is not renewed. So one job cannot delay the renewal of the others.
+create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer, renewed boolean)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
@@ -72,13 +73,17 @@ begin
   -- The leases are locked in the same order as in the functions that drop the leases of a job, to
   -- avoid deadlocks with these functions.
   locked as materialized (
-    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l),
+    select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l skip locked),
   renewed as (
     update backfill.lease l
        set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
-  select r.slice_id, d.desired, d.revision, d.live from renewed r cross join lateral backfill._desired_state(r.job_id) d;
+  select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
+  union all
+  select l.slice_id, d.desired, d.revision, d.live, false
+    from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token cross join lateral backfill._desired_state(l.job_id) d
+   where not exists (select from locked k where k.slice_id = l.slice_id);
 end $$;
 
 -- Makes due slices ready, and completes the pauses and cancellations that were requested. The
@@ -89,16 +94,26 @@ declare
   c record;
   n integer := 0;
 begin
-  for c in select distinct s.job_id from (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp() order by x.due_at limit 1000) s loop
-    perform 1 from backfill.job x where x.id = c.job_id for update skip locked;
-    continue when not found;
-    perform backfill._schedule_slices(c.job_id);
-    n := n + 1;
+  -- Housekeeping must not wait for the locks of one job.
+  perform set_config('lock_timeout', '100', true);
+  for c in select j.id from backfill.job j where j.id in (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp())
+            order by j.priority, j.id limit 1000 for update skip locked loop
+    begin
+      perform backfill._schedule_slices(c.id);
+      n := n + 1;
+    exception when lock_not_available then
+      null; -- Another session has locked a slice. The next turn tries again.
+    end;
   end loop;
-  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 loop
-    perform 1 from backfill.job x where x.id = c.id for update skip locked;
-    continue when not found;
-    perform backfill._settle(c.id);
+  for c in select x.id from backfill.job x where x.state in ('queued', 'running', 'verifying') and x.desired_state <> 'running' order by x.id limit 1000 for update skip locked loop
+    begin
+      perform backfill._settle(c.id);
+    exception
+      when lock_not_available then null;
+      when others then
+      -- The other jobs must not wait because of an error in one job.
+      raise warning 'could not end or pause job %: %', c.id, sqlerrm;
+    end;
   end loop;
   if n > 0 then
     perform backfill._notify_daemons();

@@ -25,6 +25,7 @@ declare
   n bigint;
   r jsonb;
 begin
+  perform backfill._check_outcome(null, greatest(retry_deferred.changed, retry_deferred.unresolved), least(retry_deferred.changed, retry_deferred.unresolved));
   select s.job_id, s.run_as into v_job, v_run_as from backfill.slice s where s.id = retry_deferred.slice;
   if not exists (select from backfill.executor e where e.run_as = v_run_as and e.login = session_user) then
     raise exception using errcode = 'BF006', message = format('fenced: slice %2$s does not run as login "%1$s"', session_user, retry_deferred.slice);

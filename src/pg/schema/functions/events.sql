@@ -38,8 +38,11 @@ declare
   kept constant integer := case when new.job_id is null then 1000 else 100 end;
 begin
   if new.job_id is null then
-    delete from backfill.event e where e.job_id is null and e.kind = new.kind
-       and e.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1);
+    -- A transaction that stays open must not block the commands of other roles.
+    delete from backfill.event e where e.id in (
+      select y.id from backfill.event y where y.job_id is null and y.kind = new.kind
+         and y.id <= (select x.id from backfill.event x where x.job_id is null and x.kind = new.kind order by x.id desc offset kept limit 1)
+       for update skip locked);
   else
     delete from backfill.event e where e.job_id = new.job_id and e.kind = new.kind
        and e.id <= (select x.id from backfill.event x where x.job_id = new.job_id and x.kind = new.kind order by x.id desc offset kept limit 1);

@@ -50,7 +50,19 @@ $$;
 -- rows, if the two redacted texts differ from error and hint.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  told text;
 begin
+  if final_state = 'succeeded' then
+    -- Nobody may rely on the job if another table now has the name.
+    select format('the job is done, but table %s is not the table that it changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
+    if told is not null then
+      perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
+        'If the table was only renamed, rename it back, then run backfill.retry. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
+      return;
+    end if;
+    error := null;
+  end if;
   -- Expired leases are dropped before the totals are stored. The holder of an expired lease may
   -- still be executing a batch, and this batch must be either counted or fenced.
   perform backfill._drop_lease(l.slice_id)

@@ -25,7 +25,7 @@ begin
   end if;
   delete from backfill.signal s where s.sampled_at < clock_timestamp() - interval '1 hour';
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
-  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch);
+  delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch for update skip locked);
   get diagnostics gone = row_count;
   for c in select j.id, j.run, j.finished_at from backfill.job j
             where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
