@@ -23,7 +23,8 @@ pub struct Walk {
 pub struct Search {
     mode: BatchMode,
     /// Number of suspects, while the walk searches for the row that makes batches fail. The
-    /// suspects are the next rows after the position, and this row is one of them.
+    /// suspects are the next rows after the position. One of them is the row that makes batches
+    /// fail.
     suspects: Option<u32>,
 }
 

@@ -2,7 +2,6 @@
 //! error, and its rows keep their values.
 
 use backfilld_testbed::cluster::{Cluster, Options};
-use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
 use crate::proof::{PLUS_ONE, enqueue, table};

@@ -578,7 +578,7 @@ begin
     if untrusted <> '{}' then
       perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
         format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too.', run_as),
-        format('Configure an executor for the owner of the table (executors). Or, if these roles may do everything that "%s" may, set trust_table_owners: true for the database and restart the daemon.', run_as));
+        format('Configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
     end if;
   end if;
 end $$;
@@ -2103,7 +2103,7 @@ begin
       -- The server continues the string in the next quote, and processes backslash escapes there,
       -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quoted part', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then

@@ -8,7 +8,7 @@
 //! one database converge to the same duty cycle.
 //!
 //! The pressure is the utilization of the present value or of the forecast, whichever is higher.
-//! The forecast counts, because lag itself rises only some time after the WAL was written.
+//! The forecast is included, because the lag itself rises only some time after the WAL was written.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -139,8 +139,8 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
     let client = scene.client("ctl").await;
     for (fragment, why) in [
         // If an escape string continues in quotes on the next line, escapes apply there too.
-        ("e'x'\n'\\' || $1 || '", "continues in a second quote"),
-        ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quote"),
+        ("e'x'\n'\\' || $1 || '", "continues in a second quoted part"),
+        ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quoted part"),
         // Each character that is not ASCII, even an emoji or a no-break space, can be part of a
         // name. The dollar signs after it belong to that name.
         ("😀$x$ ; drop table t $x$", "semicolon"),

@@ -86,7 +86,7 @@ begin
       -- The server continues the string in the next quote, and processes backslash escapes there,
       -- too.
       if substr(look, length(body) + 1) ~ ('^(?:' || blank || '|--[^\n\r]*)*''') then
-        perform backfill._refuse(format('%s contains an escape string that continues in a second quote', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
+        perform backfill._refuse(format('%s contains an escape string that continues in a second quoted part', what), format('The string begins with: %s', left(look, 40)), 'Write the value as one string, or join two strings with ||.');
       end if;
       kind := 'string';
     elsif kind = 'close' then
