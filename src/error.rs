@@ -304,15 +304,27 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
+/// Returns whether a function of schema `backfill` raised the error, and no other function called
+/// it. Each line of the context is a function or a statement, the innermost first. The server
+/// translates the lines, but keeps the name of the language.
+fn is_context_of_ours(context: &str) -> bool {
+    let names_ours = |line: &str| {
+        let before = line.split_once("backfill.").map(|(before, _)| before.chars().next_back());
+        !line.contains('"')
+            && before.is_some_and(|c| c.is_none_or(|c| !c.is_ascii_alphanumeric() && !"_.$".contains(c)))
+    };
+    context.lines().next().is_some_and(names_ours)
+        && context.lines().filter(|line| line.contains("PL/") || line.starts_with("SQL function")).all(names_ours)
+}
+
 /// Returns whether a user's code raised the error itself, with a statement of the code's language.
 /// The server reports the source file in which an error was raised. For such statements, this is a
 /// source file of the language's implementation. Code cannot change this field. If code raises an
 /// error of the server again, the error keeps its own file. The functions of schema `backfill` are
-/// recognized by the first line of the context, which the server writes.
+/// recognized by the context, which the server writes.
 fn is_raised(db: &tokio_postgres::error::DbError) -> bool {
     const LANGUAGES: [&str; 5] = ["pl_exec.c", "plpy_elog.c", "plpy_plpymodule.c", "plperl.c", "pltcl.c"];
-    let is_ours = db.where_().is_some_and(|context| context.starts_with("PL/pgSQL function backfill."));
-    db.file().is_some_and(|file| LANGUAGES.contains(&file)) && !is_ours
+    db.file().is_some_and(|file| LANGUAGES.contains(&file)) && !db.where_().is_some_and(is_context_of_ours)
 }
 
 /// Returns whether the server closes the connection after this error. The text of the severity is

@@ -192,6 +192,11 @@ pub struct KeyColumn {
     /// index that descends in every column, because the walk scans such an index backwards.
     #[serde(default)]
     pub descending: bool,
+    /// Whether the type of the column is a domain over `sql_type`. A comparison then casts the
+    /// column to `sql_type`. Otherwise the server could prefer an operator that another role
+    /// created for the domain.
+    #[serde(default)]
+    pub is_domain: bool,
 }
 
 /// An assignment `column = expression`, or `(a, b) = (expression)`.

@@ -131,11 +131,14 @@ impl Session {
     /// receive the parameters of the next batch, for example the token.
     async fn apply(&self, settings: &str) -> Result<()> {
         let answer = self.client.simple_query(settings).await?;
-        let prepared = answer.iter().find_map(|message| match message {
-            SimpleQueryMessage::Row(row) => row.try_get("prepared").ok().flatten(),
-            _ => None,
-        });
-        if prepared == Some("0") {
+        let rows: Vec<_> = answer
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(row.try_get("prepared").ok().flatten()),
+                _ => None,
+            })
+            .collect();
+        if rows == [Some("0")] {
             return Ok(());
         }
         Err(Error::new(Kind::Refused, "the code of the job leaves prepared statements in its session")

@@ -18,6 +18,25 @@ pub fn literal(text: &str) -> String {
     if escaped.contains('\\') { format!(" E'{}'", escaped.replace('\\', "\\\\")) } else { format!("'{escaped}'") }
 }
 
+/// Returns a string constant that consists of ASCII characters. A session whose `client_encoding`
+/// was changed reads it in the same way as any other session. In an encoding such as SJIS, another
+/// character could take up the quote that follows it.
+pub fn ascii_literal(text: &str) -> String {
+    if text.is_ascii() {
+        return literal(text);
+    }
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c {
+            '\'' => escaped.push_str("''"),
+            '\\' => escaped.push_str("\\\\"),
+            c if c.is_ascii() => escaped.push(c),
+            c => escaped.push_str(&format!("\\U{:08X}", u32::from(c))),
+        }
+    }
+    format!(" E'{escaped}'")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +51,7 @@ mod tests {
     fn literals_keep_quotes_and_backslashes() {
         assert_eq!(literal("a'b"), "'a''b'");
         assert_eq!(literal("a\\b'"), " E'a\\\\b'''");
+        assert_eq!(ascii_literal("a\\b'"), literal("a\\b'"));
+        assert_eq!(ascii_literal("\u{c1}\\'\u{1f600}"), " E'\\U000000C1\\\\''\\U0001F600'");
     }
 }

@@ -139,9 +139,11 @@ pub fn list(key: &[KeyColumn], until: &str) -> String {
 
 /// Returns a column with the collation by which the index orders it.
 pub fn ordered_column(column: &KeyColumn) -> String {
+    let name = quote(&column.name);
+    let name = if column.is_domain { format!("{name}::{}", column.sql_type) } else { name };
     match &column.collation {
-        Some(collation) => format!("{} collate {collation}", quote(&column.name)),
-        None => quote(&column.name),
+        Some(collation) => format!("{name} collate {collation}"),
+        None => name,
     }
 }
 
@@ -269,7 +271,16 @@ mod tests {
             collation: collation.map(Into::into),
             operators: "pg_catalog".into(),
             descending: false,
+            is_domain: false,
         }
+    }
+
+    #[test]
+    fn a_domain_is_compared_as_its_base_type() {
+        let key = [KeyColumn { is_domain: true, ..column("k", "public.citext", None) }];
+        assert!(after(&key, "$1").starts_with("\"k\"::public.citext operator("), "{}", after(&key, "$1"));
+        assert_eq!(ordered(&key), "\"k\"::public.citext");
+        assert!(equal(&key, "l").starts_with("\"k\"::public.citext operator("));
     }
 
     fn down(name: &str) -> KeyColumn {

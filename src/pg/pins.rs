@@ -5,7 +5,7 @@
 //! which objects a statement names (`search_path`), or with which privileges a statement runs
 //! (`role`). So the session sets all settings again before each statement.
 
-use crate::pg::ident::literal;
+use crate::pg::ident::ascii_literal;
 
 /// Makes sure that operators and functions without a schema are those of PostgreSQL.
 pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
@@ -47,7 +47,8 @@ impl Pins {
     fn write(&mut self) {
         let sql = |path: &str| {
             let all = self.settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("search_path", path)]);
-            let calls = all.map(|(name, value)| format!("pg_catalog.set_config('{name}', {}, false)", literal(value)));
+            let calls =
+                all.map(|(name, value)| format!("pg_catalog.set_config('{name}', {}, false)", ascii_literal(value)));
             format!("select {}, {PREPARED}", calls.collect::<Vec<_>>().join(", "))
         };
         (self.of_the_job, self.ours) = (sql(&self.job_path), sql("pg_catalog, pg_temp"));

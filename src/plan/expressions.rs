@@ -331,7 +331,10 @@ select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y
     let compared = format!("explain (costs off) select 1 from only {target} where {}", assigned::differs(assignments));
     match executor.bounded(CONTROL_LIMIT, executor.client.query(&compared, &[])).await {
         Err(error) if matches!(error.kind, error::Kind::Statement | error::Kind::Data) => {
-            Ok(Some(format!("The server cannot compare the assigned expressions with the columns: {}.", error.message)))
+            // The message can contain values of rows, because the server evaluates immutable
+            // functions.
+            let code = error.sqlstate.unwrap_or_default();
+            Ok(Some(format!("The server cannot compare the assigned expressions with the columns (SQLSTATE {code}).")))
         }
         answer => answer.map(|_| None),
     }
@@ -378,8 +381,13 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
 /// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
     // Code that runs at planning can have read rows of the table.
-    let error = match error.is_raised {
-        true => error.redacted("the code of the job raised an error while the job was planned", None),
+    use error::Kind as Of;
+    let is_of_code = matches!(
+        error.kind,
+        Of::Data | Of::Serialization | Of::LockTimeout | Of::Deadlock | Of::Cancelled | Of::ServerResources
+    );
+    let error = match error.is_raised || is_of_code {
+        true => error.redacted("the code of the job failed while the job was planned", None),
         false => error,
     };
     match error.kind {

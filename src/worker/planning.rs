@@ -127,7 +127,8 @@ async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<Claim
         return Err(refused(error));
     }
     warn(context, claim, &error);
-    let text = format!("{sentence} ({})", error.message);
+    // All readers see this text, and code that runs at planning can have read rows.
+    let text = if error.redacted.is_some() { sentence.to_owned() } else { format!("{sentence} ({})", error.message) };
     let pause = backoff(u32::try_from(claim.attempts).unwrap_or(1) + 2);
     Ok(ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(error.kind), text)), pause, counts }))
 }

@@ -19,6 +19,7 @@ fn plan() -> Plan {
             collation: None,
             operators: "pg_catalog".into(),
             descending: false,
+            is_domain: false,
         }],
         assignments: vec![Assignment {
             columns: vec!["c".into()],

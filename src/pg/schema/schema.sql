@@ -1234,7 +1234,7 @@ begin
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
      set state = final_state, error = backfill._readable(_end_job.error), hint = backfill._readable(backfill._name_job(_end_job.hint, j.name)),
-         redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
+         redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', coalesce(to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name)), 'null')) else _end_job.redacted end,
          finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
          rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)
@@ -2168,7 +2168,7 @@ CREATE FUNCTION backfill._may_run_as(actor name, run_as name) RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  if not exists (select from pg_roles where rolname = _may_run_as.run_as) then
+  if not exists (select from pg_roles where rolname = _may_run_as.run_as) or not exists (select from pg_roles where rolname = _may_run_as.actor) then
     return false;
   end if;
   return pg_has_role(actor, run_as, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end);
@@ -2394,7 +2394,8 @@ begin
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
           -- An index that is descending in all columns is walked backwards, so that its keys come
           -- in ascending order.
-          'descending', i.mixed and x.indoption[p.n] & 1 = 1)
+          'descending', i.mixed and x.indoption[p.n] & 1 = 1,
+          'is_domain', exists (select from pg_type t where t.oid = a.atttypid and t.typtype = 'd'))
           order by p.n))
       into key
       from pg_index x
@@ -3171,7 +3172,7 @@ begin
                  then (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation)
                  else 'only ' || heap.source end;
   select string_agg(format('%s', x.item), ', ' order by x.n) into v_keys
-    from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
+    from (select e.n, quote_ident(e.c ->> 'name') || case when (e.c ->> 'is_domain')::boolean then '::' || (e.c ->> 'type') else '' end || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
   begin
     perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('TimeZone', settings ->> 'TimeZone'), ('DateStyle', settings ->> 'DateStyle'), ('IntervalStyle', settings ->> 'IntervalStyle'),

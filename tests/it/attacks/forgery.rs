@@ -419,3 +419,29 @@ async fn a_replaced_statement_does_not_receive_the_token() {
     assert!(error.starts_with("the code of the job leaves prepared statements in its session"), "{error}");
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }
+
+/// The code of a job changes `client_encoding`, so that a character of the `search_path` takes up
+/// the quote that follows it. The rest of the `search_path` would then be executed before the
+/// batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_encoding_makes_the_settings_of_a_session_execute_code() {
+    let scene = Scene::set().await;
+    scene.table("t", 200).await;
+    let code = r"set role e; create table loot (context text);
+      create function evil(n int) returns int language plpgsql as $$ declare c text; begin
+        begin perform 1/0; exception when others then get stacked diagnostics c = pg_exception_context; end;
+        if c like '%parameters%' then insert into loot values (c); end if;
+        perform set_config('backslash_quote', 'on', false), set_config('client_encoding', 'SJIS', false);
+        return 1; end $$";
+    scene.cluster.sql("mallory", "app", code).await;
+    let path = r"public,pg_catalog,\u00c1\\'',false);set/**/log_parameter_max_length_on_error=-1;select/**/0/**/as/**/prepared--";
+    let job = format!(
+        r#"insert into backfill.job (name, kind, relation, target, set_sql, run_as, options, settings)
+           values ('sjis', 'update', 't'::regclass, 't', 'a = evil(id)', 'e', '{{"max_batch_rows": 10, "slices": 1}}', '{{"search_path": "{path}"}}')"#
+    );
+    run(&scene.client("mallory").await, &job).await;
+    let _daemon = scene.start_daemon().await;
+    let ctl = scene.client("ctl").await;
+    until_true(&ctl, SOON, "select finished_at is not null from backfill.jobs").await;
+    assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
+}

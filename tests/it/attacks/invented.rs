@@ -67,3 +67,43 @@ async fn an_error_that_is_invented_while_a_job_is_planned_fails_the_job() {
     until_true(&olga, SOON * 2, "select state = 'failed' from backfill.jobs where name = 't'").await;
     assert!(!daemon.output().contains(action(Kind::ServerResources).1), "{}", daemon.output());
 }
+
+/// The code of a job calls functions of schema `backfill` that raise errors about the job. These
+/// errors are errors of the rows, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn errors_of_our_functions_that_a_job_calls_are_errors_of_its_rows() {
+    let scene = Scene::set().await;
+    scene.table("t", 30).await;
+    let code = "set role e; create function call(n int) returns int language plpgsql as $$ begin
+      if n = 10 then perform backfill.unchanged(0, 'pg_catalog.\"secret 4711\"', '{}', '{}', ''); end if;
+      if n = 20 then perform backfill.advance(0, gen_random_uuid(), '(0,0)', null, array['1'], 0, 0, 0, false); end if;
+      return n; end $$";
+    scene.cluster.sql("mallory", "app", code).await;
+    let enqueue =
+        r#"select backfill.enqueue('t', 't', 'a = call(id)', run_as => 'e', options => '{"max_row_errors": 10}')"#;
+    run(&scene.client("mallory").await, enqueue).await;
+    let _daemon = scene.start_daemon().await;
+    let olga = scene.client("olga").await;
+    until_true(&olga, SOON, "select state = 'failed' from backfill.jobs").await;
+    let found = "select string_agg(key ->> 'id', ' ' order by (key ->> 'id')::int) from backfill.row_errors";
+    assert_eq!(value::<String>(&olga, found).await, "10 20");
+}
+
+/// An immutable function raises a temporary error while the job is planned. The text for all
+/// readers does not contain its message.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_message_of_an_error_that_planning_retries_is_not_shown() {
+    let scene = Scene::set().await;
+    scene.table("t", 10).await;
+    let code = "set role e; create table calm (); create function spy() returns int language plpgsql immutable as $$ begin
+      if to_regclass('public.calm') is null then raise exception 'secret 4711' using errcode = '40001'; end if; return 1; end $$";
+    scene.cluster.sql("mallory", "app", code).await;
+    run(&scene.client("mallory").await, "select backfill.enqueue('t', 't', 'a = spy()', run_as => 'e')").await;
+    scene.cluster.sql("mallory", "app", "set role e; drop table calm").await;
+    let daemon = scene.start_daemon().await;
+    let eve = scene.client("eve").await;
+    until_true(&eve, SOON, "select waiting_text is not null from backfill.jobs").await;
+    until_true(&eve, SOON * 2, "select state = 'failed' from backfill.jobs").await;
+    let shown = daemon.get("/status.json").await.unwrap().1;
+    assert!(shown.contains("\"t\"") && !shown.contains("4711"), "{shown}");
+}

@@ -134,3 +134,14 @@ async fn the_owner_of_the_schema_does_not_plan_statements_of_jobs() {
     until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs where name = 'j'").await;
     assert_eq!(value::<i64>(&mallory, "select count(*) from t where a = 1").await, 10);
 }
+
+/// The submitter of a queued job is dropped before a daemon with one url starts.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dropped_submitter_does_not_keep_the_daemon_from_starting() {
+    let scene = Scene::set().await;
+    let table = "create role h login in role backfill_submitter; create table t (id int primary key, a int); grant select, update on t to h";
+    scene.cluster.sql("postgres", "app", table).await;
+    run(&scene.client("h").await, "select backfill.enqueue('h', 't', 'a = 1')").await;
+    scene.cluster.sql("postgres", "app", "drop owned by h; drop role h").await;
+    let _daemon = daemon_with(&scene, "").await;
+}

@@ -17,7 +17,7 @@ $$;
 create or replace function backfill._may_run_as(actor name, run_as name) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
-  if not exists (select from pg_roles where rolname = _may_run_as.run_as) then
+  if not exists (select from pg_roles where rolname = _may_run_as.run_as) or not exists (select from pg_roles where rolname = _may_run_as.actor) then
     return false;
   end if;
   return pg_has_role(actor, run_as, case when current_setting('server_version_num')::int >= 160000 then 'SET' else 'MEMBER' end);

@@ -139,7 +139,8 @@ begin
                            and ao.amoprighttype = oc.opcintype and ao.amopstrategy = 5),
           -- An index that is descending in all columns is walked backwards, so that its keys come
           -- in ascending order.
-          'descending', i.mixed and x.indoption[p.n] & 1 = 1)
+          'descending', i.mixed and x.indoption[p.n] & 1 = 1,
+          'is_domain', exists (select from pg_type t where t.oid = a.atttypid and t.typtype = 'd'))
           order by p.n))
       into key
       from pg_index x

@@ -69,7 +69,7 @@ begin
      from (select x.slice_id from backfill.lease x where x.job_id = _end_job.job_id and x.expires_at <= clock_timestamp() order by x.slice_id) l;
   update backfill.job j
      set state = final_state, error = backfill._readable(_end_job.error), hint = backfill._readable(backfill._name_job(_end_job.hint, j.name)),
-         redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name))) else _end_job.redacted end,
+         redacted = case when _end_job.redacted ? 'hint' then jsonb_set(_end_job.redacted, '{hint}', coalesce(to_jsonb(backfill._name_job(_end_job.redacted ->> 'hint', j.name)), 'null')) else _end_job.redacted end,
          finished_at = clock_timestamp(),
          verified_at = case when verified then clock_timestamp() end,
          rows_scanned = coalesce(j.rows_scanned, 0), rows_changed = coalesce(j.rows_changed, 0)

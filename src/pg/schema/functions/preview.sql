@@ -56,7 +56,7 @@ begin
                  then (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = relation)
                  else 'only ' || heap.source end;
   select string_agg(format('%s', x.item), ', ' order by x.n) into v_keys
-    from (select e.n, quote_ident(e.c ->> 'name') || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
+    from (select e.n, quote_ident(e.c ->> 'name') || case when (e.c ->> 'is_domain')::boolean then '::' || (e.c ->> 'type') else '' end || coalesce(' collate ' || (e.c ->> 'collation'), '') as item from jsonb_array_elements(key -> 'columns') with ordinality e(c, n)) x;
   select string_agg(format('%L, %I', e.c ->> 'name', e.c ->> 'name'), ', ' order by e.n) into v_columns from jsonb_array_elements(key -> 'columns') with ordinality e(c, n);
   begin
     perform set_config(s.name, s.value, true) from (values ('transaction_read_only', 'on'), ('row_security', 'off'), ('lock_timeout', '2s'), ('jit', 'off'), ('TimeZone', settings ->> 'TimeZone'), ('DateStyle', settings ->> 'DateStyle'), ('IntervalStyle', settings ->> 'IntervalStyle'),
