@@ -42,11 +42,9 @@ select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.a
                                         join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
   from backfill._assignments($1) a";
     let client = control(pool).await?;
-    within(CONTROL_LIMIT, client.query_one("select backfill._check_submitter_rights($1)", &[&claim.job_id])).await?;
-    const SAME: &str = "select backfill._check_same_table($1, $2)";
-    within(CONTROL_LIMIT, client.query_one(SAME, &[&claim.target, &claim.relation])).await?;
-    const OWNERS: &str = "select backfill._check_owners($1, $2::text::name)";
-    within(CONTROL_LIMIT, client.query_one(OWNERS, &[&claim.relation, &claim.run_as])).await?;
+    const CHECKS: &str = "select backfill._check_submitter_rights($1), backfill._check_same_table($2, $3), backfill._check_owners($3, $4::text::name)";
+    within(CONTROL_LIMIT, client.query_one(CHECKS, &[&claim.job_id, &claim.target, &claim.relation, &claim.run_as]))
+        .await?;
     let row =
         within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))

@@ -99,7 +99,8 @@ impl<'a> ClaimRun<'a> {
         let mut progress = Progress::new(claim.deferred);
         if let Some(interruption) = context.interrupted.take(claim) {
             // The job still waits for the same reason, until a batch commits.
-            lease.report(0.0, Some(interruption.waiting));
+            let (reason, text) = interruption.waiting;
+            lease.report(0.0, Some((reason.to_owned(), text)));
             progress.failures = interruption.failures;
             walk.resume(interruption.search);
         }

@@ -200,10 +200,10 @@ impl ClaimRun<'_> {
         let failures = std::mem::take(&mut self.progress.failures);
         let pause = backoff(failures.in_a_row()).min(LONGEST);
         let position = self.walk.position().cloned();
-        let waiting = (waits_for(kind).to_owned(), sentence.to_owned());
-        let interruption = Interruption { position, waiting, failures, search: self.walk.search() };
+        let waiting = (waits_for(kind), sentence.to_owned());
+        let interruption = Interruption { position, waiting: waiting.clone(), failures, search: self.walk.search() };
         self.scope.context.interrupted.keep(self.scope.claim.slice_id, interruption);
-        ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(kind), sentence.to_owned())), pause, counts: false })
+        ClaimEnd::PutOff(PutOff { waiting: Some(waiting), pause, counts: false })
     }
 
     /// Counts a failure. Logs the response to the failure at most once a minute for each job and

@@ -20,12 +20,12 @@ pub(super) const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone, Default)]
 pub struct Interrupted(Arc<Mutex<HashMap<i64, Interruption>>>);
 
-/// What a claim that was put off had learned about the rows at its position.
+/// The state of a claim that was put off: its failures, and its search for the failing row.
 #[derive(Debug)]
 pub(super) struct Interruption {
     pub position: Option<Key>,
     /// A value of `waiting_reason`, and a sentence.
-    pub waiting: (String, String),
+    pub waiting: (&'static str, String),
     pub failures: Failures,
     pub search: Search,
 }

@@ -32,7 +32,7 @@ use self::claim_end::ClaimEnd;
 use self::claim_run::ClaimRun;
 use self::context::Context;
 use self::error_policy::{Action, action, backoff};
-use self::release::{end_session, put_off, release_for_retry, warn};
+use self::release::{end_session, put_off, release_for_retry, unless_locked, warn};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::job::claim::{Claim, SliceKind};
@@ -90,7 +90,7 @@ pub async fn run(mut context: Context, stop: Shutdown) {
     }
 }
 
-/// What a worker did in one turn.
+/// The result of one turn of a worker.
 enum Turn {
     /// A claim ended.
     Worked,
@@ -130,7 +130,9 @@ async fn run_claim(context: &mut Context, claim: &Claim, lease: &Lease, stop: &S
     failpoint::point("before_giving_back")?;
     match ended {
         Ok(ClaimEnd::Passed) => tell(context, claim, queue::finish(&context.control, claim).await?).await,
-        Ok(ClaimEnd::Stopped) => tell(context, claim, queue::release(&context.control, claim).await?).await,
+        Ok(ClaimEnd::Stopped) => {
+            tell(context, claim, unless_locked(queue::release(&context.control, claim).await)?).await
+        }
         Ok(ClaimEnd::Closed(until)) => {
             let opens = jiff::Timestamp::try_from(until).map_or_else(|_| "never".to_owned(), |at| at.to_string());
             tracing::info!(opens, "the job is outside its window");

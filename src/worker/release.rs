@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::put_off::PutOff;
 use crate::job::state::State;
@@ -70,7 +70,21 @@ pub(super) async fn put_off(
                 tokio::time::sleep(backoff(attempt)).await;
                 attempt += 1;
             }
-            answer => return answer,
+            answer => return unless_locked(answer),
         }
+    }
+}
+
+/// Returns no state if another session has locked the row of the job. The worker then does not wait
+/// for this session: the lease of the slice expires, and another worker claims the slice.
+pub(super) fn unless_locked(released: Result<Option<State>>) -> Result<Option<State>> {
+    match released {
+        Err(error) if error.kind == Kind::LockTimeout => {
+            tracing::info!(
+                "could not release the slice, because another session has locked the job; its lease expires"
+            );
+            Ok(None)
+        }
+        answer => answer,
     }
 }

@@ -15,7 +15,7 @@ const KEPT: usize = 180;
 /// that has not been read within the charted time counts as the highest.
 const REPLICAS: usize = 8;
 
-/// What the daemon's loop observed in one turn.
+/// The values that the daemon's loop observed in one turn.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Observation {
     /// The number of rows that all daemons scanned since the previous turn. None at the first turn.

@@ -1447,7 +1447,7 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
       then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
-    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url)
+    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
       then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
                           case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
               from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
@@ -2481,7 +2481,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed, because no job has finished in this database recently';
+    v_assumption := 'assumed, because no job that you may see has finished recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then
@@ -2663,11 +2663,10 @@ begin
   delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch for update skip locked);
   get diagnostics gone = row_count;
   for c in select j.id, j.run, j.finished_at from backfill.job j
-            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
+            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) and not exists (select from backfill.lease l where l.job_id = j.id)
+            order by j.finished_at limit 100 for update skip locked
   loop
     exit when gone >= batch;
-    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
-    continue when not found;
     delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
     get diagnostics n = row_count;
     gone := gone + n;

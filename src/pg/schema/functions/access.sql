@@ -239,7 +239,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
       then 'no daemon is running on this database; the job stays queued until one starts'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
-    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url)
+    when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
       then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
                           case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
               from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')

@@ -240,7 +240,7 @@ begin
     v_assumption := format('the rate of the last %s on %s', case r.jobs when 1 then 'job' else r.jobs || ' jobs' end, case when r.same_table then 'this table' else 'other tables of this database' end);
   else
     v_rate := 20000;
-    v_assumption := 'assumed, because no job has finished in this database recently';
+    v_assumption := 'assumed, because no job that you may see has finished recently';
   end if;
   v_seconds := v_rows / v_rate;
   if v_max is not null and v_match / v_max > v_seconds then

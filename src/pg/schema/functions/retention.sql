@@ -28,11 +28,10 @@ begin
   delete from backfill.event e where e.id in (select x.id from backfill.event x where x.job_id is null and x.at < before order by x.id limit batch for update skip locked);
   get diagnostics gone = row_count;
   for c in select j.id, j.run, j.finished_at from backfill.job j
-            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) order by j.finished_at limit 100
+            where j.finished_at < before and (j.pruned_at is null or j.pruned_at < j.finished_at) and not exists (select from backfill.lease l where l.job_id = j.id)
+            order by j.finished_at limit 100 for update skip locked
   loop
     exit when gone >= batch;
-    perform 1 from backfill.job j where j.id = c.id and j.finished_at = c.finished_at and not exists (select from backfill.lease l where l.job_id = c.id) for update skip locked;
-    continue when not found;
     delete from backfill.slice s where s.id in (select x.id from backfill.slice x where x.job_id = c.id limit batch - gone);
     get diagnostics n = row_count;
     gone := gone + n;
