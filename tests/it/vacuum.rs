@@ -77,7 +77,7 @@ async fn our_own_vacuum_yields_to_sessions_that_it_blocks() {
     assert!(met > 0, "no vacuum ran");
     assert!(longest * 2 < alone, "an ALTER TABLE waited {longest:?}, a vacuum takes {alone:?}");
     assert!(daemon.output().contains("vacuum postponed"), "{}", daemon.output());
-    run(&superuser, "alter role owner reset all").await;
+    run(&superuser, "alter database app reset all").await;
     until_state(&cluster, "t", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
