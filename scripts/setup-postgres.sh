@@ -10,7 +10,7 @@ set -euo pipefail
 
 oldest=14
 
-# Prints the version and the directory of the server in `$1`, if its version is new enough.
+# Prints the version and the directory of the server in `$1`, if this version is new enough.
 server_in() {
     local version
     [ -x "$1/initdb" ] && [ -x "$1/postgres" ] || return 1

@@ -51,7 +51,7 @@ pub struct Config {
     /// contains a URL.
     #[serde(deserialize_with = "units::or_default")]
     pub databases: Vec<Database>,
-    /// The value of `--database NAME`. This field is not a key of the file.
+    /// The value of `--database NAME`. The configuration file cannot set this field.
     #[serde(skip)]
     pub selected: Option<String>,
     /// The arguments with which the configuration was loaded. Not a key of the file.
@@ -130,8 +130,8 @@ impl LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Shutdown {
-    /// `grace_seconds`: how long the daemon waits for the batches in flight after SIGTERM or
-    /// SIGINT. Then it cancels them. Default: 20.
+    /// `grace_seconds`: how long the daemon, after SIGTERM or SIGINT, waits for the batches in
+    /// flight. Then it cancels these batches. Default: 20.
     #[serde(rename = "grace_seconds", deserialize_with = "units::seconds")]
     pub grace: Duration,
 }
@@ -195,7 +195,7 @@ impl Config {
     /// Checks the rules that the types of the fields do not enforce.
     ///
     /// # Errors
-    /// [`Kind::Config`]. The text names the key, the reason and the fix.
+    /// [`Kind::Config`]. The text names the configuration key, the reason and the fix.
     fn check(&self) -> Result<()> {
         let refuse = |message: String, remedy: &str| Err(Error::new(Kind::Config, message).hint(remedy));
         let Lease { ttl, heartbeat, poll } = self.lease;

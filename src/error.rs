@@ -23,6 +23,10 @@ pub enum Kind {
     /// The connection broke or could not be opened. It may be unknown whether the last statement
     /// committed.
     ConnectionLost,
+    /// The answer to a statement did not arrive in time. The server may have been suspended, or the
+    /// network may have lost the answer. It is unknown whether the statement committed. Unlike
+    /// [`Kind::ConnectionLost`], this says nothing about the rows of the statement.
+    Unanswered,
     /// The TLS handshake failed. For example, the server does not offer TLS, the daemon does not
     /// accept the server's certificate, or the server refuses the client certificate.
     Tls,
@@ -44,8 +48,8 @@ pub enum Kind {
     /// the statement held.
     Yielded,
     /// A statement of the job exceeded its time limit, and `statement_timeout` did not stop it. The
-    /// daemon cancelled the statement, or terminated its session if the statement ignored the
-    /// cancel request.
+    /// daemon cancelled the statement, or terminated the statement's session if the statement
+    /// ignored the cancel request.
     Overrun,
     /// The plan of a prepared statement no longer fits the table. The statement must be prepared
     /// again.
@@ -53,8 +57,8 @@ pub enum Kind {
     /// The server lacks a resource, for example memory or disk space (SQLSTATE class 53), or an I/O
     /// error occurred (class 58). The daemon retries, but an operator may have to act.
     ServerResources,
-    /// A row causes the error, not the statement. Examples are a failed cast, a check violation and
-    /// an exception of a trigger.
+    /// The cause of the error is a row, not the statement. Examples are a failed cast, a check
+    /// violation and an exception of a trigger.
     Data,
     /// BF007, which users never see: the batch changed fewer rows than it found.
     Unmatched,
@@ -95,8 +99,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::ConnectionLost,
+        Self::Unanswered,
         Self::Tls,
         Self::ServerUnavailable,
         Self::ReadOnly,
@@ -140,7 +145,7 @@ pub struct Error {
     /// The SQLSTATE of a server error: five characters.
     pub sqlstate: Option<String>,
     /// Whether a function or trigger outside schema `backfill` raised the error with a statement
-    /// such as RAISE. The author of this function or trigger then chose the SQLSTATE.
+    /// such as RAISE. In that case, the author of this function or trigger chose the SQLSTATE.
     pub is_raised: bool,
     /// The text for roles that may not see the rows of the job. None if these roles may see the
     /// message and the hint.
@@ -188,9 +193,9 @@ impl Error {
         self
     }
 
-    /// If the code of a job raised an error whose class concerns the server, the claim or the job,
-    /// converts it into an error of a row. Such code can raise any SQLSTATE, for example 53100
-    /// (disk full), while the server works as usual.
+    /// Converts an error into an error of a row, if the code of a job raised it and its class
+    /// concerns the server, the claim or the job. Such code can raise any SQLSTATE, for example
+    /// 53100 (disk full), while the server works as usual.
     #[must_use]
     pub fn disbelieved(self) -> Self {
         let is_about_the_server = matches!(
@@ -226,7 +231,11 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self.kind {
             Kind::Usage => 2,
-            Kind::ConnectionLost | Kind::Tls | Kind::ServerUnavailable | Kind::TooManyConnections => 69,
+            Kind::ConnectionLost
+            | Kind::Unanswered
+            | Kind::Tls
+            | Kind::ServerUnavailable
+            | Kind::TooManyConnections => 69,
             Kind::Timeout => 75,
             Kind::Permission | Kind::Authentication => 77,
             Kind::Config => 78,
@@ -304,9 +313,9 @@ impl From<tokio_postgres::Error> for Error {
     }
 }
 
-/// Returns whether a function of schema `backfill` raised the error, and no other function called
-/// it. Each line of the context is a function or a statement, the innermost first. The server
-/// translates the lines, but keeps the name of the language.
+/// Returns true if a function of schema `backfill` raised the error, and no function outside the
+/// schema had called this function. Each line of the context is a function or a statement, the
+/// innermost first. The server translates the lines, but keeps the name of the language.
 fn is_context_of_ours(context: &str) -> bool {
     let names_ours = |line: &str| {
         let before = line.split_once("backfill.").map(|(before, _)| before.chars().next_back());
@@ -318,10 +327,10 @@ fn is_context_of_ours(context: &str) -> bool {
 }
 
 /// Returns whether a user's code raised the error itself, with a statement of the code's language.
-/// The server reports the source file in which an error was raised. For such statements, this is a
-/// source file of the language's implementation. Code cannot change this field. If code raises an
-/// error of the server again, the error keeps its own file. The functions of schema `backfill` are
-/// recognized by the context, which the server writes.
+/// The server reports the source file in which an error was raised. For such statements, the
+/// reported file belongs to the language's implementation. Code cannot change this field. If code
+/// catches an error of the server and raises it again, the error keeps its original file. The
+/// functions of schema `backfill` are recognized by the context, which the server writes.
 fn is_raised(db: &tokio_postgres::error::DbError) -> bool {
     const LANGUAGES: [&str; 5] = ["pl_exec.c", "plpy_elog.c", "plpy_plpymodule.c", "plperl.c", "pltcl.c"];
     db.file().is_some_and(|file| LANGUAGES.contains(&file)) && !db.where_().is_some_and(is_context_of_ours)

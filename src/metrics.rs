@@ -143,8 +143,8 @@ pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// Counts a batch, planning or a vacuum that is cancelled because another session waits for a lock
-/// that this work holds.
+/// Counts a cancelled batch, planning run or vacuum. It was cancelled because another session
+/// waited for a lock that it held.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }

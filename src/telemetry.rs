@@ -37,8 +37,8 @@ pub fn init(log: Log) -> Result<()> {
     let (subscriber, set_filter) = subscriber(log.format, filter(log.level, &environment)?, colours, std::io::stderr);
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| Error::new(Kind::Internal, "logging is already initialized in this process"))?;
-    // This call would fail only in a second call of `init`, but then `init` has already returned an
-    // error above.
+    // This line could fail only if `init` was called a second time. In that case `init` has already
+    // returned an error above.
     let _ = SET_FILTER.set(set_filter);
     std::panic::set_hook(Box::new(log_panic));
     Ok(())

@@ -21,7 +21,8 @@ pub fn rows(number: i64) -> String {
     if number == 1 { "1 row".to_owned() } else { format!("{} rows", count(number)) }
 }
 
-/// Formats a number per second, for example `1,234`. A number below 10 has one decimal digit.
+/// Formats a rate (a number per second), for example `1,234`. A number below 10 has one decimal
+/// digit.
 pub fn rate(per_second: f64) -> String {
     #[allow(clippy::cast_possible_truncation)]
     let whole = per_second.round() as i64;

@@ -40,8 +40,8 @@ pub fn still_needs_work(plan: &Plan) -> String {
     format!("{filter} and {}", differs(&plan.assignments))
 }
 
-/// Returns the plan of a sweep. If the expressions can be compared, the sweep changes only the rows
-/// that still need work, and leaves rows with correct values unchanged.
+/// Returns the plan of a sweep. If the expressions can be compared with the current values, the
+/// sweep changes only the rows that still need work, and leaves rows with correct values unchanged.
 #[must_use]
 pub fn of_sweep(plan: Plan) -> Plan {
     if !plan.comparable || plan.kind == Kind::Delete {

@@ -45,8 +45,8 @@ struct Raw {
 /// Whether a window is open, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowState {
-    /// The window is open at least until this time. It stays open longer if it opens again before
-    /// then.
+    /// The window is open at least until this time. It stays open longer if the cron expression
+    /// would open it again before this time.
     Open {
         until: Timestamp,
     },
@@ -100,8 +100,8 @@ impl Window {
     fn at(&self, now: Timestamp) -> Result<WindowState> {
         let here = now.to_zoned(self.zone.clone());
         let never = |error: croner::errors::CronError| Error::new(Kind::Refused, format!("window: {error}"));
-        // The search for the last opening fails if it reaches the start of the calendar. The window
-        // is then closed.
+        // The search for the most recent opening fails if it reaches the start of the calendar. The
+        // window is then closed.
         if let Ok(opened) = self.cron.find_previous_occurrence(&here, true) {
             let until = opened.timestamp() + self.open_for;
             if until > now {

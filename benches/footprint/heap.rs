@@ -55,7 +55,8 @@ pub async fn measure(cluster: &Cluster) {
             seen.indexes.add(after.1 / before.1);
             seen.seconds.add(took);
         }
-        // The order of the ways rotates, so that the first one is not always the same.
+        // Each turn begins with another of the ways to change the rows, so that the same way is not
+        // always first.
         ways.rotate_left(1);
     }
     println!(

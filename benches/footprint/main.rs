@@ -1,6 +1,6 @@
 //! `make bench-footprint`: measures how much a table grows when one of its columns is filled in
 //! every row. Also measures the processor time that the daemon's monitoring takes on the server.
-//! See benches/README.md for the method and one run.
+//! See benches/README.md for the method and the results of one run.
 //!
 //!     ROWS=n      rows of the table that grows (1,000,000)
 //!     TURNS=n     number of times the column is filled with each method (3)

@@ -11,9 +11,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_postgres::Client;
 
 const CONNECTIONS: u64 = 8;
-/// Length of a bucket of statements. The 95th and 99th percentiles are computed for each bucket,
-/// and each result is the median over the buckets. One slow bucket therefore does not determine the
-/// result of a phase.
+/// Statements are grouped into buckets of this duration. The 95th and 99th percentiles are computed
+/// for each bucket, and each result is the median over the buckets. One slow bucket therefore does
+/// not determine the result of a phase.
 const BUCKET: Duration = Duration::from_millis(500);
 
 const READ: &str = "select customer_id, total, status from public.orders where id = $1";
@@ -91,8 +91,8 @@ impl Application {
 async fn session(client: Client, number: u64, rows: i64, start: Instant, pace: Duration, shared: Arc<Shared>) {
     let (read, update) = (client.prepare(READ).await.unwrap(), client.prepare(UPDATE).await.unwrap());
     let mut ticks = tokio::time::interval_at(start, pace);
-    // A late statement starts at once, and its waiting time counts as latency. Real users also keep
-    // sending requests when the database is slow.
+    // A late statement starts at once, and its waiting time counts as latency. Real users, too,
+    // keep sending requests when the database is slow.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut free_since = start;
     let mut dice = 0x9e37_79b9_7f4a_7c15 ^ (number + 1);

@@ -1,5 +1,5 @@
-//! For each setting, measures the latency of the application in phases that alternate with phases
-//! without a backfill.
+//! For each setting, measures the application's latency in phases with a backfill. These phases
+//! alternate with phases without one.
 
 use std::time::Duration;
 

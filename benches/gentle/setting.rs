@@ -29,8 +29,8 @@ pub enum Setting {
     OneUpdate,
 }
 
-/// The position of fixed batches in the table, and the number of jobs so far. At the end of the
-/// table, fixed batches continue from its start.
+/// The position in the table that the fixed batches have reached, and the number of jobs so far. At
+/// the end of the table, fixed batches continue from its start.
 pub struct Walked {
     rows: i64,
     at: i64,

@@ -17,8 +17,8 @@ use crate::server::SOON;
 /// Number of waits after which the measurement of a setting ends. With fewer waits, a 99th
 /// percentile is not meaningful.
 const ENOUGH: usize = 200;
-/// A statement counts as a wait if it takes more than this number of seconds longer than the median
-/// while no walk runs.
+/// A statement counts as a wait if its duration exceeds the median duration without a walk by more
+/// than this number of seconds.
 const A_WAIT: f64 = 0.001;
 const LONGEST: Duration = Duration::from_secs(240);
 const ROWS: i64 = 200_000;

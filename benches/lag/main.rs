@@ -2,10 +2,10 @@
 //! job runs unthrottled, at fixed rates (increased until two in a row are too fast), and with the
 //! daemon's default settings. See benches/README.md for the method and one run.
 //!
-//!     ROWS=n      rows of the table (5,000,000)
-//!     SECONDS=n   length of the measurement of each run (20; for the unthrottled run always 3)
-//!     PERCENT=n   share of the time in which the standby replays, in percent (5)
-//!     ONLY=a,b    only these runs: unthrottled, fixed (the first turn of the daemon always runs)
+//!     ROWS=n      rows of the table (5,000,000) SECONDS=n   length of the measurement of each run
+//!     (20; for the unthrottled run always 3) PERCENT=n   share of the time in which the standby
+//!     replays, in percent (5) ONLY=a,b    only these runs: unthrottled, fixed (the first run with
+//!     the default settings always takes place)
 
 #![allow(
     clippy::disallowed_methods,
@@ -41,7 +41,7 @@ use watch::Watch;
 const LIMIT: f64 = 1.0;
 /// Goal: the lag is within the limit for at least this share of the time.
 const WITHIN: f64 = 0.99;
-/// Goal: the daemon's rate as a share of the best fixed rate.
+/// Goal: the daemon's rate is at least this share of the best fixed rate.
 const SHARE_OF_THE_BEST: f64 = 0.85;
 
 /// Time between the first changed row of a run and the start of the measurement. In this time, the

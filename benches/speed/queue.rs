@@ -1,4 +1,4 @@
-//! Measures the costs of a job, except the cost of changing its rows: the time to its first batch,
+//! Measures what a job costs in addition to changing its rows. This is the time to its first batch,
 //! and the costs of a claim and of a checkpoint.
 
 use crate::sample::Sample;
@@ -84,9 +84,9 @@ pub async fn claims(cluster: &Cluster) {
     println!();
 }
 
-/// Calls `backfill.advance` repeatedly while an old snapshot keeps all versions of the checkpoint's
-/// row. Compares 1,000 calls after the first 10 calls with 1,000 calls after the first 100,000
-/// calls.
+/// Calls `backfill.advance` repeatedly while an old snapshot prevents the removal of old versions
+/// of the checkpoint's row. Compares 1,000 calls after the first 10 calls with 1,000 calls after
+/// the first 100,000 calls.
 pub async fn checkpoints(cluster: &Cluster) {
     const ADVANCE: &str = "select new_ctid from backfill.advance($1, $2, $3::text::tid, $4, $5, 1, 1, 0, false)";
     const TIMED: i64 = 1000;

@@ -27,8 +27,9 @@ const UNFILLED: &str =
     "select count(*) from public.orders where total_cents is distinct from round(total * 100)::bigint";
 
 const ENQUEUE: &str = "select backfill.enqueue(name => $1, target => 'public.orders', set => $2, options => $3)";
-/// Returns the duration of the job, the number of changed rows, and the error. The duration, in
-/// seconds, begins with the planner's claim and ends with the transaction that finishes the job.
+/// Returns the duration of the job, the number of changed rows, and the job's error, if any. The
+/// duration, in seconds, begins with the planner's claim and ends with the transaction that
+/// finishes the job.
 const TOOK: &str = "select extract(epoch from finished_at - started_at)::float8, rows_changed, error
     from backfill.job where name = $1 and finished_at is not null";
 
@@ -126,7 +127,8 @@ async fn job(owner: &Client, name: &str, slices: u8, rows: i64) -> f64 {
 }
 
 /// Returns the processor time of the server and the daemon so far, in seconds. The time is read
-/// from `/proc/PID/stat` in ticks of 10 ms. It includes the processor time of ended children.
+/// from `/proc/PID/stat` in ticks of 10 ms. It includes the processor time of child processes that
+/// have ended.
 fn processor_seconds(cluster: &Cluster, daemon: &Daemon) -> f64 {
     let mut ticks = 0;
     for pid in process::working_in(&cluster.data_dir()).into_iter().chain([daemon.pid()]) {

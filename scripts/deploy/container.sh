@@ -85,7 +85,7 @@ files=$(podman save --quiet --format docker-archive "$image" | tar -xO --wildcar
 same "the list of files" "$files" "LICENSE etc/ssl/certs/ca-certificates.crt usr/local/bin/backfilld "
 pass "labels, user, health check, and three files: $files"
 
-# --- start a server that offers TLS and whose host name only DNS resolves
+# --- start a server that offers TLS and whose host name can be resolved only by DNS
 (
     cd "$work"
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=root -keyout root.key -out root.crt

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests the status page in a real browser. Checks the text for a job that runs, is held, is paused,
-# or has failed. Also checks:
+# Tests the status page in a real browser. Checks the text that the page shows when a job runs, is
+# held, is paused, or has failed. Also checks:
 # - the page on a phone and on a desktop, in light and in dark mode;
 # - the page with and without JavaScript, and its use by keyboard;
 # - the rules of axe.

@@ -6,7 +6,7 @@ use super::show;
 use crate::config::Config;
 use crate::error::Error;
 
-/// Verbs that have the name of an SQL function or of the procedure `wait`.
+/// Verbs with the same name as an SQL function, or as the procedure `wait`.
 const VERBS: [&str; 11] =
     ["enqueue", "preview", "pause", "resume", "cancel", "approve", "retry", "rerun", "tune", "forget", "wait"];
 
@@ -31,8 +31,8 @@ impl Commands {
         Self { database: (config.databases.len() > 1).then(|| name.to_owned()) }
     }
 
-    /// Returns the command: `backfilld resume a`, or with several databases `backfilld --database
-    /// main resume a`.
+    /// Returns the command: `backfilld resume a`, or, if there are several databases, `backfilld
+    /// --database main resume a`.
     pub fn of_verb(&self, rest: &str) -> String {
         match &self.database {
             Some(database) => format!("backfilld --database {} {rest}", show::word(database)),
@@ -40,8 +40,8 @@ impl Commands {
         }
     }
 
-    /// Returns `error` after replacing the SQL functions in its hint with commands. With several
-    /// databases, each command names its database.
+    /// Returns `error` after replacing the SQL functions in its hint with commands. If there are
+    /// several databases, each command names its database.
     pub fn explain(&self, mut error: Error) -> Error {
         error.hint = error.hint.map(|hint| self.hint(&hint));
         error

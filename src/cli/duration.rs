@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The units, each in milliseconds.
 const UNITS: [(&str, u64); 5] = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
 
-/// Parses a duration for clap. An error continues clap's own text "invalid value '..' for
-/// '--timeout'".
+/// Parses a duration for clap. The text of an error continues clap's own text "invalid value '..'
+/// for '--timeout'".
 pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let example = "write a number and a unit, for example 30s, 5m, 2h or 1h30m";
     let mut rest = text.trim();

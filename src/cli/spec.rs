@@ -36,7 +36,7 @@ impl SpecArgs {
             // assignments or the filter is refused with BF001.
             Some("42P01" | "3F000") if error.hint.is_none() && !error.message.contains("backfill") => {
                 error.hint(format!(
-                    "Check the spelling of --target {}, its schema, and the database of the connection.",
+                    "Check the spelling of --target {}, and whether its schema and the database of the connection are correct.",
                     self.target
                 ))
             }

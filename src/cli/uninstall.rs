@@ -51,7 +51,8 @@ const DROP: &str = "set local client_min_messages = warning; drop schema backfil
 
 pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
     let mut session = session::open(config).await?;
-    // The census reads views of the schema, which execute its functions.
+    // The check comes first, because the census reads the schema's views, and these views execute
+    // the schema's functions.
     ownership::check(&session.client).await.map_err(not_owner)?;
     if state::found(&session.client).await.map_err(not_allowed)? == Found::Absent {
         show::line("schema backfill is not installed in this database: nothing to do")?;

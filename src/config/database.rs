@@ -40,8 +40,8 @@ pub struct Database {
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
     /// Whether the owners of the tables may do everything that the control login may. Concerns only
-    /// a database without executors. Default: false. Jobs on tables of other roles are then
-    /// refused.
+    /// a database without executors. Default: false. While this is false, jobs on tables of other
+    /// roles are refused.
     pub trust_table_owners: bool,
     /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
     /// rule that matches every replica.
@@ -165,7 +165,7 @@ impl Database {
         if let Some(limit) = self.max_workers_per_role.filter(|limit| !(1..=64).contains(limit)) {
             return refuse(
                 format!("max_workers_per_role is {limit}"),
-                "Set it to a number from 1 to 64, or remove it. Without it, a role leaves one worker to other roles.",
+                "Set it to a number from 1 to 64, or remove it. Without it, one role can use all workers except one.",
             );
         }
         source::check(self.sources())?;

@@ -59,8 +59,8 @@ impl Config {
                 .clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // The password in the configuration belongs to the replaced URL, which may be the
-                // URL of another login.
+                // The password in the configuration belongs to the URL that is now replaced. That
+                // URL may be for another login.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;

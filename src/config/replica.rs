@@ -119,11 +119,11 @@ impl ReplicaRule {
             if self.pattern.contains('*') {
                 return refuse(
                     format!("match \"{}\" is a pattern, but the url belongs to one replica", self.pattern),
-                    "Set match to the application_name of this replica, or to any name if the primary does not list the replica.",
+                    "Set the key `match` to the application_name of this replica, or to any name if the primary does not list the replica.",
                 );
             }
             if self.ignore {
-                return refuse("option ignore and a url cannot both be set".to_owned(), "Keep one of them.");
+                return refuse("the key `ignore` and a url cannot both be set".to_owned(), "Keep one of them.");
             }
         } else if self.password_env.is_some() || self.password_file.is_some() {
             return refuse(
@@ -132,7 +132,7 @@ impl ReplicaRule {
             );
         }
         if self.ignore && self.required {
-            return refuse("the keys ignore and required cannot both be set".to_owned(), "Keep one of them.");
+            return refuse("the keys `ignore` and `required` cannot both be set".to_owned(), "Keep one of them.");
         }
         if self.max_lag.is_zero() || self.max_lag_bytes == 0 {
             return refuse(

@@ -220,13 +220,13 @@ impl SignalRule {
         if self.pattern.is_some() && name != "slot" {
             return refuse(
                 format!("signal \"{name}\" sets match"),
-                "Leave the setting match out; only signal slot uses it.",
+                "Leave out the key `match`; only the signal slot uses it.",
             );
         }
         if self.cores.is_some() && name != "active_sessions" {
             return refuse(
                 format!("signal \"{name}\" has cores"),
-                "Leave cores out; only the signal active_sessions uses it.",
+                "Leave out the key cores; only the signal active_sessions uses this key.",
             );
         }
         if self.cores == Some(0) {

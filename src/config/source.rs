@@ -51,8 +51,8 @@ fn shown(name: &str) -> &str {
     if is_name { name } else { "(not shown, because it is not an upper-case name)" }
 }
 
-/// Returns a path for a message. Hides a URL and any text without a `/`, because the text may be
-/// the secret itself.
+/// Returns the text that a message shows for a path. Hides a URL and any text without a `/`,
+/// because the text may be the secret itself.
 fn shown_path(path: &std::path::Path) -> String {
     let text = path.display().to_string();
     if text.contains('/') && !text.contains("://") { text } else { "(not shown, because it is not a path)".to_owned() }

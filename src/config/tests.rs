@@ -204,7 +204,7 @@ fn impossible_combinations_are_refused_with_the_remedy() {
         ("databases: [{url_env: A, replicas: [{ignore: true, required: true}]}]", "cannot both be set"),
         ("databases: [{url_env: A, replicas: [{url_env: B}]}]", "the url belongs to one replica"),
         ("databases: [{url_env: A, replicas: [{match: a, url_env: B, url_file: /c}]}]", "exactly one of"),
-        ("databases: [{url_env: A, replicas: [{match: a, url_env: B, ignore: true}]}]", "ignore and a url cannot"),
+        ("databases: [{url_env: A, replicas: [{match: a, url_env: B, ignore: true}]}]", "`ignore` and a url cannot"),
         ("databases: [{url_env: A, replicas: [{match: a, password_env: B}]}]", "without a url"),
         (
             "databases: [{url_env: A, replicas: [{match: a, url_env: B}, {match: a, url_env: C}]}]",

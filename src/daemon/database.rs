@@ -3,7 +3,6 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,7 +21,8 @@ use crate::http::health::Health;
 use crate::http::status::board::Board;
 use crate::metrics::handle::Handle;
 use crate::pg::connect::{self, within};
-use crate::pg::pools::{CONTROL_LIMIT, Logins, control};
+use crate::pg::control::Control;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::pg::schema::{install, state};
 use crate::queue::daemon as queue;
@@ -107,7 +107,7 @@ pub(super) struct Service {
 
 /// The result of a successful start.
 pub(super) struct Started {
-    control: Pool,
+    control: Control,
     roles: Vec<String>,
     since: String,
 }
@@ -277,8 +277,8 @@ impl Service {
                 if strict || error.kind == Kind::Config {
                     return Err(error);
                 }
-                // The code of a job can change settings of its login so that the login fails. The
-                // jobs of the other roles must not wait for this login.
+                // The code of a job can change settings of its login role so that the role cannot
+                // connect. The jobs of the other roles must not wait for this role.
                 tracing::warn!(error = %error.message, "the jobs of role {} wait until its executor can connect", executor.run_as);
             }
             register(&session.client, info.user(), &executor.run_as, false, false).await?;
@@ -291,12 +291,11 @@ impl Service {
             roles.push(login);
         }
         let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
-        let pool = self.logins.control_pool(size)?;
-        // Opens a connection in advance. Otherwise the first job would wait for the connection.
-        drop(control(&pool).await?);
+        let control = Control::new(&self.logins, size)?;
+        control.connect().await?;
         let now: String = row.read(1)?;
         let since = self.since.get_or_init(|| now).clone();
-        Ok(Started { control: pool, roles, since })
+        Ok(Started { control, roles, since })
     }
 
     /// In a loop, runs housekeeping and updates the gauges. With `until_idle`, returns when no job
@@ -363,8 +362,7 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         if !self.surroundings.options.until_idle {
             return Ok(Ended::Drained);
         }
-        let client = control(&started.control).await?;
-        let row = within(CONTROL_LIMIT, client.query_one(BUSY, &[&started.since])).await?;
+        let row = started.control.query_one(BUSY, &[&started.since]).await?;
         let (busy, waiting, failed): (i64, i64, i64) = (row.read(0)?, row.read(1)?, row.read(2)?);
         Ok(if busy > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
     }

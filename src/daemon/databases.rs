@@ -34,7 +34,7 @@ struct Known {
 /// large.
 type Proven = Box<(Service, Started)>;
 
-/// A verified change to the databases. All steps of the change that can fail have succeeded.
+/// A verified change to the databases. Each step that can fail has already succeeded.
 pub(super) struct Change {
     settings: Vec<Settings>,
     proven: BTreeMap<String, (Since, Proven)>,

@@ -5,9 +5,6 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use deadpool_postgres::{Client, Pool};
-use tokio_postgres::Row;
-
 use super::growth::Growth;
 use crate::error::Result;
 use crate::http::status::history::{Lag, Observation};
@@ -15,8 +12,7 @@ use crate::job::state::State;
 use crate::job::waiting::WaitingReason;
 use crate::metrics::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
 use crate::metrics::handle::Handle;
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::Columns;
 use crate::throttle::handle::Throttle;
 use crate::throttle::measure::signal::Signal;
@@ -77,13 +73,12 @@ impl Progress {
 pub(super) async fn paint(
     handle: &Handle,
     database: &str,
-    pool: &Pool,
+    control: &Control,
     throttle: &Throttle,
     progress: &mut Progress,
 ) -> Result<Observation> {
-    progress.growth.look(pool).await;
-    let client = control(pool).await?;
-    let jobs = rows(&client, JOBS).await?;
+    progress.growth.look(control).await;
+    let jobs = control.query(JOBS, &[]).await?;
     let mut far: Vec<(&str, i64, i64)> = Vec::new();
     let mut held: Vec<Option<&str>> = Vec::new();
     for job in &jobs {
@@ -115,7 +110,7 @@ pub(super) async fn paint(
         .collect::<Result<_>>()?;
     handle.jobs(database, jobs);
 
-    let counted = rows(&client, QUEUE).await?;
+    let counted = control.query(QUEUE, &[]).await?;
     let counted: HashMap<&str, i64> =
         counted.iter().map(|row| Ok((row.read(0)?, row.read(1)?))).collect::<Result<_>>()?;
     let of_state = |state: &State| {
@@ -123,7 +118,7 @@ pub(super) async fn paint(
         let count = counted.get(text.as_str()).copied().unwrap_or(0);
         (text, count)
     };
-    let oldest = rows(&client, OLDEST).await?;
+    let oldest = control.query(OLDEST, &[]).await?;
     handle.queue(
         database,
         QueueGauges {
@@ -147,13 +142,6 @@ pub(super) async fn paint(
 fn of_all<'a>(reasons: impl Iterator<Item = Option<&'a str>>) -> Option<String> {
     let all: Option<Vec<&str>> = reasons.map(|reason| reason.filter(|reason| *reason != "rate")).collect();
     all?.first().map(|first| (*first).to_owned())
-}
-
-/// Runs a prepared statement, which the server plans only once in each session. Planning the view
-/// of jobs takes longer than reading it.
-async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>> {
-    let statement = within(CONTROL_LIMIT, client.prepare_cached(sql)).await?;
-    within(CONTROL_LIMIT, client.query(&statement, &[])).await
 }
 
 fn throttled(throttle: &Throttle) -> ThrottleGauges {

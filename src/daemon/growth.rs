@@ -5,15 +5,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio::time::Instant;
 
 use crate::error::Result;
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
 const EVERY: Duration = Duration::from_secs(5);
+/// Maximum time to wait for a lock on a table. Reading a size takes such a lock. Without the limit,
+/// the request for this lock would wait behind a session that holds, or waits for, an ACCESS
+/// EXCLUSIVE lock.
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// Reads the ratios of at most 50 running, verifying or paused jobs. The plan of a job contains the
 /// initial sizes. A size is the sum over all tables in which the job has slices.
@@ -39,26 +41,20 @@ impl Growth {
 
     /// Reads the ratios at most every 5 s. If the read fails, for example because another session
     /// has locked one of the tables, the old ratios are kept.
-    pub async fn look(&mut self, pool: &Pool) {
+    pub async fn look(&mut self, control: &Control) {
         if self.asked_at.is_some_and(|at| at.elapsed() < EVERY) {
             return;
         }
         self.asked_at = Some(Instant::now());
-        match read(pool).await {
+        match read(control).await {
             Ok(seen) => self.seen = seen,
             Err(error) => tracing::debug!(error = %error.message, "could not read the sizes of the tables"),
         }
     }
 }
 
-async fn read(pool: &Pool) -> Result<BTreeMap<String, Ratios>> {
-    let mut client = control(pool).await?;
-    let transaction = within(CONTROL_LIMIT, client.transaction()).await?;
-    // Reading a size takes a lock on the table. Without the timeout, the request for this lock
-    // would wait behind a session that holds, or waits for, an ACCESS EXCLUSIVE lock.
-    within(CONTROL_LIMIT, transaction.batch_execute("set local lock_timeout = '100ms'")).await?;
-    let rows = within(CONTROL_LIMIT, transaction.query(SIZES, &[])).await?;
-    within(CONTROL_LIMIT, transaction.commit()).await?;
+async fn read(control: &Control) -> Result<BTreeMap<String, Ratios>> {
+    let rows = control.query_unlocked(SIZES, LOCK_WAIT).await?;
     let ratios = |row: &tokio_postgres::Row| Ok((row.read(0)?, Ratios { table: row.read(1)?, indexes: row.read(2)? }));
     rows.iter().map(ratios).collect()
 }

@@ -93,14 +93,6 @@ impl Executor {
         Ok(Self { session, plan, kind, prepared: None, bounds, guard, ledger: Ledger::default() })
     }
 
-    /// Continues the claim in a new session.
-    pub async fn reopen(&mut self, logins: &Logins, claim: &Claim) -> Result<()> {
-        self.session = open(logins, claim, &self.plan, self.bounds).await?;
-        self.prepared = None;
-        self.ledger.reopen();
-        Ok(())
-    }
-
     /// Counts the `rows` that a batch changed. If a measurement is due, measures what the session
     /// wrote. A failed measurement does not stop the job.
     pub async fn written(&mut self, rows: u64) -> Option<Written> {
@@ -192,7 +184,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     }
 
     /// Runs one batch, which either commits or changes nothing. An error from the server means that
-    /// the batch is not committed. [`Kind::ConnectionLost`] means that the outcome is unknown.
+    /// the batch is not committed. [`Kind::ConnectionLost`], [`Kind::Unanswered`] and
+    /// [`Kind::Overrun`] mean that the outcome may be unknown.
     /// `hard` cancels the batch, unless the batch has just committed.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
@@ -324,7 +317,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             answer = &mut answer => answer,
             () = hard.cancelled() => match self.session.cancel().await {
                 Cancelled::Settled => answer.await,
-                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "could not cancel a batch")),
+                Cancelled::Unsettled => Err(Error::new(Kind::Unanswered, "could not cancel a batch")),
             },
         }
     }
@@ -350,14 +343,14 @@ select backfill.suppressible($1::pg_catalog.oid),
                     Kind::Cancelled => victims.error("the batch"),
                     _ => error,
                 }),
-                Cancelled::Unsettled => Err(Error::new(Kind::ConnectionLost, "could not cancel a batch that blocks another session")),
+                Cancelled::Unsettled => Err(Error::new(Kind::Unanswered, "could not cancel a batch that blocks another session")),
             },
         }
     }
 
     /// Sets the settings on which the next statement depends. The next statement is sent only after
-    /// this has succeeded. If both were sent in one round trip, another session of the job could
-    /// cancel only the first, and the statement would run without the settings.
+    /// the settings have been set. If both were sent in one round trip, another session of the job
+    /// could cancel only the part that sets them, and the statement would run without the settings.
     async fn settle_settings(&self) -> Result<()> {
         let client = &self.session.client;
         let (unseen, set) = tokio::join!(biased; client.batch_execute(UNSEEN), self.session.apply_settings());

@@ -65,8 +65,8 @@ pub struct Guard {
 struct Shared {
     database: String,
     flights: Mutex<Flights>,
-    /// Signals that a statement has started. The check of this statement may be the next one that
-    /// is due.
+    /// Tells the guard that a statement has started, because the check of this statement may be due
+    /// before all others.
     took_off: Notify,
 }
 

@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(2);
 pub struct Ledger {
     asked_at: Instant,
     known: Option<Server>,
-    /// WAL that the session had written at the last measurement, in bytes.
+    /// Bytes of WAL that the session had written by the last measurement.
     wal: u64,
     /// Number of rows that were changed since the last measurement.
     rows: u64,
@@ -53,11 +53,6 @@ impl Ledger {
     /// Returns whether rows have been changed since the last measurement.
     pub fn is_open(&self) -> bool {
         self.rows > 0
-    }
-
-    /// Resets the counts for a new session.
-    pub fn reopen(&mut self) {
-        *self = Self { known: self.known, ..Self::default() };
     }
 
     /// Measures what the session wrote. The result counts the row versions that the session's

@@ -114,12 +114,12 @@ struct Guest {
     number: u64,
 }
 
-/// The place of one connection. Dropping it frees the place.
+/// The place that one connection occupies. Dropping this value frees the place.
 #[derive(Debug)]
 struct Place {
     guests: Guests,
     number: u64,
-    /// This token is cancelled if another connection needs the place.
+    /// This token is cancelled if another connection needs this connection's place.
     leave: CancellationToken,
 }
 

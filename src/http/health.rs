@@ -16,7 +16,7 @@ const STUCK: Duration = Duration::from_secs(30);
 pub struct Health {
     started: Instant,
     pulses: Mutex<Vec<Weak<Beat>>>,
-    /// For each database by name, the reason why the database is not ready, or none if it is ready.
+    /// Maps the name of each database to the reason why it is not ready, or to none if it is ready.
     databases: Mutex<BTreeMap<String, Option<String>>>,
     draining: AtomicBool,
 }

@@ -38,10 +38,10 @@ pub struct Plan {
     pub comparable: bool,
     /// Whether an expression reads a column that the job assigns (`n = n + 1`). Also true for a
     /// delete whose filter can give different results for the same row. Also true if the planner
-    /// cannot rule out such a read.
+    /// cannot rule out that an expression reads an assigned column.
     pub self_reading: bool,
-    /// Whether the filter depends on the clock or on other rows. A row can then begin to match
-    /// without being written. Also true if the planner cannot rule out such a dependency.
+    /// Whether the filter depends on the clock or on other rows. If it does, a row can begin to
+    /// match without being written. Also true if the planner cannot rule out such a dependency.
     #[serde(default)]
     pub filter_varies: bool,
     /// Whether an expression reads a row as text (`md5(t::text)`).
@@ -50,8 +50,8 @@ pub struct Plan {
     /// The last key that the walked table had at planning. The job walks up to this key. None if
     /// the table was empty, or if each leaf has its own last key.
     pub upper: Option<Key>,
-    /// Whether several tables (partitions or inheritance children) store the rows. Each slice then
-    /// names its own leaf.
+    /// Whether several tables (partitions or inheritance children) store the rows. If so, each
+    /// slice names its own leaf.
     #[serde(default)]
     pub spread: bool,
     /// The name of the target, quoted and without its schema. Expressions may use this name, so it
@@ -64,7 +64,7 @@ pub struct Plan {
     /// The size of the walked tables at planning.
     #[serde(default)]
     pub sizes: Option<Sizes>,
-    /// The planning daemon's defaults, for options that the job does not set.
+    /// The defaults of the daemon that planned the job, for options that the job does not set.
     #[serde(default)]
     pub defaults: serde_json::Value,
 }
@@ -92,7 +92,7 @@ pub struct Leaf {
     pub upper: Option<Key>,
 }
 
-/// The target of a job, as the plan of one of the target's leaves records it.
+/// The target of a job, as recorded in the plan of one of the target's leaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub relation: u32,
@@ -210,7 +210,8 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Returns whether the assignment is `column = default`, which is not an expression.
+    /// Returns whether the assignment is `column = default`. The word `default` is not an
+    /// expression.
     pub fn is_default(&self) -> bool {
         self.expression.trim().eq_ignore_ascii_case("default")
     }

@@ -15,8 +15,8 @@ const BATCH_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025
 /// Histogram buckets for the number of rows that a batch changed. The default of `max_batch_rows`
 /// is 5000.
 const ROWS: &[f64] = &[1.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10_000.0, 50_000.0];
-/// Buckets of the time that a session waited before the batch that blocked it was cancelled. The
-/// default of `max_victim_wait_ms` is 50.
+/// Buckets for the time that a batch blocked a session before the batch was cancelled. The default
+/// of `max_victim_wait_ms` is 50.
 const WAIT_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0, 2.5];
 
 fn describe(recorder: &impl Recorder) {

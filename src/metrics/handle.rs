@@ -81,7 +81,7 @@ impl Handle {
         self.pictures().set_jobs(database, jobs);
     }
 
-    /// Sets the queue of a database.
+    /// Sets the values of a database's queue gauges.
     pub fn queue(&self, database: &str, queue: QueueGauges) {
         touch_database(database);
         self.pictures().set_queue(database, queue);

@@ -52,7 +52,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         VICTIM_WAIT,
         Unit::Seconds,
-        "Time that a session had waited for a lock before the daemon cancelled the batch, planning or vacuum that held the lock.",
+        "Time that a session had waited for a lock before the daemon cancelled the batch, the planning or the vacuum that held the lock.",
     ),
     (HOLD, Unit::Seconds, "Time for which the next batch of a slice was held or delayed, by reason."),
     (
@@ -61,7 +61,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
         "Batches, planning and vacuums cancelled because another session waited for their locks.",
     ),
     (LEASE_TAKEOVERS, Unit::Count, "Expired leases taken over by this daemon."),
-    (FENCED_WRITES, Unit::Count, "Writes refused because this daemon no longer holds the slice."),
+    (FENCED_WRITES, Unit::Count, "Writes that were refused because this daemon no longer held the slice."),
     (JOBS_FINISHED, Unit::Count, "Jobs that finished in this daemon, by final state."),
     (
         JOB_INFO,
@@ -99,7 +99,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         OLDEST_QUEUED,
         Unit::Seconds,
-        "Unix time at which the longest-waiting of the queued jobs that may start began to wait; absent if there is no such job.",
+        "Unix time since which the longest-waiting queued job has been waiting; jobs that are not allowed to start are left out; absent if there is no such job.",
     ),
     (BUILD_INFO, Unit::Count, "The label named version contains the version of this daemon; the value is always 1."),
     (

@@ -185,7 +185,7 @@ fn many_short_jobs_do_not_become_a_huge_page_either() {
     assert!(text.contains("backfilld_rows_quarantined_total{database=\"main\",job_name=\"(others)\"} 50\n"), "{text}");
 }
 
-/// Names and labels of metrics are public, because the dashboards of users depend on them.
+/// Names and labels of metrics are a public interface, because users' dashboards depend on them.
 #[test]
 fn the_contract_has_every_metric_with_its_labels_and_no_other() {
     let contract = include_str!("../../docs/contract.md");

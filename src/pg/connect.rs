@@ -6,11 +6,12 @@
 //! and over TLS if the session uses TLS.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::config::{SslMode as DriverMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::tls::TlsConnect;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, SimpleQueryMessage};
@@ -30,18 +31,26 @@ use crate::pg::tls::stream::Stream;
 use crate::pg::tls::terms::{SslMode, Terms};
 use crate::pg::wire::{self, Asked, Wire};
 
-/// The time by which a statement may exceed its limit before the daemon cancels it. If the
+/// How much longer than its limit a statement may run before the daemon cancels it. If the
 /// statement is still running after another period of this length, the daemon terminates its
 /// session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Maximum time that a statement gets in addition to its limit because of a slow network.
+const MOST_SLACK: Duration = Duration::from_secs(10);
+/// Maximum duration of a query to a server that works as usual. A server that takes longer is slow
+/// or was suspended, and a statement on it may be late for the same reason.
+const PROMPT: Duration = Duration::from_millis(500);
+/// Time between two looks at a statement. If the server is suspended now and then, one of the looks
+/// is probably late.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 /// A connection with one owner. Dropping the session closes the connection.
 #[derive(Debug)]
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// The connection information with which the session was opened. Of the places that it names,
-    /// only the one that responded is kept.
+    /// The connection information with which the session was opened. Of its places (a host and a
+    /// port each), only the one that responded is kept.
     info: ConnInfo,
     driver: JoinHandle<()>,
     /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
@@ -49,9 +58,25 @@ pub struct Session {
     pub pid: Option<i32>,
     /// The settings of an executor's session. None for the other sessions.
     pins: Option<Pins>,
+    /// The duration of a round trip to the server, in milliseconds.
+    round_trip: AtomicU64,
 }
 
 impl Session {
+    /// Records the duration of a round trip. After a slow one, the estimate falls slowly, because
+    /// the next round trip may be as slow.
+    pub(super) fn round_trip_took(&self, took: Duration) {
+        let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let before = self.round_trip.load(Ordering::Relaxed);
+        self.round_trip.store(millis.max(before / 2), Ordering::Relaxed);
+    }
+
+    /// Returns how much longer than on a fast network the answer to a statement may take. A
+    /// statement takes two round trips: one for its settings, and one for itself.
+    fn slack(&self) -> Duration {
+        Duration::from_millis(self.round_trip.load(Ordering::Relaxed)).saturating_mul(2).min(MOST_SLACK)
+    }
+
     /// Cancels the statement that runs on this session.
     pub async fn cancel(&self) -> Cancelled {
         cancel::cancel(&self.client.cancel_token(), &self.peer).await
@@ -76,8 +101,9 @@ impl Session {
     ///
     /// # Errors
     /// The server's error. [`Kind::Overrun`] if the daemon's cancel request or the termination of
-    /// the session ended the statement. [`Kind::ConnectionLost`] if the session could not be
-    /// terminated, or was waiting for a disk or for the server itself.
+    /// the session ended the statement. [`Kind::Unanswered`] if the statement may have ended, but
+    /// its answer did not arrive, or if the server itself responds slowly.
+    /// [`Kind::ConnectionLost`] if the server responds, but could not terminate the session.
     pub async fn bounded<T>(
         &self,
         limit: Duration,
@@ -88,9 +114,9 @@ impl Session {
 
     /// Runs a statement in the same way as [`Session::bounded`] does, but under a `search_path`
     /// that finds only objects of PostgreSQL. Statements that contain neither a name nor an
-    /// expression from the user run in this way. Otherwise an operator that another role created in
-    /// a schema of the job's `search_path` could take the place of an operator in the statement,
-    /// and would run with the job's privileges.
+    /// expression from the user run in this way. If such a statement used the job's `search_path`,
+    /// an operator that another role created in a schema of the job's `search_path` could take the
+    /// place of an operator in the statement, and would run with the job's privileges.
     pub async fn bounded_ours<T>(
         &self,
         limit: Duration,
@@ -126,11 +152,13 @@ impl Session {
     /// Sets the settings of the session with one of the statements of [`Pins`].
     ///
     /// # Errors
-    /// [`Kind::Refused`] if the code of the job has left a prepared statement in the session. It
-    /// could have replaced a statement of the daemon by one of the same name, and would then
-    /// receive the parameters of the next batch, for example the token.
+    /// [`Kind::Refused`] if the code of the job has left a prepared statement in the session. The
+    /// code could have replaced a statement of the daemon by its own statement of the same name.
+    /// That statement would receive the parameters of the next batch, for example the token.
     async fn apply(&self, settings: &str) -> Result<()> {
+        let started = Instant::now();
         let answer = self.client.simple_query(settings).await?;
+        self.round_trip_took(started.elapsed());
         let rows: Vec<_> = answer
             .iter()
             .filter_map(|message| match message {
@@ -151,7 +179,7 @@ impl Session {
         self.pins = Some(pins);
     }
 
-    /// Changes one of the settings that precede each statement of this session.
+    /// Changes one of the settings that this session applies before each statement.
     pub fn set(&mut self, name: &'static str, value: String) {
         if let Some(pins) = &mut self.pins {
             pins.set(name, value);
@@ -171,7 +199,8 @@ impl Session {
     /// it to [`blame`] with this flag.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
-        if let Ok(answer) = tokio::time::timeout(limit + CANCEL_TIMEOUT, &mut statements).await {
+        let patience = limit + CANCEL_TIMEOUT + self.slack();
+        if let Ok(answer) = tokio::time::timeout(patience, &mut statements).await {
             return Ok((answer, false));
         }
         if self.cancel().await == Cancelled::Settled
@@ -179,38 +208,91 @@ impl Session {
         {
             return Ok((answer, true));
         }
-        if self.terminate().await {
-            return Err(overrun(
-                "a statement of the job exceeded the time limit of a batch and ignored a cancel request",
-            ));
-        }
-        let seconds = limit.as_secs_f32();
-        Err(Error::new(Kind::ConnectionLost, format!("the server did not respond within {seconds} s")))
-    }
-
-    /// Terminates the session from a second session of the same login. A login may terminate its
-    /// own sessions without a further privilege. Returns true if the session was terminated and the
-    /// job's code caused the overrun. If the session was waiting for a disk or for the server
-    /// itself, the job's code did not cause the overrun.
-    pub async fn terminate(&self) -> bool {
-        const END: &str = "
-select pg_catalog.pg_terminate_backend(a.pid, 1000) and coalesce(a.wait_event_type <> all (array['IO', 'LWLock', 'IPC', 'BufferPin']), true)
-from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.usename operator(pg_catalog.=) session_user";
-        let Some(pid) = self.pid else { return false };
-        let ended = async {
-            let other = Box::pin(open(&self.info, |_| {})).await?;
-            within(CONNECT_TIMEOUT, other.client.batch_execute("set role none")).await?;
-            within(CONNECT_TIMEOUT, other.client.batch_execute(OUR_PATH)).await?;
-            within(CONNECT_TIMEOUT, other.client.query_opt(END, &[&pid])).await
-        };
-        match ended.await {
-            Ok(row) => row.is_some_and(|row| row.read(0).unwrap_or(false)),
-            Err(error) => {
-                tracing::warn!(error = %error.message, "could not terminate a session whose statement ignored a cancel request");
-                false
+        match self.end_overrun().await {
+            Ok(Overrunning::Ended) => {
+                Err(overrun("a statement of the job exceeded the time limit of a batch and ignored a cancel request")
+                    .detail(
+                        "The daemon terminated the session of the statement. The job continues from its checkpoint.",
+                    ))
+            }
+            Ok(Overrunning::Unstoppable) => Err(Error::new(
+                Kind::ConnectionLost,
+                "a statement of the job exceeded the time limit of a batch, and the server could not terminate its session",
+            )),
+            Ok(Overrunning::Unclear) | Err(_) => {
+                let seconds = limit.as_secs_f32();
+                Err(Error::new(Kind::Unanswered, format!("the server did not respond within {seconds} s")))
             }
         }
     }
+
+    /// Ends the session, whose statement has exceeded its time limit and has not ended after a
+    /// cancel request. Finds out whether the statement is at fault: it is at fault only if the
+    /// server responds promptly and is still running the same statement. Otherwise the answer may
+    /// have been lost, or the server may have been suspended or slow.
+    async fn end_overrun(&self) -> Result<Overrunning> {
+        const LOOK: &str = "
+select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_activity a
+ where a.pid operator(pg_catalog.=) $1 and a.usename operator(pg_catalog.=) session_user and a.state operator(pg_catalog.!~~) 'idle%'
+   and coalesce(a.wait_event_type operator(pg_catalog.<>) all (array['IO', 'LWLock', 'IPC', 'BufferPin', 'Client']), true)";
+        let Some(pid) = self.pid else { return Ok(Overrunning::Unclear) };
+        let other = self.open_another().await?;
+        let look = async || {
+            let row = within(PROMPT, other.client.query_opt(LOOK, &[&pid])).await?;
+            row.map_or(Ok(None), |row| row.read::<String>(0).map(Some))
+        };
+        let seen = async {
+            let first = look().await?;
+            tokio::time::sleep(BETWEEN_LOOKS).await;
+            Ok::<_, Error>((first, look().await?))
+        };
+        let seen = seen.await;
+        let ended = end(&other, pid).await?;
+        match seen? {
+            (Some(first), Some(second)) if first == second => {
+                Ok(if ended { Overrunning::Ended } else { Overrunning::Unstoppable })
+            }
+            _ => Ok(Overrunning::Unclear),
+        }
+    }
+
+    /// Terminates the session from a second session of the same login. A login may terminate its
+    /// own sessions without a further privilege.
+    pub async fn terminate(&self) {
+        let Some(pid) = self.pid else { return };
+        let ended = async { end(&self.open_another().await?, pid).await };
+        if let Err(error) = ended.await {
+            tracing::warn!(error = %error.message, "could not terminate a session whose statement ignored a cancel request");
+        }
+    }
+
+    /// Opens another session of the same login, on the same server.
+    async fn open_another(&self) -> Result<Self> {
+        let other = Box::pin(open(&self.info, |_| {})).await?;
+        within(CONNECT_TIMEOUT, other.client.batch_execute("set role none")).await?;
+        within(CONNECT_TIMEOUT, other.client.batch_execute(OUR_PATH)).await?;
+        Ok(other)
+    }
+}
+
+/// What became of a session whose statement did not end.
+enum Overrunning {
+    /// The statement was still running until its session was terminated.
+    Ended,
+    /// The statement was still running, and its session could not be terminated.
+    Unstoppable,
+    /// The statement may have ended before, or the server did not respond promptly.
+    Unclear,
+}
+
+/// Terminates the session with the process ID `pid`. Returns whether the session has ended within a
+/// second.
+async fn end(other: &Session, pid: i32) -> Result<bool> {
+    const END: &str = "
+select pg_catalog.pg_terminate_backend(a.pid, 1000)
+  from pg_catalog.pg_stat_activity a where a.pid operator(pg_catalog.=) $1 and a.usename operator(pg_catalog.=) session_user";
+    let row = within(CONNECT_TIMEOUT, other.client.query_opt(END, &[&pid])).await?;
+    row.map_or(Ok(true), |row| row.read(0))
 }
 
 /// Returns the error of a statement of an executor's session:
@@ -222,14 +304,14 @@ pub fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
             "a statement of the job exceeded the time limit of a batch, and statement_timeout did not stop it",
-        );
+        )
+        .detail("The daemon cancelled the statement, and its changes were rolled back.");
     }
     error.disbelieved()
 }
 
 fn overrun(message: &str) -> Error {
     Error::new(Kind::Overrun, message)
-        .detail("The daemon stopped the statement, and its changes were rolled back.")
         .hint("Look in the functions that the job calls, and in the triggers of its table, for code that sets statement_timeout, catches query_canceled, or loops without checking for interrupts.")
 }
 
@@ -265,7 +347,7 @@ pub async fn open(info: &ConnInfo, on_message: impl Fn(AsyncMessage) + Send + 's
     });
     let mut info = info.clone();
     info.places = vec![peer.place()];
-    Ok(Session { client, peer, info, driver, pid: None, pins: None })
+    Ok(Session { client, peer, info, driver, pid: None, pins: None, round_trip: AtomicU64::new(0) })
 }
 
 /// The network connection below TLS, and the driver that uses it.
@@ -491,8 +573,8 @@ fn explained(error: Error, terms: &Terms, place: &Place) -> Error {
     error
 }
 
-/// Wraps one of our errors in the driver's error type, because the pool passes on no other type.
-/// [`Error::from`] unwraps the error again.
+/// Wraps one of our errors in the driver's error type, because the pool can return no other error
+/// type. [`Error::from`] unwraps the error again.
 pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     struct Failing(Error);
     impl TlsConnect<tokio::io::DuplexStream> for Failing {
@@ -506,8 +588,8 @@ pub(super) async fn carried(error: Error) -> tokio_postgres::Error {
     }
     let (stream, _other_end) = tokio::io::duplex(1);
     let mut config = Config::new();
-    // With direct negotiation no SSLRequest precedes the handshake, so the handshake fails before a
-    // byte is sent.
+    // With direct negotiation no SSLRequest precedes the handshake, so the handshake fails before
+    // the driver sends a byte.
     config.ssl_mode(DriverMode::Require).ssl_negotiation(SslNegotiation::Direct);
     match config.connect_raw(stream, Failing(error)).await {
         Err(error) => error,

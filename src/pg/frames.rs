@@ -23,10 +23,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 const FIELD: usize = 8 * 1024;
 /// Maximum number of fields of an error or a notice. PostgreSQL sends fewer than 20.
 const FIELDS: usize = 32;
-/// Maximum length in bytes of a notification or of the report of a setting.
+/// Maximum length, in bytes, of a notification or of a message that reports a setting.
 const REPORT: usize = 64 * 1024;
-/// Maximum number of the server's reports about settings that are passed to the driver. The driver
-/// stores these reports, but the daemon does not use them.
+/// The server reports the values of settings. At most this number of reports is passed to the
+/// driver. The driver stores these reports, but the daemon does not use them.
 const REPORTS: usize = 200;
 /// Until the login is complete: maximum length in bytes of one message, and of all messages
 /// together.
@@ -58,7 +58,7 @@ enum Step {
     Pass { left: usize },
     /// Reads the fields of an error or a notice.
     Fields { tag: u8, left: usize, fields: Fields },
-    /// Reads a notification or the report of a setting.
+    /// Reads a notification, or a message that reports the value of a setting.
     Report { tag: u8, left: usize, body: Vec<u8> },
 }
 

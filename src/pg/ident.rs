@@ -19,8 +19,8 @@ pub fn literal(text: &str) -> String {
 }
 
 /// Returns a string constant that consists of ASCII characters. A session whose `client_encoding`
-/// was changed reads it in the same way as any other session. In an encoding such as SJIS, another
-/// character could take up the quote that follows it.
+/// was changed reads it in the same way as any other session. In an encoding such as SJIS, a
+/// character that is not ASCII could swallow the quote after it.
 pub fn ascii_literal(text: &str) -> String {
     if text.is_ascii() {
         return literal(text);

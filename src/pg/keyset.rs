@@ -117,7 +117,7 @@ pub fn until_of_names(key: &[KeyColumn], parameter: &str) -> String {
 
 /// Returns the query `_bf_list`: the rows of `_bf_ahead` that satisfy the condition `until`. The
 /// rows pass through an array, because the planner expects few rows from an array. So the planner
-/// chooses to look up each key in the index, whatever it estimates for the limit in `_bf_ahead`.
+/// chooses to look up each key in the index, even if it expects many rows from `_bf_ahead`.
 pub fn list(key: &[KeyColumn], until: &str) -> String {
     let typed: Vec<String> = key
         .iter()

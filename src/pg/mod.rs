@@ -6,6 +6,7 @@ pub mod assigned;
 pub mod cancel;
 pub mod connect;
 pub mod conninfo;
+pub mod control;
 pub mod frames;
 pub mod ident;
 pub mod keyset;

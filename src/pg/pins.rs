@@ -7,15 +7,15 @@
 
 use crate::pg::ident::ascii_literal;
 
-/// Makes sure that operators and functions without a schema are those of PostgreSQL.
+/// Makes sure that an operator or a function that is named without a schema is PostgreSQL's own.
 pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
 
 /// Releases session-level advisory locks. The code of a job can take them, and they would otherwise
 /// last as long as the session.
 pub const UNLOCK: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
-/// Returns the number of statements that the code of a job has prepared with PREPARE. The last
-/// column of [`Pins::ours`] and [`Pins::of_the_job`].
+/// Returns the number of statements that the code of a job has prepared with PREPARE. The number is
+/// the last column of [`Pins::ours`] and [`Pins::of_the_job`].
 const PREPARED: &str =
     "(select pg_catalog.count(*) from pg_catalog.pg_prepared_statements s where s.from_sql) as prepared";
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_postgres::Client;
 
 use crate::config::database::Database;
@@ -163,7 +164,10 @@ impl Logins {
         };
         let mut session = self.open(read, |_| {}).await?;
         const WHO: &str = "select current_user::pg_catalog.text, pg_catalog.pg_backend_pid()";
+        let started = Instant::now();
         let row = connect::within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
+        // The driver sends the query in two round trips: one to prepare it, and one to run it.
+        session.round_trip_took(started.elapsed() / 2);
         let user: String = row.read(0)?;
         session.pid = Some(row.read(1)?);
         if user != run_as {
@@ -204,17 +208,4 @@ impl Connect for Anew {
             }
         })
     }
-}
-
-/// Takes a control session from the pool.
-///
-/// # Errors
-/// [`Kind::ConnectionLost`] if no session becomes available in time, or the error of the connection
-/// attempt.
-pub async fn control(pool: &Pool) -> Result<deadpool_postgres::Client> {
-    pool.get().await.map_err(|error| match error {
-        deadpool_postgres::PoolError::Backend(error) => Error::from(error),
-        deadpool_postgres::PoolError::PostCreateHook(HookError::Backend(error)) => Error::from(error),
-        other => Error::new(Kind::ConnectionLost, other.to_string()),
-    })
 }

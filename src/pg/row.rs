@@ -72,7 +72,8 @@ pub fn key(row: &Row, column: impl RowIndex + fmt::Display) -> Result<Option<Key
     Ok(values.into_iter().collect::<Option<Vec<String>>>().map(Key))
 }
 
-/// Returns the error for an answer of the server that has another form than the daemon expects.
+/// Returns the error for an answer of the server that does not have the form that the daemon
+/// expects.
 pub fn unreadable(reason: impl fmt::Display) -> Error {
     Error::new(Kind::Unreadable, format!("could not read the server's answer: {reason}"))
         .hint("Look for a function, trigger or operator that the job uses and that changes a session setting, for example client_encoding.")

@@ -1,5 +1,5 @@
-//! Opens executors' sessions, and sets the settings that backfilld depends on before a session does
-//! any work. So the defaults of the role and of the database do not apply to these settings. The
+//! Opens executors' sessions. Before a session does any work, sets the settings that backfilld
+//! depends on. So the defaults of the role and of the database do not apply to these settings. The
 //! settings affect:
 //! - the results of expressions (the same instant is a different date in another time zone)
 //! - the choice of the query plan
@@ -7,13 +7,12 @@
 
 use std::time::Duration;
 
-use tokio_postgres::Client;
-
 use crate::error::Result;
 use crate::job::claim::{Claim, Settings};
 use crate::job::plan::Isolation;
 use crate::job::plan::KeyColumn;
 use crate::pg::connect::{Session, within};
+use crate::pg::control::Control;
 use crate::pg::keyset;
 use crate::pg::pins::{OUR_PATH, Pins};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
@@ -60,7 +59,8 @@ const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'
 
 /// Opens an executor session for a claim and applies a recipe to the session.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
-    // Each role can see the name of the application, so it does not contain the name of the job.
+    // Each role can see the application name of a session, so this name does not contain the name
+    // of the job.
     let name = format!("backfilld job {}", claim.job_id);
     let mut session = logins.open_executor(&claim.run_as, &name).await?;
     within(CONTROL_LIMIT, session.client.batch_execute(OUR_PATH)).await?;
@@ -163,8 +163,8 @@ select least(
 /// this session, a role or a database. The result is at least 20 ms and at most 2 s. In a deadlock
 /// with a session of the application, the batch therefore usually ends before the server cancels
 /// the statement of the application (P16).
-pub async fn batch_limit(client: &Client) -> Result<Duration> {
-    let millis: i64 = within(CONTROL_LIMIT, client.query_one(DEADLOCK_TIMEOUT, &[])).await?.read(0)?;
+pub async fn batch_limit(control: &Control) -> Result<Duration> {
+    let millis: i64 = control.query_one(DEADLOCK_TIMEOUT, &[]).await?.read(0)?;
     Ok(Duration::from_millis(u64::try_from(millis).unwrap_or(1000) * 7 / 10)
         .clamp(Duration::from_millis(20), Duration::from_secs(2)))
 }

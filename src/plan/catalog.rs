@@ -1,15 +1,13 @@
-//! Reads the properties of the target from the catalog with the control login. This module
+//! Uses the control login to read the properties of the target from the catalog. This module
 //! evaluates no expression of the user.
 
-use deadpool_postgres::Pool;
 use serde::Deserialize;
 use tokio_postgres::types::Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, KeyColumn};
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
 #[derive(Debug, Clone)]
@@ -33,7 +31,7 @@ struct Key {
 /// target.
 /// The rights and the table may have changed after the job was enqueued, and a job may have been
 /// inserted without `enqueue`.
-pub async fn read(pool: &Pool, claim: &Claim) -> Result<Found> {
+pub async fn read(control: &Control, claim: &Claim) -> Result<Found> {
     const TARGET: &str = "
 select format('%I.%I', n.nspname, c.relname), backfill._check_target(c.oid)::text, backfill._key_of(c.oid, $2::text[]::name[]), backfill._is_spread(c.oid), quote_ident(c.relname)
 from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
@@ -41,18 +39,17 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
 select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.atttypmod) from unnest(a.columns) with ordinality u(name, n)
                                         join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
   from backfill._assignments($1) a";
-    let client = control(pool).await?;
     const CHECKS: &str = "select backfill._check_submitter_rights($1), backfill._check_same_table($2, $3), backfill._check_owners($3, $4::text::name)";
-    within(CONTROL_LIMIT, client.query_one(CHECKS, &[&claim.job_id, &claim.target, &claim.relation, &claim.run_as]))
-        .await?;
+    control.query_one(CHECKS, &[&claim.job_id, &claim.target, &claim.relation, &claim.run_as]).await?;
     let row =
-        within(CONTROL_LIMIT, client.query_opt(TARGET, &[&claim.relation, &claim.key])).await?.ok_or_else(|| {
+        control.query_opt(TARGET, &[&claim.relation, &claim.key]).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))
                 .hint("If the job is no longer needed, delete it with backfill.forget. Otherwise enqueue a new job for the current table.")
         })?;
     let Json(key): Json<Key> = row.read(2)?;
     let assignments: Vec<Assignment> = match &claim.set {
-        Some(set) => within(CONTROL_LIMIT, client.query(ASSIGNMENTS, &[set, &claim.relation]))
+        Some(set) => control
+            .query(ASSIGNMENTS, &[set, &claim.relation])
             .await?
             .iter()
             .map(|row| Ok(Assignment { columns: row.read(0)?, expression: row.read(1)?, types: row.read(2)? }))

@@ -105,7 +105,7 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
         .enumerate()
         .map(|(n, (assignment, expression))| match assignment.columns.len() {
             // Only an update accepts the word `default`, so this probe contains `null` instead. The
-            // values of a job with such an assignment cannot be compared in any case.
+            // values of a job with such an assignment can never be compared.
             1 if assignment.is_default() => "null".to_owned(),
             1 => expression.clone(),
             // The values for several columns come from a query, or from a row constructor.
@@ -262,7 +262,8 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
 }
 
 /// Returns whether the filter can give different results for the same row. The caller knows only
-/// that the whole statement can. The assigned values alone may be the cause.
+/// that the statement as a whole can give different results. The assigned values alone may be the
+/// cause.
 async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
     let Some(filter) = &claim.filter else { return Ok(false) };
     let select = format!("select (\n{filter}\n) from only {target}");
@@ -380,7 +381,7 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
 /// Turns the error into a refusal if the server rejects the job's statements or their values. In
 /// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
-    // Code that runs at planning can have read rows of the table.
+    // Code that ran during planning may have read rows of the table.
     use error::Kind as Of;
     let is_of_code = matches!(
         error.kind,

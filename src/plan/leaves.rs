@@ -2,14 +2,14 @@
 //! inheritance parent and its children. Each leaf has its own key, columns and upper bound, and at
 //! least one slice.
 
-use deadpool_postgres::Pool;
 use tokio_postgres::types::Json;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::claim::Claim;
 use crate::job::plan::{Assignment, Leaf, PlannedSlice};
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::connect::Session;
+use crate::pg::control::Control;
+use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::row::Columns;
 use crate::plan::{catalog, expressions, slices};
 
@@ -25,7 +25,7 @@ pub struct Common<'a> {
     pub assignments: &'a [Assignment],
     /// Attribute numbers of the job's columns in the target.
     pub columns: &'a [i16],
-    /// Name by which the expressions refer to the target, quoted.
+    /// Quoted name by which the expressions refer to the target.
     pub alias: &'a str,
     /// Whether an expression reads a row as text.
     pub rows_as_text: bool,
@@ -34,7 +34,7 @@ pub struct Common<'a> {
 /// Returns the slices of each leaf, in key order within a leaf. `wanted` is the number of slices
 /// that all leaves together should have. `only` restricts the result to one leaf.
 pub async fn cut(
-    control: &Pool,
+    control: &Control,
     executor: &Session,
     claim: &Claim,
     common: Common<'_>,
@@ -63,7 +63,7 @@ pub async fn cut(
 
 /// Returns the slices of a leaf that was attached after the job was planned. The claimed slice
 /// becomes the first of these slices.
-pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
+pub async fn attached(control: &Control, executor: &Session, claim: &Claim, wanted: u32) -> Result<Vec<PlannedSlice>> {
     let (Some(plan), Some(leaf)) = (&claim.plan, claim.leaf) else {
         return Err(Error::new(
             Kind::Internal,
@@ -79,11 +79,10 @@ pub async fn attached(control: &Pool, executor: &Session, claim: &Claim, wanted:
     cut(control, executor, claim, common, Some(leaf), wanted).await
 }
 
-async fn read(pool: &Pool, claim: &Claim, columns: &[i16], only: Option<u32>) -> Result<Vec<Found>> {
+async fn read(control: &Control, claim: &Claim, columns: &[i16], only: Option<u32>) -> Result<Vec<Found>> {
     const LEAVES: &str = "
 select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1, $2::text[]::name[], $3, $4)";
-    let client = control(pool).await?;
-    let rows = within(CONTROL_LIMIT, client.query(LEAVES, &[&claim.relation, &claim.key, &columns, &only])).await?;
+    let rows = control.query(LEAVES, &[&claim.relation, &claim.key, &columns, &only]).await?;
     let read = |row: &tokio_postgres::Row| -> Result<Found> {
         let Json(key) = row.read(2)?;
         Ok(Found {
@@ -104,12 +103,11 @@ select leaf, name, key, attnums, fingerprint, pages from backfill._leaf_plans($1
 /// Refuses a leaf if the names or the order of its columns differ from those of the target. The
 /// text of a row contains the columns in the leaf's order, so an expression that reads this text
 /// would return another value for the leaf than for the target.
-async fn same_columns(pool: &Pool, claim: &Claim, leaf: &Leaf) -> Result<()> {
+async fn same_columns(control: &Control, claim: &Claim, leaf: &Leaf) -> Result<()> {
     const SAME: &str = "
 select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped)
      = (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog.pg_attribute a where a.attrelid = $2 and a.attnum > 0 and not a.attisdropped)";
-    let client = control(pool).await?;
-    let row = within(CONTROL_LIMIT, client.query_one(SAME, &[&claim.relation, &leaf.relation])).await?;
+    let row = control.query_one(SAME, &[&claim.relation, &leaf.relation]).await?;
     if row.read::<Option<bool>>(0)? == Some(true) {
         return Ok(());
     }

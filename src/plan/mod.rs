@@ -10,7 +10,6 @@ pub mod slices;
 
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use serde_json::Value;
 
 use crate::error::{Error, Kind, Result};
@@ -18,6 +17,7 @@ use crate::job::claim::Claim;
 use crate::job::options::{Options, Proof};
 use crate::job::plan::{self, Isolation, Plan, PlanResult, Sizes};
 use crate::pg::connect::Session;
+use crate::pg::control::Control;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::{self, Columns};
 use crate::pg::session::{self, Plans, Recipe};
@@ -45,7 +45,7 @@ pub async fn open(logins: &Logins, claim: &Claim) -> Result<Session> {
 /// Returns [`Kind::Refused`](crate::error::Kind) with a reason and a hint, or an error of the
 /// server.
 pub async fn make(
-    control: &Pool,
+    control: &Control,
     executor: &Session,
     claim: &Claim,
     options: &Options,

@@ -4,7 +4,6 @@
 
 use std::time::{Duration, SystemTime};
 
-use deadpool_postgres::Pool;
 use serde_json::Value;
 use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
@@ -16,11 +15,9 @@ use crate::job::plan::{Leaf, PlanResult, PlannedSlice};
 use crate::job::put_off::PutOff;
 use crate::job::state::State;
 use crate::key::Key;
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::{self, Columns};
 use crate::pg::session::Backend;
-use crate::queue::call::call;
 
 /// Protocol version that this daemon implements. The protocol is between the queue and the daemons.
 /// The queue does not give this daemon slices that need a later version.
@@ -32,8 +29,8 @@ fn seconds(duration: Duration) -> f64 {
 }
 
 /// Returns the error of a job that failed.
-pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
-    let row = call(pool, "select error from backfill.jobs where id = $1", &[&claim.job_id]).await?;
+pub async fn failure(control: &Control, claim: &Claim) -> Result<Option<String>> {
+    let row = control.query_opt("select error from backfill.jobs where id = $1", &[&claim.job_id]).await?;
     row.map_or(Ok(None), |row| row.read(0))
 }
 
@@ -41,7 +38,7 @@ pub async fn failure(pool: &Pool, claim: &Claim) -> Result<Option<String>> {
 /// claimed. If the definition of the claimed job is invalid, fails the job and returns none. Slices
 /// of the roles in `at_share` are claimed only if no slice of another role can be claimed.
 pub async fn claim(
-    pool: &Pool,
+    control: &Control,
     worker: Uuid,
     roles: &[String],
     at_share: &[String],
@@ -51,7 +48,7 @@ pub async fn claim(
 select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int8
   from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4, $5::text[]::name[]) c where c is not null";
     let values: [&(dyn ToSql + Sync); 5] = [&worker, &roles, &seconds(ttl), &PROTOCOL, &at_share];
-    let Some(row) = call(pool, SQL, &values).await? else { return Ok(None) };
+    let Some(row) = control.query_opt(SQL, &values).await? else { return Ok(None) };
     let unreadable = match serde_json::from_str(row.read(0)?) {
         Ok(claim) => return Ok(Some(claim)),
         Err(error) => Error::new(Kind::Internal, format!("the definition of the job is not valid: {error}")).hint(
@@ -61,27 +58,27 @@ select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int
     // This job was inserted directly into the queue by an SQL statement. If the job did not fail
     // here, workers would claim it repeatedly, before all other jobs.
     let (slice, token): (i64, Uuid) = (row.read(1)?, row.read(2)?);
-    fail_by_hand(pool, slice, token, &unreadable).await?;
+    fail_by_hand(control, slice, token, &unreadable).await?;
     tracing::error!(job.id = row.read::<i64>(3)?, "{}", unreadable.message);
     Ok(None)
 }
 
 /// Fails the job of a claim that could not be parsed. The slice and the token are known, because
 /// they were read separately from the text that could not be parsed.
-async fn fail_by_hand(pool: &Pool, slice: i64, token: Uuid, error: &Error) -> Result<()> {
+async fn fail_by_hand(control: &Control, slice: i64, token: Uuid, error: &Error) -> Result<()> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
-    call(pool, SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
+    control.query_opt(SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
 }
 
 /// Registers the session in which the claim's work runs, so that a worker that takes over the slice
 /// can terminate the session. Checks that the session is on the server that contains the queue. The
 /// control login runs this statement, because a session that has changed its role cannot read its
 /// own `backend_start`.
-pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> Result<()> {
+pub async fn register_backend(control: &Control, claim: &Claim, backend: &Backend) -> Result<()> {
     const SQL: &str = "select backfill._register_backend($1, $2, $3, $4::text::timestamptz, $5)";
     failpoint::point("before_register_backend")?;
     let registered =
-        call(pool, SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
+        control.query_opt(SQL, &[&claim.slice_id, &claim.token, &backend.pid, &backend.started, &backend.server]).await;
     // The function raises 08006 if the executor is connected to another server. The control session
     // stays open after this error, so only the mapping below classifies the error as a lost
     // connection.
@@ -94,47 +91,52 @@ pub async fn register_backend(pool: &Pool, claim: &Claim, backend: &Backend) -> 
 
 /// Returns the desired state and the revision of the claim's job. Returns none if the worker no
 /// longer holds the slice.
-pub async fn poll_claim(pool: &Pool, claim: &Claim) -> Result<Option<(Desired, i32)>> {
+pub async fn poll_claim(control: &Control, claim: &Claim) -> Result<Option<(Desired, i32)>> {
     const SQL: &str = "select desired, revision from backfill._poll_claim($1, $2)";
-    let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
+    let row = control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?;
     row.map(|row| Ok((Desired::read(row.read(0)?), row.read(1)?))).transpose()
 }
 
+/// Returns the `ctid` of the slice's checkpoint. Returns none if the worker no longer holds the
+/// slice.
+pub async fn checkpoint_ctid(control: &Control, claim: &Claim) -> Result<Option<String>> {
+    const SQL: &str = "select backfill._checkpoint_ctid($1, $2)";
+    row::first(control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?)
+}
+
 /// Returns whether a slice of one of these roles could be claimed now.
-pub async fn has_ready(pool: &Pool, roles: &[String]) -> Result<bool> {
+pub async fn has_ready(control: &Control, roles: &[String]) -> Result<bool> {
     const SQL: &str = "select backfill._has_ready($1::text[]::name[], $2)";
-    Ok(row::first(call(pool, SQL, &[&roles, &PROTOCOL]).await?)?.unwrap_or(false))
+    Ok(row::first(control.query_opt(SQL, &[&roles, &PROTOCOL]).await?)?.unwrap_or(false))
 }
 
 /// Returns the time at which the server's statistics were last reset. A crash resets them.
-pub async fn counts_since(pool: &Pool) -> Result<Option<String>> {
+pub async fn counts_since(control: &Control) -> Result<Option<String>> {
     const SQL: &str = "select stats_reset::text from pg_catalog.pg_stat_bgwriter";
-    row::first(call(pool, SQL, &[]).await?)
+    row::first(control.query_opt(SQL, &[]).await?)
 }
 
 /// Returns up to `most` deferred rows of a slice. `after` is the ID of the last row that was
 /// retried, or 0 for the first call.
-pub async fn deferred_rows(pool: &Pool, claim: &Claim, after: i64, most: i32) -> Result<Vec<DeferredRow>> {
+pub async fn deferred_rows(control: &Control, claim: &Claim, after: i64, most: i32) -> Result<Vec<DeferredRow>> {
     const SQL: &str = "select id, key from backfill._deferred_rows($1, $2, $3, $4)";
-    let client = control(pool).await?;
-    let statement = within(CONTROL_LIMIT, client.prepare_cached(SQL)).await?;
-    let rows = within(CONTROL_LIMIT, client.query(&statement, &[&claim.slice_id, &claim.token, &after, &most])).await?;
+    let rows = control.query(SQL, &[&claim.slice_id, &claim.token, &after, &most]).await?;
     rows.iter().map(|row| Ok(DeferredRow { id: row.read(0)?, key: Key(row.read(1)?) })).collect()
 }
 
 /// Returns the instructions for a verifying slice: whether rows are compared with the expressions
 /// or with the filter, and the snapshot that was taken when the job was planned.
-pub async fn proof(pool: &Pool, claim: &Claim) -> Result<Proof> {
+pub async fn proof(control: &Control, claim: &Claim) -> Result<Proof> {
     const SQL: &str = "select by_expression, planned from backfill._proof($1)";
-    let row = call(pool, SQL, &[&claim.slice_id]).await?;
+    let row = control.query_opt(SQL, &[&claim.slice_id]).await?;
     let row = row.ok_or_else(|| Error::new(Kind::Fenced, "the slice does not exist any more"))?;
     Ok(Proof { by_expression: row.read(0)?, planned: row.read(1)? })
 }
 
 /// Returns the current options of the job.
-pub async fn options(pool: &Pool, claim: &Claim) -> Result<Value> {
+pub async fn options(control: &Control, claim: &Claim) -> Result<Value> {
     const SQL: &str = "select backfill._options($1)";
-    let row = call(pool, SQL, &[&claim.job_id]).await?;
+    let row = control.query_opt(SQL, &[&claim.job_id]).await?;
     Ok(row::first::<Json<Value>>(row)?.map_or(Value::Null, |found| found.0))
 }
 
@@ -144,13 +146,13 @@ fn state(row: Option<tokio_postgres::Row>) -> Result<Option<State>> {
 }
 
 /// Stores a plan and its slices, and ends the claim of the planning slice.
-pub async fn save_plan(pool: &Pool, claim: &Claim, planned: &PlanResult) -> Result<Option<State>> {
+pub async fn save_plan(control: &Control, claim: &Claim, planned: &PlanResult) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_plan($1, $2, $3, $4, $5, $6)";
     let plan = serde_json::to_value(&planned.plan).map_err(|error| Error::new(Kind::Internal, error.to_string()))?;
     let slices = Json(listed(&planned.slices));
     let values: [&(dyn ToSql + Sync); 6] =
         [&claim.slice_id, &claim.token, &Json(plan), &slices, &planned.rows_estimated, &planned.snapshot];
-    let state = state(call(pool, SQL, &values).await?)?;
+    let state = state(control.query_opt(SQL, &values).await?)?;
     failpoint::point("after_save_plan")?;
     Ok(state)
 }
@@ -169,16 +171,16 @@ fn listed(parts: &[PlannedSlice]) -> Value {
 }
 
 /// Stores the slices of a leaf that was attached after the job was planned, and ends the claim.
-pub async fn save_leaf(pool: &Pool, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
+pub async fn save_leaf(control: &Control, claim: &Claim, parts: &[PlannedSlice]) -> Result<Option<State>> {
     const SQL: &str = "select backfill._save_leaf($1, $2, $3, $4)";
     let rows: i64 = parts.iter().map(|part| part.rows_estimated).sum();
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.and_then(state)
+    control.query_opt(SQL, &[&claim.slice_id, &claim.token, &Json(listed(parts)), &rows]).await.and_then(state)
 }
 
-/// Returns the leaf of a slice that this worker holds.
-pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
+/// Returns the leaf of a slice. This worker must hold the slice.
+pub async fn leaf(control: &Control, claim: &Claim) -> Result<Leaf> {
     const SQL: &str = "select backfill._leaf($1, $2)";
-    let row = call(pool, SQL, &[&claim.slice_id, &claim.token]).await?;
+    let row = control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?;
     let Some(found) = row::first::<Json<Value>>(row)? else {
         return Err(Error::new(Kind::Fenced, format!("the claim of slice {} has ended", claim.slice_id)));
     };
@@ -197,17 +199,17 @@ pub async fn leaf(pool: &Pool, claim: &Claim) -> Result<Leaf> {
 /// - No slice of the job waits to be claimed.
 /// - The slice has at least 5,000 rows left.
 /// - The slice has at least 80 % as many rows left as the largest active slice of the job.
-pub async fn may_split(pool: &Pool, claim: &Claim, wanted: u32) -> Result<bool> {
+pub async fn may_split(control: &Control, claim: &Claim, wanted: u32) -> Result<bool> {
     const SQL: &str = "select backfill._may_split($1, $2, $3)";
     let wanted = i32::try_from(wanted).unwrap_or(i32::MAX);
-    Ok(row::first(call(pool, SQL, &[&claim.slice_id, &claim.token, &wanted]).await?)?.unwrap_or(false))
+    Ok(row::first(control.query_opt(SQL, &[&claim.slice_id, &claim.token, &wanted]).await?)?.unwrap_or(false))
 }
 
 /// Splits a slice at `bound`, with about `rows` rows on each side, and ends the claim.
-pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
+pub async fn split(control: &Control, claim: &Claim, bound: &Key, rows: i64) -> Result<Option<State>> {
     const SQL: &str = "select backfill._split($1, $2, $3, $4)";
     failpoint::point("before_split")?;
-    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?)?;
+    let state = state(control.query_opt(SQL, &[&claim.slice_id, &claim.token, &bound.0, &rows]).await?)?;
     failpoint::point("after_split")?;
     Ok(state)
 }
@@ -218,50 +220,50 @@ pub async fn split(pool: &Pool, claim: &Claim, bound: &Key, rows: i64) -> Result
 /// - The slice has no leaf.
 /// - The leaf is still part of the target.
 /// - The target itself was dropped or replaced.
-pub async fn end_gone_leaf(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
+pub async fn end_gone_leaf(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._end_gone_leaf($1, $2)";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
+    control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
 }
 
 /// Ends a claim whose slice was walked to its end. If the slice still has deferred rows, it can be
 /// claimed again after 1 s or 5 s. Otherwise the slice is finished.
-pub async fn finish(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
+pub async fn finish(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
-    let state = state(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?)?;
+    let state = state(control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?)?;
     failpoint::point("after_finish")?;
     Ok(state)
 }
 
-/// Releases a slice. The next claim of the slice continues from its checkpoint. A submitter can
-/// lock the row of its job. After 1 s this fails, so that the worker can serve other jobs. The
-/// lease of the slice then expires.
-pub async fn release(pool: &Pool, claim: &Claim) -> Result<Option<State>> {
+/// Releases a slice. The next claim of the slice continues from its checkpoint. While the submitter
+/// of the job locks the job's row, this call waits at most 1 s and then fails, so that the worker
+/// can serve other jobs. The lease of the slice then expires.
+pub async fn release(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str =
         "select backfill._release($1, $2) from (select set_config('lock_timeout', '1000', true) offset 0) s";
-    call(pool, SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
+    control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await.and_then(state)
 }
 
 /// Terminates the session in which the claim's work runs. Returns false if the session has already
 /// ended or if the control login may not terminate it.
-pub async fn end_session(pool: &Pool, claim: &Claim) -> Result<bool> {
+pub async fn end_session(control: &Control, claim: &Claim) -> Result<bool> {
     const SQL: &str = "select backfill._end_session($1, $2)";
-    Ok(row::first(call(pool, SQL, &[&claim.slice_id, &claim.token]).await?)?.unwrap_or(false))
+    Ok(row::first(control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?)?.unwrap_or(false))
 }
 
 /// Releases a slice because the job's window is closed. All slices of the job then wait until the
 /// window opens.
-pub async fn close(pool: &Pool, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
+pub async fn close(control: &Control, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
     // If the server's clock is ahead of the daemon's clock, `until` may be in the past for the
     // server. Without the `case`, the slice would then be claimed and released in a loop.
     const SQL: &str = "
 select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
     let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
-    call(pool, SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
+    control.query_opt(SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
 }
 
 /// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the
 /// job shows `reason` (a value of `waiting_reason`) and `text`.
-pub async fn release_for_retry(pool: &Pool, claim: &Claim, put_off: &PutOff) -> Result<Option<State>> {
+pub async fn release_for_retry(control: &Control, claim: &Claim, put_off: &PutOff) -> Result<Option<State>> {
     const SQL: &str = "
 select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6)
   from (select set_config('lock_timeout', '1000', true) offset 0) s";
@@ -270,7 +272,7 @@ select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6
     let send = async |text: Option<&str>| {
         let pause = seconds(put_off.pause);
         let values: [&(dyn ToSql + Sync); 6] = [&claim.slice_id, &claim.token, &reason, &text, &pause, &put_off.counts];
-        call(pool, SQL, &values).await
+        control.query_opt(SQL, &values).await
     };
     match send(text).await {
         Err(error) if is_untranslatable(&error) => send(text.map(in_ascii).as_deref()).await,
@@ -292,14 +294,14 @@ fn in_ascii(text: &str) -> String {
 }
 
 /// Ends the job as failed and stores the error and its hint, unless the job has already ended.
-pub async fn fail(pool: &Pool, claim: &Claim, error: &Error) -> Result<Option<State>> {
+pub async fn fail(control: &Control, claim: &Claim, error: &Error) -> Result<Option<State>> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4, $5)";
     let message = match &error.detail {
         Some(detail) => format!("{} ({detail})", error.message),
         None => error.message.clone(),
     };
     let send = async |message: &str, hint: Option<&str>, redacted: Option<&Redacted>| {
-        call(pool, SQL, &[&claim.slice_id, &claim.token, &message, &hint, &redacted.map(Json)]).await
+        control.query_opt(SQL, &[&claim.slice_id, &claim.token, &message, &hint, &redacted.map(Json)]).await
     };
     match send(&message, error.hint.as_deref(), error.redacted.as_deref()).await {
         Err(refused) if is_untranslatable(&refused) => {

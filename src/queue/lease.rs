@@ -15,8 +15,12 @@ use uuid::Uuid;
 use crate::error::{Error, Result};
 use crate::job::claim::{Claim, Desired};
 use crate::pg::connect::{Session, within};
+use crate::pg::control::answered;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
+
+/// Time from a failed heartbeat to the next one.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The slices that this worker holds. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -171,6 +175,8 @@ impl Leases {
                 }
                 Err(error) => {
                     session = None;
+                    // The next regular heartbeat could be too late for the leases.
+                    turns.reset_after(every.min(RETRY_AFTER));
                     if !std::mem::replace(&mut silent, true) {
                         tracing::warn!(error = %error.message, "heartbeat failed; retrying");
                     }
@@ -195,7 +201,9 @@ impl Leases {
         let Some(open) = session else { return Err(Error::new(crate::error::Kind::Internal, "no session")) };
         let asked_at = Instant::now();
         let asked = self.report();
-        let rows = within(limit, open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)])).await?;
+        let rows =
+            answered(logins, HEARTBEAT, limit, open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]))
+                .await?;
         let answers = rows
             .iter()
             .map(|row| {

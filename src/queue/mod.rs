@@ -1,7 +1,6 @@
 //! The queue: claims and their leases, wake-ups when a slice can be claimed, housekeeping, and the
 //! retention of finished jobs.
 
-mod call;
 pub mod claim;
 pub mod daemon;
 pub mod lease;

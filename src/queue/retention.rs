@@ -4,13 +4,11 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 use crate::failpoint;
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
 /// Time between two passes, and before the first pass. Without the wait before the first pass, a
@@ -25,20 +23,19 @@ const GAP: Duration = Duration::from_millis(200);
 
 /// Removes one batch of rows and returns their number. If the number is at least [`BATCH`], more
 /// rows may be left.
-async fn batch(pool: &Pool, days: u32) -> Result<i32> {
+async fn batch(control: &Control, days: u32) -> Result<i32> {
     const SQL: &str = "select backfill._prune_history(make_interval(days => $1), $2)";
-    let client = control(pool).await?;
     let days = i32::try_from(days).unwrap_or(i32::MAX);
-    within(CONTROL_LIMIT, client.query_one(SQL, &[&days, &BATCH])).await?.read(0)
+    control.query_one(SQL, &[&days, &BATCH]).await?.read(0)
 }
 
-/// Removes old history until `stop`. Runs as a separate task, so that it does not delay other
-/// tasks.
-pub async fn keep(pool: Pool, days: u32, stop: CancellationToken) {
+/// Removes old history repeatedly, until `stop` is cancelled. Runs as a separate task, so that it
+/// does not delay other tasks.
+pub async fn keep(control: Control, days: u32, stop: CancellationToken) {
     let mut pause = if failpoint::active("retention_at_once") { GAP } else { EVERY };
     let mut removed = 0_i64;
     while stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some() {
-        pause = match batch(&pool, days).await {
+        pause = match batch(&control, days).await {
             Ok(rows) => {
                 removed += i64::from(rows);
                 if rows >= BATCH { GAP } else { EVERY }

@@ -11,8 +11,10 @@ use crate::error::Result;
 use crate::pg::connect::{Session, within};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
-/// Interval at which the daemon checks whether the LISTEN session still responds.
+/// Interval at which the daemon checks whether the LISTEN session still responds, and the maximum
+/// duration of such a check.
 const PROBE: Duration = Duration::from_secs(5);
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
 /// A counter of wake-ups. A receiver that was busy sees a higher number afterwards.
 pub type Wakeups = watch::Receiver<u64>;
@@ -25,7 +27,7 @@ pub async fn listen(logins: Logins, wake: watch::Sender<u64>, stop: Cancellation
         match connect(&logins, &wake).await {
             Ok(session) => {
                 pause = Duration::from_millis(100);
-                // The session receives no notifications of changes before its LISTEN, so the
+                // The session is not notified of changes that were made before its LISTEN, so the
                 // workers poll once.
                 wake.send_modify(|n| *n += 1);
                 alive(&session, &stop).await;
@@ -64,7 +66,7 @@ async fn alive(session: &Session, stop: &CancellationToken) {
             biased;
             () = stop.cancelled() => return,
             _ = probes.tick() => {
-                if within(CONTROL_LIMIT, session.client.batch_execute("")).await.is_err() {
+                if within(PROBE_LIMIT, session.client.batch_execute("")).await.is_err() {
                     return;
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-/// The daemon's running batches. All clones share one count.
+/// Counts the daemon's running batches. All clones share the count.
 #[derive(Debug, Clone, Default)]
 pub struct InFlight {
     state: Arc<Mutex<State>>,
@@ -20,7 +20,7 @@ struct State {
 }
 
 impl InFlight {
-    /// Counts one more batch until the returned value is dropped.
+    /// Counts one more batch as running until the returned value is dropped.
     pub fn begin(&self) -> InFlightBatch {
         let mut state = self.state();
         state.running += 1;

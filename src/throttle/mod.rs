@@ -11,8 +11,8 @@
 //! ```
 //!
 //! `measure` samples the signals at intervals, and decides nothing. `control` turns readings into a
-//! verdict, and accesses neither the database nor the clock. `admit` lets a slice run its next
-//! batch, and first makes the slice wait as long as the cost of its last batch requires.
+//! verdict, and accesses neither the database nor the clock. `admit` makes a slice wait as long as
+//! the cost of its last batch requires, and then lets it run its next batch.
 //!
 //! CONTRIBUTING.md describes how to add a signal. To change how jobs respond to a signal, edit
 //! `control/budgets.rs` (budgets, which slow jobs down and hold them) or `control/load.rs` (load

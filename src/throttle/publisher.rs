@@ -22,7 +22,7 @@ use crate::throttle::transition_log::OutageLog;
 /// reports its replay position only once every 10 s (the default of
 /// `wal_receiver_status_interval`). The hold would then last until the next report.
 const INTERVAL_WORKING: Duration = Duration::from_secs(1);
-/// Interval between two writes while no job runs and no signal holds jobs, if there is a budget.
+/// Interval between two writes if there is a budget, while no job runs and no signal holds jobs.
 const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
 /// Interval between two writes while no job runs, no signal holds jobs, and there is no budget.
 /// This interval is long, because each write adds WAL on a server that may be idle.
@@ -53,9 +53,9 @@ impl Publisher {
         Self { pool, worker, last_at: None, last: BTreeSet::new(), other_daemons: None, outages }
     }
 
-    /// Returns the mean duty cycle that budgets allow the other active daemons on the database.
-    /// Returns none before the first publication, after a failed publication, or if there are no
-    /// such daemons.
+    /// Budgets allow each of the other active daemons on the database a duty cycle. Returns the
+    /// mean of these duty cycles. Returns none before the first publication, after a failed
+    /// publication, or if there are no such daemons.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }

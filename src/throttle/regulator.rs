@@ -84,7 +84,7 @@ impl Regulator {
                 let verdict = self.controller.steer(&readings, &circumstances);
                 Snapshot { readings, verdict }
             }
-            // The old readings are kept and age until they are stale. Stale readings hold jobs.
+            // The old readings are kept. Once they are too old (stale), they hold jobs.
             Err(error) => Snapshot {
                 readings: Readings { failure: Some(error.message), ..before.readings.clone() },
                 verdict: before.verdict.clone(),

@@ -74,8 +74,8 @@ impl Walk {
 
     /// Records that a batch of this many rows failed because of one of its rows. Each following
     /// batch has half of the rows that may be the cause, until the row is isolated. This search
-    /// takes about `log2(rows)` batches, because a half that succeeds is passed, and a half that
-    /// fails contains the row.
+    /// takes about `log2(rows)` batches, because the walk moves past a half that succeeds, and a
+    /// half that fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
         self.search.suspects = Some(rows);
     }

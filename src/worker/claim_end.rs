@@ -8,7 +8,7 @@ use crate::job::state::State;
 /// How a claim ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClaimEnd {
-    /// All rows of the slice have been passed. Some of them may still be deferred.
+    /// The worker has passed all rows of the slice. Some of them may still be deferred.
     Passed,
     /// The worker stored a plan, the slices of a new leaf, or the two halves of a slice. This ended
     /// the claim. The value is the state of the job, because planning an empty table also ends the
@@ -27,8 +27,8 @@ pub enum ClaimEnd {
     /// The slice failed temporarily. The worker releases the slice, and no worker claims it for a
     /// while.
     PutOff(PutOff),
-    /// The worker no longer holds the slice, or its lease may have expired. The worker releases
-    /// nothing.
+    /// The worker no longer holds the slice, or the slice's lease may have expired. The worker
+    /// releases nothing.
     Lost,
 }
 

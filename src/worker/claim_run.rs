@@ -17,7 +17,6 @@ use crate::job::settings::JobSettings;
 use crate::job::waiting::Waiting;
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
-use crate::pg::pools::control;
 use crate::pg::session;
 use crate::queue::claim as queue;
 use crate::queue::lease::Lease;
@@ -80,7 +79,7 @@ impl<'a> ClaimRun<'a> {
         settings: JobSettings,
     ) -> Result<Self> {
         let (plan, upper) = planned(context, claim).await?;
-        let limit = session::batch_limit(&*control(&context.control).await?).await?;
+        let limit = session::batch_limit(&context.control).await?;
         let bounds = Bounds { limit, victim_wait: settings.victim_wait() };
         let kind = batch_kind(context, claim, &plan).await?;
         let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
@@ -98,7 +97,7 @@ impl<'a> ClaimRun<'a> {
         }
         let mut progress = Progress::new(claim.deferred);
         if let Some(interruption) = context.interrupted.take(claim) {
-            // The job still waits for the same reason, until a batch commits.
+            // Until a batch commits, the job is still shown as waiting for the same reason.
             let (reason, text) = interruption.waiting;
             lease.report(0.0, Some((reason.to_owned(), text)));
             progress.failures = interruption.failures;
@@ -263,7 +262,7 @@ impl<'a> ClaimRun<'a> {
         self.scope.lease.report(self.gate.rows_per_second(), waiting);
     }
 
-    /// Accounts for a batch that committed, or for a row that was passed without being changed.
+    /// Accounts for a batch that committed, or for a row that the walk passed without changing it.
     /// Then acts on the desired state that the statement returned.
     pub(super) async fn committed(&mut self, outcome: &Outcome, took: Duration) -> Result<Step> {
         self.progress.committed(outcome);
@@ -274,7 +273,7 @@ impl<'a> ClaimRun<'a> {
         let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
         self.gate.scanned(outcome.scanned);
         self.report(paced);
-        // A verification only reads rows, so its batches are not progress of the job.
+        // A verification only reads rows, so its batches do not count as progress of the job.
         if self.scope.claim.kind == SliceKind::Walk
             && let Step::End(end) = self.count(outcome, took).await?
         {

@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use deadpool_postgres::Pool;
-
 use crate::error::{Error, Result};
 use crate::job::batch::Batch;
 use crate::key::Key;
+use crate::pg::control::Control;
 use crate::queue::claim as queue;
 use crate::worker::error_policy::{deadly, deadly_to_all};
 
@@ -31,7 +30,7 @@ const CRASHES: u32 = 5;
 /// Time after which a further loss counts as unrelated to the previous loss.
 const ANOTHER_LOSS: Duration = Duration::from_secs(600);
 
-/// Holds the losses of each slice. The workers of one database share them.
+/// Holds the connection losses of each slice. The workers of one database share this map.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionLosses(Arc<Mutex<HashMap<i64, Loss>>>);
 
@@ -43,7 +42,7 @@ pub struct Loss {
     message: String,
     /// Time of the last reset of the server's statistics. Each crash changes this time.
     counts_since: Option<String>,
-    /// Whether the last loss has not been counted yet as a crash or as a lost connection.
+    /// Whether the last loss still has to be counted, either as a crash or as a lost connection.
     open: bool,
     counts: LossCounts,
 }
@@ -54,7 +53,7 @@ struct LostBatch {
     /// and the counts for a single row and for crashes start again from 0.
     from: Option<Key>,
     rows: u32,
-    /// Whether the batch was one row with a known key.
+    /// Whether the batch consisted of only one row, and the key of this row was known.
     one_row: bool,
     /// Whether the server reported the reason. A server process that crashes reports nothing.
     explained: bool,
@@ -64,9 +63,9 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// The losses counted in `connection` that hit a batch of one row with a known key. `one_row`
-    /// counts the losses for which the server reported a reason, and `one_row_in_silence` counts
-    /// the others.
+    /// Those losses of `connection` that occurred during a batch of one row with a known key.
+    /// `one_row` counts the losses for which the server reported a reason, and `one_row_in_silence`
+    /// counts the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -103,11 +102,11 @@ impl ConnectionLosses {
 
     /// Counts the last connection loss of a slice as a crash or as a lost connection. Then returns
     /// the losses of the slice. Called when the slice is claimed again.
-    pub async fn settle(&self, pool: &Pool, slice: i64) -> Result<Option<Loss>> {
+    pub async fn settle(&self, control: &Control, slice: i64) -> Result<Option<Loss>> {
         if !self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&slice) {
             return Ok(None);
         }
-        let since = queue::counts_since(pool).await?;
+        let since = queue::counts_since(control).await?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(loss) = all.get_mut(&slice) else { return Ok(None) };
         loss.settle(since);

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use serde_json::Value;
 
 use crate::execute::guard::Guard;
+use crate::pg::control::Control;
 use crate::pg::pools::Logins;
 use crate::queue::lease::Leases;
 use crate::queue::wakeup::Wakeups;
@@ -36,7 +36,7 @@ pub struct WorkerSettings {
 pub struct Context {
     pub settings: WorkerSettings,
     pub logins: Logins,
-    pub control: Pool,
+    pub control: Control,
     pub leases: Leases,
     pub throttle: Throttle,
     pub wakeups: Wakeups,

@@ -1,7 +1,7 @@
 //! Counts the dead rows that a slice has left since the last vacuum, and decides when the next
 //! vacuum is due. This module does no I/O.
 
-/// Maximum share of a table's rows that a job may leave dead. 0.05 is 5 %.
+/// Maximum number of dead rows that a job may leave, as a share of the table's rows. 0.05 is 5 %.
 const SHARE: f64 = 0.05;
 /// Minimum of [`DeadRows::limit`]. On a small table, a vacuum for fewer dead rows is not worth its
 /// cost.
@@ -15,7 +15,7 @@ pub(super) struct DeadRows {
     limit: Option<f64>,
     /// Whether a postponed vacuum has already been logged.
     is_put_off_logged: bool,
-    /// Whether no further vacuum is tried, because the role may not vacuum the table or a vacuum
+    /// Whether vacuuming was given up, because the role may not vacuum the table or a vacuum
     /// failed.
     is_given_up: bool,
 }

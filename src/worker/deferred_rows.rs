@@ -129,10 +129,7 @@ impl ClaimRun<'_> {
                 self.executor.forget_statements();
                 groups.push(group);
             }
-            Action::Restart if tries < OVERRUNS => {
-                self.restart().await?;
-                groups.extend(group.chunks(group.len().div_ceil(2)));
-            }
+            Action::Restart if tries < OVERRUNS => return Ok(self.restart(&error, None)),
             Action::Stop => return Err(self.ask_for_holder(error).await?),
             _ => return Err(error),
         }

@@ -30,8 +30,9 @@ pub enum Action {
     /// again.
     Reconnect,
     /// A statement exceeded its time limit, and this daemon cancelled the statement or terminated
-    /// its session. Continue in another session with a smaller batch, but only until [`OVERRUNS`]
-    /// batches have failed in this way.
+    /// its session. Release the slice, and claim it again with a smaller batch, but only until
+    /// [`OVERRUNS`] batches have failed in this way. The new claim reads the checkpoint again,
+    /// because the batch may have committed before its session ended.
     Restart,
     /// The worker no longer holds the slice. Leave the slice unchanged.
     Stop,
@@ -62,7 +63,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::Overrun => (
             Action::Restart,
-            "a function or trigger that the job calls ignored the time limit and a cancel request: the job's session was terminated; retrying with fewer rows",
+            "a function or trigger that the job calls ignored the time limit and a cancel request: its session was ended; retrying with fewer rows",
         ),
         Kind::ServerResources => (
             Action::Again,
@@ -74,6 +75,9 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         }
         Kind::ConnectionLost => {
             (Action::Reconnect, "the connection was lost: reconnecting and continuing from the checkpoint")
+        }
+        Kind::Unanswered => {
+            (Action::Reconnect, "the server did not answer in time: reconnecting and continuing from the checkpoint")
         }
         Kind::Tls => {
             (Action::Reconnect, "TLS connection failed: retrying; certificate files are read again at each attempt")
@@ -96,7 +100,9 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::Statement | Kind::Permission => {
             (Action::Doubt, "the batch failed: finding out whether a row or the statement is the cause")
         }
-        Kind::Fenced => (Action::Stop, "this worker no longer holds the slice"),
+        Kind::Fenced => {
+            (Action::Stop, "another worker has taken over this slice and continues it; no action is needed")
+        }
         Kind::Refused
         | Kind::OtherSpec
         | Kind::NoSuchJob
@@ -107,12 +113,14 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         | Kind::Config
         | Kind::Timeout
         | Kind::Unreadable
-        | Kind::Internal => (Action::Fail, "the job cannot continue"),
+        | Kind::Internal => {
+            (Action::Fail, "the job cannot continue and fails: see columns \"error\" and \"hint\" of backfill.jobs")
+        }
     }
 }
 
-/// Number of cancelled batches (of any size) since the last success. If one more batch is cancelled
-/// and this batch consists of one row, the row counts as too slow.
+/// If more than this number of batches (of any size) have been cancelled since the last success,
+/// and the last of them consists of one row, this row is treated as too slow.
 pub const ONE_ROW_ATTEMPTS: u32 = 15;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
@@ -173,7 +181,7 @@ pub enum Response {
     Wait,
     /// Use batches that work row by row to find out which rows were left unchanged.
     PerRow,
-    /// Continue in another session with a smaller batch.
+    /// Release the slice. The next claim continues with a smaller batch in another session.
     Restart,
     /// Check whether another worker holds the slice, or whether the job's own code raised the
     /// error.
@@ -308,13 +316,13 @@ pub fn deadly_to_all(message: &str) -> Error {
 }
 
 fn place(batch: &Batch) -> String {
-    batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row after key {key}"))
+    batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row with the next key after {key}"))
 }
 
 /// Returns the error which says that the row at which the batch begins could not be changed.
 fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
-        "Fix that row, then run backfill.retry to continue from the checkpoint. Or enqueue a new job with a filter that excludes the row.".to_owned()
+        "Fix that row, then run backfill.retry to continue from the checkpoint. If the row cannot be fixed, enqueue a new job under another name, with a filter that excludes this row and the rows that are already changed.".to_owned()
     });
     error
         .context(format!("{} could not be changed", place(batch)))

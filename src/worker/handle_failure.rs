@@ -10,7 +10,6 @@ use crate::job::claim::SliceKind;
 use crate::job::put_off::PutOff;
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
-use crate::pg::session;
 use crate::queue::claim as queue;
 use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::ClaimRun;
@@ -70,7 +69,7 @@ impl ClaimRun<'_> {
             (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
             (Response::Wait, _) => return self.wait(error.kind, action(error.kind).1, Some(batch)).await,
             (Response::PerRow, _) => self.walk.per_row(),
-            (Response::Restart, _) => self.restart().await?,
+            (Response::Restart, _) => return Ok(self.restart(&error, Some(batch))),
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
             (Response::RecordLoss, _) => {
                 self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), &error);
@@ -82,16 +81,14 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Opens another session after a statement exceeded its time limit and this daemon cancelled
-    /// the statement or terminated its session. The worker still holds the slice. The server rolled
-    /// back the transaction of the old session.
-    pub(super) async fn restart(&mut self) -> Result<()> {
-        self.shrink();
-        tokio::time::sleep(backoff(self.progress.failures.in_a_row())).await;
-        let context = &*self.scope.context;
-        self.executor.reopen(&context.logins, self.scope.claim).await?;
-        let backend = session::backend(self.executor.session()).await?;
-        queue::register_backend(&context.control, self.scope.claim, &backend).await
+    /// Ends the claim after a statement exceeded its time limit and this daemon cancelled the
+    /// statement or terminated its session. If `failed` is given, the next claim begins with fewer
+    /// rows than this batch.
+    pub(super) fn restart(&mut self, error: &Error, failed: Option<&Batch>) -> Step {
+        if let Some(batch) = failed {
+            self.walk.narrow(batch.rows);
+        }
+        Step::End(self.give_way(error.kind, action(error.kind).1))
     }
 
     fn shrink(&mut self) {
@@ -154,8 +151,7 @@ impl ClaimRun<'_> {
                     Ok(Step::Continue)
                 }
                 (Action::Restart, _) if self.progress.failures.add(error.kind) < OVERRUNS => {
-                    self.restart().await?;
-                    Ok(Step::Continue)
+                    Ok(self.restart(&error, None))
                 }
                 (Action::Stop, _) => Err(self.ask_for_holder(error).await?),
                 _ => Err(error),
@@ -163,11 +159,18 @@ impl ClaimRun<'_> {
         }
     }
 
-    /// Returns the error unchanged if the worker no longer holds the slice. Otherwise the job's own
-    /// code raised the error, so the error counts as an error of the row.
+    /// Finds out why the checkpoint could not be moved:
+    ///
+    /// - The worker no longer holds the slice. The error is returned unchanged.
+    /// - The stored checkpoint is not the one that the worker knows. An earlier batch committed,
+    ///   but its answer was lost. The claim ends, and the next claim reads the checkpoint again.
+    /// - Neither is the case, so the job's own code raised the error. The error counts as an error
+    ///   of the row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
-        if queue::poll_claim(&self.scope.context.control, self.scope.claim).await?.is_none() {
-            return Ok(error);
+        let control = &self.scope.context.control;
+        let Some(stored) = queue::checkpoint_ctid(control, self.scope.claim).await? else { return Ok(error) };
+        if stored != self.walk.checkpoint().ctid {
+            return Ok(Error::new(Kind::Unanswered, "a batch has committed, but its answer was lost"));
         }
         let hint =
             "No other daemon holds the slice. Look for a function or trigger of the table that raises this error.";
@@ -177,12 +180,12 @@ impl ClaimRun<'_> {
 
     /// Waits for a moment before the next attempt. After several failures, ends the claim instead,
     /// so that the worker can claim another slice in the meantime. If `failed` is given, the next
-    /// batch has fewer rows than this batch.
+    /// batch has fewer rows than the failed batch.
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, failed: Option<&Batch>) -> Result<Step> {
         if let Some(batch) = failed {
             self.shrink();
-            // The next claim would begin with a large batch again. One of the rows may be too slow,
-            // so the search for this row continues.
+            // Without this call, the next claim would begin with a large batch again. One of the
+            // rows may be too slow, so the next claim searches for this row.
             if self.progress.failures.in_a_row() > AFTER && matches!(kind, Kind::Cancelled | Kind::Yielded) {
                 self.walk.narrow(batch.rows);
             }

@@ -16,7 +16,7 @@ pub(super) const AFTER: u32 = 5;
 /// Maximum time for which a slice is put off after a failed batch.
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
 
-/// Holds the interrupted search of each slice. The workers of one database share them.
+/// Holds the interrupted search of each slice. The workers of one database share these searches.
 #[derive(Debug, Clone, Default)]
 pub struct Interrupted(Arc<Mutex<HashMap<i64, Interruption>>>);
 
@@ -24,7 +24,7 @@ pub struct Interrupted(Arc<Mutex<HashMap<i64, Interruption>>>);
 #[derive(Debug)]
 pub(super) struct Interruption {
     pub position: Option<Key>,
-    /// A value of `waiting_reason`, and a sentence.
+    /// A value of `waiting_reason`, and a sentence that explains it.
     pub waiting: (&'static str, String),
     pub failures: Failures,
     pub search: Search,
@@ -44,7 +44,7 @@ impl Interrupted {
     }
 
     /// Removes and returns the interruption of the claim's slice. Returns none if the slice has
-    /// advanced since then, because the counts then belong to other rows.
+    /// advanced since the interruption, because the interruption's counts belong to other rows.
     pub(super) fn take(&self, claim: &Claim) -> Option<Interruption> {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&claim.slice_id);
         kept.filter(|kept| kept.position == claim.checkpoint.position)

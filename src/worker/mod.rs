@@ -186,7 +186,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     // This is not necessary if the server sent a SQLSTATE to report that it has ended the session.
     // If the server cannot be reached, this call has no effect, and the code below handles the lost
     // connection.
-    if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
+    if matches!(error.kind, Kind::ConnectionLost | Kind::Unanswered | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
     match action(error.kind).0 {
@@ -226,7 +226,7 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<Turn> {
     Ok(Turn::Worked)
 }
 
-/// Logs that the job ended or was paused when this claim ended. If the job ended, counts it.
+/// If the job ended or was paused together with this claim, logs that. If the job ended, counts it.
 async fn tell(context: &Context, claim: &Claim, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     if state == State::Failed {

@@ -114,12 +114,14 @@ async fn attempt<T>(
 /// other errors, and the error of the last attempt.
 async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<ClaimEnd> {
     let (what, sentence) = action(error.kind);
-    if !matches!(what, Action::Again | Action::GoAround | Action::Restart) && error.kind != Kind::ConnectionLost {
+    if !matches!(what, Action::Again | Action::GoAround | Action::Restart)
+        && !matches!(error.kind, Kind::ConnectionLost | Kind::Unanswered)
+    {
         return Err(error);
     }
     // The executor's login may have failed to terminate the session. In that case, the session may
     // still hold locks.
-    if matches!(error.kind, Kind::ConnectionLost | Kind::Overrun) && error.sqlstate.is_none() {
+    if matches!(error.kind, Kind::ConnectionLost | Kind::Unanswered | Kind::Overrun) && error.sqlstate.is_none() {
         end_session(context, claim).await;
     }
     let counts = matches!(error.kind, Kind::Cancelled | Kind::Overrun | Kind::ConnectionLost | Kind::Serialization);
@@ -127,7 +129,8 @@ async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<Claim
         return Err(refused(error));
     }
     warn(context, claim, &error);
-    // All readers see this text, and code that runs at planning can have read rows.
+    // All readers see this text, so it must not contain data of rows. Code that runs at planning
+    // can have read rows.
     let text = if error.redacted.is_some() { sentence.to_owned() } else { format!("{sentence} ({})", error.message) };
     let pause = backoff(u32::try_from(claim.attempts).unwrap_or(1) + 2);
     Ok(ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(error.kind), text)), pause, counts }))

@@ -7,7 +7,7 @@ use crate::error::Kind;
 use crate::job::batch::Outcome;
 use crate::worker::hold_log::HoldLog;
 
-/// Number of deferred rows at which a slice stops deferring rows. If so many rows are locked, the
+/// Number of deferred rows at which a slice stops deferring rows. If this many rows are locked, the
 /// whole table is probably locked. The walk then waits for locked rows instead.
 const MOST_DEFERRED: u64 = 10_000;
 

@@ -15,12 +15,12 @@ use crate::pg::session::{self, Plans, Recipe};
 use crate::worker::claim_end::Step;
 use crate::worker::claim_run::{ClaimRun, POLL};
 
-/// Ignores the settings of the login (`alter role`). With them, the code of a job could make the
-/// vacuum take hours.
+/// Ignores the settings of the login (`alter role`). Otherwise, the code of a job could use these
+/// settings to make the vacuum take hours.
 const OF_THE_SERVER: &str = "select pg_catalog.set_config(s.name, s.boot_val, false) from pg_catalog.pg_settings s
 where s.name = any (array['vacuum_cost_delay', 'vacuum_cost_limit']) and s.source = any (array['user', 'database user', 'client', 'session'])";
 
-/// Sets the cost delay that autovacuum uses by default, unless the server has configured another
+/// Sets the cost delay to autovacuum's default, unless the server's configuration sets another
 /// delay.
 const SLOWLY: &str = "select pg_catalog.set_config('vacuum_cost_delay', '2', false) where pg_catalog.current_setting('vacuum_cost_delay') operator(pg_catalog.=) '0'";
 
@@ -60,7 +60,8 @@ impl ClaimRun<'_> {
         self.scope.lease.state().map_or(1, |state| state.live).max(1)
     }
 
-    /// Postpones the vacuum until this slice has added as many dead rows as half its limit.
+    /// Postpones the vacuum until this slice's further dead rows reach half of its share of the
+    /// limit.
     fn put_off(&mut self, why: &str) {
         if self.dead_rows.put_off(self.live_slices()) {
             tracing::info!(reason = why, "vacuum postponed; retrying later");
@@ -81,7 +82,7 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         if !may {
             self.dead_rows.switch_off();
             tracing::warn!(
-                "job continues without vacuum, although the option vacuum has the value run: role {} lacks the privilege to vacuum {}; the role must own the table or, in PostgreSQL 17 and later, have MAINTAIN on it",
+                "job continues without vacuum, although the option vacuum=run is set: role {} lacks the privilege to vacuum {}; the role must own the table or, in PostgreSQL 17 and later, have MAINTAIN on it",
                 self.scope.claim.run_as,
                 self.plan.target
             );

@@ -81,8 +81,8 @@ async fn a_batch_of_an_outdated_claim_raises_and_changes_no_row() {
     cluster.sql("postgres", "app", grants).await;
     let stranger = cluster.client("stranger", "app").await;
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice").await;
-    // After `set role owner`, the fence still refuses the role, because the fence checks the login
-    // role.
+    // After `set role owner`, the fence still refuses `stranger`, because the fence checks the
+    // login role.
     cluster.sql("postgres", "app", "grant owner to stranger").await;
     stranger.batch_execute("set role owner").await.unwrap();
     refused(&stranger, &batch(slice, &token, Some(30), 60, false), "another role's slice, after set role").await;
@@ -105,9 +105,9 @@ async fn an_expired_lease_still_commits_until_it_is_taken_over_and_never_after()
     assert_eq!(changed(&client).await, 20);
 }
 
-/// The lease has expired, and a batch of its holder is in flight. A takeover passes over the slice
-/// until the batch has committed, and then continues from the checkpoint of this batch. The next
-/// batch of the previous holder is refused.
+/// The lease has expired, and a batch of its holder is in flight. A takeover skips the slice until
+/// the batch has committed, and then continues from the checkpoint of this batch. The next batch of
+/// the previous holder is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_takeover_passes_over_a_commit_in_flight_and_then_sees_its_checkpoint() {
     let Held { cluster, client, slice, token } = held().await;

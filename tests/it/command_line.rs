@@ -48,7 +48,7 @@ async fn a_finished_job_is_not_advised_to_run_again_without_a_warning() {
     until_state(&cluster, "done", "succeeded", SOON).await;
     for verb in ["cancel", "pause", "resume", "approve"] {
         let error = refused(&owner, &format!("select backfill.{verb}('done')")).await;
-        assert_eq!(error.hint.as_deref(), Some("No action is needed: its work is done."), "{verb}");
+        assert_eq!(error.hint.as_deref(), Some("No action is needed: the work of the job is done."), "{verb}");
     }
     let (client, notices) = notices(&cluster.owner_url()).await;
     run(&client, "select backfill.tune('done', '{\"slices\": 2}')").await;
@@ -157,8 +157,8 @@ async fn small_and_large_values_of_signals_are_readable() {
     }
 }
 
-/// The context of an error has one line, which names the public function. After a command such as
-/// `pause`, a second line names the function that all commands share.
+/// The context of an error has one line, which names the public function. Only for a command such
+/// as `pause`, a second line names the function that all commands share.
 #[tokio::test]
 async fn a_refused_call_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

@@ -9,7 +9,7 @@ use tokio_postgres::Client;
 use crate::proof::batches;
 use crate::support::{SOON, ServerError, daemon, installed, refused, run, sql, until_state, until_true, value};
 
-/// Creates a job and puts it into this state, mostly by writing to the tables of the schema.
+/// Creates a job and puts it into the given state, mostly by writing to the tables of the schema.
 async fn one_in(cluster: &Cluster, state: State) -> String {
     let owner = cluster.owner().await;
     let name = format!("{state}_{:.8}", uuid());

@@ -307,9 +307,9 @@ async fn a_row_that_a_trigger_leaves_unchanged_is_reported() {
     }
 }
 
-/// If a row already has its new value, or if a trigger assigns another value, the row is not
-/// reported as unchanged. If a trigger suppresses a change that a row needs, the row is
-/// quarantined. Both rules also apply to columns whose type has no equality operator.
+/// If a row already has its new value, or if a trigger assigns another value, the row does not
+/// count as a row that could not be changed. If a trigger suppresses a change that a row needs, the
+/// row is quarantined. Both rules also apply to columns whose type has no equality operator.
 #[tokio::test]
 async fn a_row_that_already_has_its_value_is_not_reported_as_unchanged() {
     let cluster = installed(Options::default()).await;

@@ -1,8 +1,8 @@
 //! The commands of the documentation work as they are written. The tests run the tutorial from
 //! beginning to end, and the first steps of the README and of the installation guide. They run the
 //! SQL statements of the other pages on a real server. `backfilld` commands must be accepted, and
-//! YAML blocks that configure backfilld must be valid. Make targets, paths, Kubernetes names and
-//! image versions in commands must exist.
+//! YAML blocks that configure backfilld must be valid. The Make targets, paths, Kubernetes names
+//! and image versions that commands name must exist.
 
 mod page;
 mod reader;

@@ -208,8 +208,8 @@ async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str
     rewrite.commit().await.unwrap();
 }
 
-/// Renames the table of the job and gives its name to an empty copy. The second statement undoes
-/// this.
+/// Renames the table of the job and gives its old name to a copy of the table. The second statement
+/// undoes this.
 const SWAP: [&str; 2] = [
     "create table t_new (like t including all); insert into t_new select id, note, 0, 0, at from t;
      alter table t rename to t_old; alter table t_new rename to t",
@@ -217,7 +217,7 @@ const SWAP: [&str; 2] = [
 ];
 
 /// Another table takes the name of the job's table before planning, while the job verifies, or
-/// after its success. The job is never complete for the other table.
+/// after its success. The job never counts as complete for the other table.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_not_complete_for_a_table_that_took_the_name() {
     let cluster = installed(Options::default()).await;
@@ -266,7 +266,7 @@ async fn a_job_is_not_complete_for_a_table_that_took_the_name() {
             let refusal = refused(&owner, &format!("select backfill.{call}")).await;
             assert_eq!(
                 (refusal.sqlstate.as_str(), refusal.message.as_str()),
-                ("BF004", "job \"during\" is complete, but table public.t is not the table that it changed"),
+                ("BF004", "job \"during\" is complete, but table public.t is not the table that the job changed"),
                 "{ddl} {call}"
             );
             assert!(refusal.hint.is_some(), "{ddl} {call}");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use backfilld::error::{Error, Kind};
-use backfilld::worker::error_policy::{Action, action};
+use backfilld::worker::error_policy::{Action, Cause, FailedBatch, Response, action, respond};
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::{Builder, Daemon};
 use backfilld_testbed::proxy::Proxy;
@@ -538,7 +538,7 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters at the latest when it ends.
+    // A session reports its statistics counters when it ends, or earlier.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =
@@ -553,6 +553,22 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
 #[test]
 fn a_batch_whose_answer_is_unreadable_is_not_repeated() {
     assert_eq!(action(Kind::Unreadable).0, Action::Fail);
+}
+
+/// The server or the network was slow, so no row is suspected, however often this happens.
+#[test]
+fn a_batch_whose_answer_is_late_counts_against_no_row() {
+    assert_eq!(action(Kind::Unanswered).0, Action::Reconnect);
+    let failed = FailedBatch {
+        kind: Kind::Unanswered,
+        tries: 1000,
+        walking: true,
+        rows: 1,
+        is_known_row: true,
+        without_row: 0,
+        doubted_rows: 0,
+    };
+    assert_eq!(respond(failed), Response::Fail(Cause::AsItIs));
 }
 
 #[test]

@@ -77,8 +77,8 @@ async fn table_and_index_growth_matches_the_servers_sizes() {
     const SIZES: &str = "select array[sum(pg_table_size(c.oid)), sum(pg_indexes_size(c.oid))]::float8[] from pg_class c where c.relname in ('parts_1', 'parts_2')";
     let before: Vec<f64> = value(&owner, SIZES).await;
     let daemon = daemon(&cluster).await;
-    // A fixed batch time makes the growth independent of other load. Otherwise load makes the
-    // batches smaller, and small batches reuse the space that earlier batches left on a page.
+    // A fixed batch time makes the growth independent of other load. Without it, load would make
+    // the batches smaller, and small batches reuse the space that earlier batches left on a page.
     run(&owner, r#"select backfill.enqueue('grows', 'parts', 'n = id', options => '{"max_rows_per_second": 3000, "max_batch_rows": 200, "target_batch_ms": 200, "verify": "none"}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 15000 from backfill.jobs").await;
     run(&owner, "select backfill.pause('grows')").await;

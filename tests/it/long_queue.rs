@@ -164,8 +164,8 @@ async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not
     wait::until(SOON, "the deadline of the job is reported", async || metrics().await.contains(deadline)).await;
     let text = metrics().await;
     let jobs = text.lines().filter(|line| line.starts_with("backfilld_job_info{")).collect::<Vec<_>>();
-    // The first 50 queued jobs have a series each. Recently finished jobs follow, up to a total of
-    // 1,000 series.
+    // Each of the first 50 queued jobs has its own series. Recently finished jobs follow, up to a
+    // total of 1,000 series.
     let queued = jobs.iter().filter(|line| line.contains("state=\"queued\"")).count();
     assert_eq!((queued, jobs.len()), (50, 1000));
     let due = jobs.iter().find(|line| line.contains("job_name=\"due\"")).unwrap();

@@ -19,6 +19,7 @@ mod drift;
 mod enqueue;
 mod error_policy;
 mod exactly_once;
+mod flows;
 mod footprint;
 mod guard;
 mod isolation;

@@ -115,7 +115,7 @@ impl Server {
     }
 
     /// Runs a case in a separate database and returns everything that is wrong. The daemons that
-    /// start with the case have the failpoints `faults`.
+    /// start with the case run with the failpoints in `faults`.
     async fn try_case(&self, case: Arc<Case>, faults: &str) -> Vec<String> {
         let db = format!("case_{}", case.seed);
         self.cluster.sql("postgres", "postgres", &format!("create database {db} template app owner owner")).await;

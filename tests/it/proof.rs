@@ -17,8 +17,8 @@ pub const PLUS_ONE: &str = "n = n + 1";
 /// Batches of a job with a subquery run at REPEATABLE READ.
 pub const PLUS_ONE_OF_ANOTHER_ROW: &str = "n = n + (select one from step)";
 
-/// Returns a builder for a daemon with this URL, short leases, and a probe without effect. The
-/// schema must exist.
+/// Returns a builder for a daemon with this URL, short leases, and a probe whose limit is so high
+/// that it never slows jobs down. The schema must exist.
 pub fn quick(url: &str) -> Builder {
     Daemon::builder(BACKFILLD, url).config(format!("{QUICK}\n{NO_PROBE}")).arg("--no-migrate")
 }

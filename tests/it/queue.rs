@@ -115,8 +115,8 @@ async fn two_daemons_share_the_slices_of_one_job() {
     .await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert!(value::<bool>(&owner, "select bool_and(n = 1) from t").await);
-    // The limit applies to the whole job, so two slices that run at once are not twice as fast as
-    // one.
+    // The limit applies to the whole job, so two slices that run at the same time are not twice as
+    // fast as one.
     let seconds: f64 =
         value(&owner, "select extract(epoch from finished_at - started_at)::float8 from backfill.jobs").await;
     assert!(seconds > 1.0, "6000 rows at 3000 a second took {seconds} s");

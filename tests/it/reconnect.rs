@@ -170,7 +170,7 @@ async fn a_claim_survives_a_crash_right_after_it() {
 }
 
 /// The lease times are the defaults. When a session is lost, the daemon uses another session to
-/// release its slice, so the job does not wait until the lease expires.
+/// release the slice of the lost one, so the job does not wait until the lease expires.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
     const ROWS: i64 = 5_000;

@@ -14,8 +14,8 @@ use crate::proof::{PLUS_ONE, batches, enqueue, exact, metric, table, until_more_
 use crate::support::{BACKFILLD, SOON, daemon, daemon_with, installed, sql, until_state, until_true, value};
 
 const ROWS: i64 = 60_000;
-/// Four slices, two for each daemon. The job is slow enough that each step of a test happens while
-/// it runs.
+/// Four slices, two for each daemon. The job is so slow that it is still running at each step of a
+/// test.
 const FOUR: &str = r#"{"slices": 4, "max_rows_per_second": 1000, "max_batch_rows": 10}"#;
 const FASTER: &str = r#"select backfill.tune('rows', '{"max_rows_per_second": 1000000, "max_batch_rows": 5000}')"#;
 
@@ -108,8 +108,8 @@ async fn lose(loss: Loss) {
     until_true(&owner, SOON, "select count(holder) = 2 from backfill.slices where name = 'rows'").await;
     // The remaining daemon has enough workers for all four slices. A daemon without a free worker
     // continues with its own slices and does not claim the slices of the lost daemon. The speed of
-    // the machine is not under test, so the limit of probe_latency is too high for the probe to
-    // have an effect.
+    // the machine is not under test, so the limit of probe_latency is set so high that the probe
+    // has no effect.
     let config = format!(
         "databases: [{{name: main, url: '{}', workers: 4, signals: [{{name: probe_latency, limit: 1000}}]}}]",
         cluster.owner_url()

@@ -1,4 +1,4 @@
-//! Tests the retention of finished jobs, the events and their limits, and the removal of the
+//! Tests the events and their limits, the retention of finished jobs, and the removal of the
 //! schema.
 
 use backfilld_testbed::cluster::{Cluster, Options};

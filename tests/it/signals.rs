@@ -164,7 +164,7 @@ struct Stub {
 }
 
 impl Stub {
-    /// Starts the server without TLS or with the certificate `issued`.
+    /// Starts the server with the certificate `issued`, or without TLS if `issued` is none.
     async fn start(issued: Option<&Issued>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -266,7 +266,8 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
 
     stub.says(204, "");
     until_true(&owner, SOON, "select rows_changed > 0 from backfill.jobs").await;
-    // The last valid reading counts for three intervals, so only repeated failures hold the job.
+    // The last valid reading stays in effect for three intervals, so only repeated failures hold
+    // the job.
     stub.says(500, "");
     until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500. %")).await;
     stub.says(204, "");

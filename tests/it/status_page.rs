@@ -178,7 +178,7 @@ async fn a_failed_job_shows_the_number_of_bad_rows_and_their_errors_without_row_
     assert!(text.contains("a row could not be changed") && text.contains("3 failed"), "{text}");
     let (_, json) = daemon.get("/status.json").await.unwrap();
     assert!(!text.contains("secret") && !json.contains("secret"), "{text} {json}");
-    // With the statement that the page shows, the owner may read the complete error.
+    // The owner can read the complete error with the statement that the page shows.
     let whole: String = value(&owner, &offered(&text, "Show the whole error").replace("error, hint", "error")).await;
     assert!(!whole.is_empty());
     let rows = owner.query(&offered(&text, "Show the rows that could not be changed"), &[]).await.unwrap();

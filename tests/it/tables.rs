@@ -387,7 +387,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
     assert!(value::<bool>(&owner, "select bool_and(message like 'slice % was split: slice % is its second half') from backfill.events where kind = 'split'").await);
 }
 
-/// The test splits a slice without the knowledge of its holder. The call invalidates the holder's
+/// The test splits a slice without the knowledge of its holder. The split invalidates the holder's
 /// token, so a second split with this token is refused. Each row is still changed exactly once.
 #[tokio::test]
 async fn a_holder_unaware_of_a_split_is_fenced_and_a_repeated_split_is_one() {

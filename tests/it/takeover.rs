@@ -254,13 +254,15 @@ async fn a_rerun_fences_the_holders_of_slices_of_the_previous_run() {
     .await;
     let application = cluster.owner().await;
     application.batch_execute("begin; select 1 from t where id between 20000 and 40000 for update").await.unwrap();
-    // A lock on row 1 delays the slice with the trap until both slices have a holder.
+    // The slice that fails at row 300 (see table `trap`) is delayed by a lock on row 1 until both
+    // slices have a holder.
     let starter = cluster.owner().await;
     starter.batch_execute("begin; select 1 from t where id = 1 for update").await.unwrap();
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1 / (case when exists (select from trap where at = t.id) then 0 else 1 end)', options => '{"slices": 2, "max_row_errors": 0}')"#).await;
     // A worker reaches this failpoint at the end of each claim. The claim of the plan slice ends
     // first, and the claim of the slice that fails ends second. The third claim to end is the claim
-    // of the worker that waits for the application's rows. The failpoint delays this end by 3 s.
+    // of the worker that waits for the rows that the application has locked. The failpoint delays
+    // this end by 3 s.
     let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .env("BACKFILLD_FAILPOINT", "before_giving_back:3=sleep:3000")
         .start();

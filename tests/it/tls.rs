@@ -81,10 +81,10 @@ async fn each_sslmode_means_what_it_means_in_libpq() {
     let authority = Authority::new("backfilld test CA");
     let root = authority.root_file().display().to_string();
     let (secured, bare) = tokio::join!(with_tls(&authority), Cluster::with_owner(Options::default()));
-    // Each entry has a mode, and tells which of these roles can connect in this mode:
+    // Each entry has a mode, and tells which of these can connect in this mode:
     // - a role that may connect only with TLS,
     // - a role that may connect only without TLS,
-    // - any role, to a server without TLS.
+    // - any role, if the server has no TLS.
     for (mode, only_tls, only_plain, without) in [
         ("disable", false, true, true),
         ("allow", true, true, true),
@@ -177,7 +177,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
     assert_eq!(error.message, "the certificate of the server \"127.0.0.1\" is for localhost");
 
-    // The certificate has an alternative name, but none of the type of the host.
+    // The certificate has an alternative name, but of another type than the host (an IP address,
+    // not a DNS name).
     install(authority.issue(&Order::server(&["127.0.0.1"]))).await;
     open_url(&full).await.unwrap();
 
@@ -195,7 +196,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
 }
 
 /// With `sslnegotiation=direct`, the server confirms in the handshake that it speaks the protocol
-/// of PostgreSQL. Otherwise backfilld could send its messages to a server of another protocol.
+/// of PostgreSQL. Without this confirmation, backfilld could send its messages to a server that
+/// speaks another protocol.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_does_not_confirm_the_protocol_is_refused() {
     let authority = Authority::new("right CA");
@@ -330,7 +332,8 @@ async fn a_cancel_request_uses_tls_if_the_session_does() {
     assert_eq!(session.cancel().await, Cancelled::Unsettled);
 }
 
-/// The passwords that must not appear in any output. In one test, the second replaces the first.
+/// The passwords that must not appear in any output. In one test, the second password replaces the
+/// first.
 const SENTINEL: &str = "s3ntinel-Pa55word";
 const SECOND: &str = "s3ntinel-2nd-Pa55";
 

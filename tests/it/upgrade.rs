@@ -199,7 +199,8 @@ async fn an_upgrade_that_has_to_wait_lets_batches_run_and_succeeds() {
     enqueue(&cluster, "t", PLUS_ONE, r#"{"max_rows_per_second": 2000, "max_batch_rows": 50}"#).await;
     let _daemon = quick(&cluster.owner_url()).start();
     until_more_batches(&owner, "t", 5).await;
-    // A migration of the application has enqueued a job, and its transaction is still open.
+    // A migration of the application has enqueued a job, and the migration's transaction is still
+    // open.
     let application = cluster.owner().await;
     run(
         &application,

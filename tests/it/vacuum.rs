@@ -1,4 +1,4 @@
-//! Tests of dead rows. The job's vacuum frees the space of replaced row versions, and yields to
+//! Tests about dead rows. The job's vacuum frees the space of replaced row versions, and yields to
 //! other sessions. Batches pause while an autovacuum of their table runs.
 
 use backfilld_testbed::cluster::Options;

@@ -141,8 +141,9 @@ async fn keys_of_every_type_are_walked_row_by_row_exactly_once() {
 
 type Columns = &'static [(&'static str, &'static str)];
 
-/// Keys whose index has mixed directions, each as (name, columns, columns of the index). A column
-/// consists of its type and of an expression for its value, in which `i` runs from 1 to 600.
+/// Keys whose index has mixed directions, each as (name, columns, columns of the index). Each
+/// column is given as its type and an expression for its value. In the expression, `i` runs from 1
+/// to 600.
 const MIXED: &[(&str, Columns, &str)] = &[
     ("down_up", &[("int", "i % 5"), ("int", "i")], "k1 desc, k2"),
     ("up_down", &[("int", "i % 5"), ("int", "i")], "k1, k2 desc"),
@@ -189,8 +190,8 @@ const THREE: Columns =
 
 /// For each kind of key, jobs with one slice and jobs with five slices run on copies of the same
 /// table. One job increments each row in batches of at most 7 rows. A second job has a filter and
-/// fills the rows that match it. A third job deletes all rows. The last two jobs work in batches of
-/// at most 60 rows. Two more jobs run on partitioned tables.
+/// fills the rows that match it. A third job deletes all rows. The second and the third job work in
+/// batches of at most 60 rows. Two more jobs run on partitioned tables.
 #[tokio::test]
 async fn keys_whose_index_mixes_directions_are_walked_row_by_row_exactly_once() {
     let cluster = installed(Options::default()).await;

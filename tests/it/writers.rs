@@ -262,8 +262,8 @@ async fn table(cluster: &Cluster) {
 }
 
 /// Lets the application write while `walk` runs. `walk` starts after the first writes and sets
-/// `enqueued` just before it enqueues the job. Returns a list of everything that is wrong with the
-/// table, and the books (all committed writes).
+/// `enqueued` just before it enqueues the job. Returns two values: a list of everything that is
+/// wrong with the table, and the books (all committed writes).
 async fn under_writers(cluster: &Cluster, walk: impl AsyncFnOnce(&Client, &Application)) -> (Vec<String>, Vec<Write>) {
     let application = Application::new();
     let mut writers = JoinSet::new();
@@ -324,8 +324,8 @@ async fn each_row_is_changed_once_and_no_update_is_lost_under_eight_writers_in_r
     walk_under_writers("n = n + (select one from step)").await;
 }
 
-/// Shows that the check can fail. A backfill that reads rows and later writes values that it has
-/// computed from them loses updates. A backfill that passes a range twice changes rows twice. A
+/// Shows that the check can fail. A backfill loses updates if it reads rows and later writes values
+/// that it has computed from them. A backfill that passes a range twice changes rows twice. A
 /// backfill that stops early misses rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_proof_detects_a_careless_backfill_under_eight_writers() {
@@ -400,7 +400,8 @@ async fn write_orders(number: i64, mut client: Client, application: Arc<Applicat
                     transaction.execute("delete from orders where id = $1", &[&order]).await?;
                     return Ok((order, 0, 0));
                 }
-                // Some transactions change the order first, and others change its items first.
+                // Some transactions first change the row in `orders`, and others first change a row
+                // in `items`.
                 2..=4 => {
                     let add = "update orders set total = total + $2, writes = writes + 1 where id = $1";
                     if transaction.execute(add, &[&order, &amount]).await? == 0 {

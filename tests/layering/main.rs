@@ -124,8 +124,8 @@ fn backward_rooms(tree: &Tree) -> Vec<String> {
 }
 
 /// Returns the import cycles: the groups of files in which each file reaches every other file
-/// through its imports. Imports between parents and children count. A declaration like `mod child;`
-/// is not an import.
+/// through its imports. Imports between parents and children are included. A declaration like `mod
+/// child;` is not an import.
 fn circles(tree: &Tree) -> Vec<String> {
     let graph = uses(tree);
     let reach: BTreeMap<&str, BTreeSet<&str>> = graph

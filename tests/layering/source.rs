@@ -27,7 +27,7 @@ pub struct File {
 
 pub type Tree = BTreeMap<String, File>;
 
-/// Returns the tree of this crate.
+/// Returns the source tree of this crate.
 pub fn tree() -> Tree {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut sources = Vec::new();

@@ -1,6 +1,7 @@
 //! For each private object of schema `backfill`, lists the modules that may name it. Private
-//! objects are the tables except `quota`, functions that begin with an underscore, and functions
-//! for daemons. Any module may name the objects that docs/contract.md documents as public.
+//! objects are functions whose names begin with an underscore, functions for daemons, and all
+//! tables except `quota`. Any module may name the objects that docs/contract.md documents as
+//! public.
 
 use std::collections::BTreeSet;
 
@@ -57,6 +58,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "_finish",
             "_leaf",
             "_may_split",
+            "_checkpoint_ctid",
             "_options",
             "_has_ready",
             "_poll_claim",
@@ -101,7 +103,7 @@ const PUBLIC: [&str; 22] = [
     "workers",
 ];
 
-/// Returns those of the schema's objects that a string names.
+/// Returns which of the schema's objects a string names.
 fn named(text: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("backfill.") {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds a test database with all migrations. Between the migration that enqueues a backfill and the
-# migration that asserts it, runs a daemon. Needs BACKFILLD_DATABASE_URL and the variables of psql
-# (PGHOST, PGDATABASE, ...) for the same database.
+# Builds a test database with all migrations. Runs a daemon between the migration that enqueues a
+# backfill and the migration that asserts that the backfill is complete. Needs
+# BACKFILLD_DATABASE_URL and the variables of psql (PGHOST, PGDATABASE, ...) for the same database.
 set -euo pipefail
 cd "$(dirname "$0")"
 

@@ -90,7 +90,7 @@ pub(super) async fn roles(session: &Session, found: &mut Findings) -> Result<()>
 }
 
 /// Lists the reasons why an executor login is not safe. Usually, the reason is a privilege that a
-/// job gains if its code leaves the role with RESET ROLE. Each reason has a remedy, usually the
+/// job gains if its code runs RESET ROLE to leave the role. Each reason has a remedy, usually the
 /// statement that revokes the privilege. In this query `current_user` is the role and
 /// `session_user` is the login.
 const EXECUTOR: &str = "
@@ -255,7 +255,7 @@ pub(super) async fn jobs(session: &Session, database: &Database, found: &mut Fin
             found.fail(
                 "jobs",
                 format!("job \"{name}\" runs as \"{role}\", for which no executor is configured"),
-                "Add an executor for the role in the configuration, or enqueue with --run-as and a role that has an executor.",
+                "Add an executor for the role to the configuration, or enqueue with --run-as and a role that has an executor.",
             );
         }
         let authors: Vec<String> = cell(row, "authors")?;

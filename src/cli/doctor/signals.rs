@@ -74,7 +74,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
                 "signals",
                 format!("{name}: could not be read, so every job is held: {}", error.message),
                 error.hint.unwrap_or_else(|| {
-                    "Correct the signal in the configuration, or remove it from the list signals.".to_owned()
+                    "Correct the signal in the configuration, or remove it from the signals list.".to_owned()
                 }),
             ),
         }

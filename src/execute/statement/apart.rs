@@ -1,6 +1,6 @@
 //! Builds the statements for the negative control of the exactly-once tests. These statements
-//! commit rows and checkpoint in two transactions, so the tests must fail with them. The statements
-//! exist only in builds with failpoints.
+//! commit the rows and the checkpoint in two separate transactions, so the tests must fail with
+//! them. The statements exist only in builds with failpoints.
 
 use super::batch::{BatchKind, fragments};
 use super::fragments::ANSWER;
@@ -24,9 +24,9 @@ select {sent} as key, s.scanned, s.changed, s.done from {counts} s where $1::pg_
     )
 }
 
-/// Returns the statement that advances the checkpoint in a second transaction, after the statement
-/// of [`rows`]. Parameters: $1 slice, $2 token, $3 ctid, $4 from, $5 to, $6 scanned, $7 changed, $8
-/// done.
+/// Returns the statement that advances the checkpoint. It runs in a second transaction, after the
+/// statement that [`rows`] returns. Parameters: $1 slice, $2 token, $3 ctid, $4 from, $5 to, $6
+/// scanned, $7 changed, $8 done.
 pub fn checkpoint() -> String {
     format!(
         "select {ANSWER}, {sent} as key, $6::pg_catalog.int8 as scanned, $7::pg_catalog.int8 as changed,

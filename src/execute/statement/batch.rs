@@ -1,7 +1,7 @@
 //! Builds the statement of a batch, which takes one round trip. The statement finds the key at
 //! which the batch ends, and processes the rows up to this key. It also checks that the table is
-//! still the one that was planned, and advances the checkpoint. Advancing the checkpoint raises an
-//! error if the worker no longer holds the slice.
+//! still the one for which the job was planned, and advances the checkpoint. Advancing the
+//! checkpoint raises an error if the worker no longer holds the slice.
 //!
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).
@@ -32,8 +32,8 @@ pub(super) struct Fragments {
     pub queries: String,
     /// Subquery that returns one row with the batch's last key and its counts.
     pub counts: String,
-    /// Call that advances the checkpoint. It takes its values from `counts`, which has the alias
-    /// `s`.
+    /// The call that advances the checkpoint. It takes its values from `counts`, which has the
+    /// alias `s`.
     advance: String,
     /// Result columns with the numbers of deferred and quarantined rows.
     skipped: &'static str,
@@ -143,9 +143,9 @@ _bf_held as materialized (
 struct Found {
     /// Columns that the `counts` subquery of [`Fragments`] selects.
     found: String,
-    /// Source of the columns in `found`, in addition to `_bf_end e`.
+    /// Subquery that is joined with `_bf_end e`. The two provide the columns in `found`.
     counts: String,
-    /// Call that advances the checkpoint.
+    /// The call that advances the checkpoint.
     advance: String,
     /// Result columns with the numbers of deferred and quarantined rows.
     skipped: &'static str,

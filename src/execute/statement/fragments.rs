@@ -126,8 +126,8 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     }
 }
 
-/// Returns an expression that is not null for a row that still matches the filter after its change.
-/// For a delete, and for a job without a filter, the expression is always null.
+/// Returns an expression that is not null for a row that still matches the filter after the row was
+/// changed. For a delete, and for a job without a filter, the expression is always null.
 pub(super) fn unresolved(plan: &Plan) -> String {
     match &plan.filter {
         Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),

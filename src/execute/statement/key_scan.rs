@@ -1,4 +1,4 @@
-//! Builds the condition that selects the rows of a batch by a range of the key or a list of keys.
+//! Builds the condition that selects the rows of a batch by a key range or by a list of keys.
 
 use super::fragments::Names;
 use crate::job::plan::Plan;
@@ -51,9 +51,9 @@ _bf_end as materialized (
     KeyScan { end, list: None, range: format!("{after} and {until_end}") }
 }
 
-/// Selects the rows of a batch by a list of keys, for keys of several columns. No single condition
-/// gives a bounded range scan on the index of such a key. The query that reads the keys may read up
-/// to one batch of rows beyond the upper bound.
+/// Selects the rows of a batch by a list of keys. This is for tables whose key has several columns.
+/// No single condition gives a bounded range scan on the index of such a key. The query that reads
+/// the keys may read up to one batch of rows beyond the upper bound.
 pub(super) fn list_scan(plan: &Plan, key: &Names, from_start: bool) -> KeyScan {
     let end = format!(
         "{ahead},

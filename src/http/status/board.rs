@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::database_state::{self, DatabaseState};
 use super::history::{Charts, History, Observation};
+use crate::pg::control::Control;
 
 /// A snapshot younger than this is not read again.
 const FRESH: Duration = Duration::from_secs(1);
@@ -62,12 +62,12 @@ impl Board {
 
     /// Reads the database when a client requests a page, at most once per second, until `stop` is
     /// cancelled.
-    pub async fn keep(self, database: String, pool: Pool, stop: CancellationToken) {
+    pub async fn keep(self, database: String, control: Control, stop: CancellationToken) {
         let _keeper = Keeper::begin(&self, &database);
         let mut looked = self.0.looked.subscribe();
         let asking = async {
             while looked.changed().await.is_ok() {
-                let outcome = database_state::read(&pool).await;
+                let outcome = database_state::read(&control).await;
                 if let Err(error) = &outcome {
                     tracing::debug!(error = %error.message, "could not read the data for the status page");
                 }
@@ -90,8 +90,8 @@ impl Board {
         self.0.answered.send_modify(|count| *count += 1);
     }
 
-    /// Requests a new snapshot of each database that has an old snapshot, and waits for the new
-    /// snapshots for at most [`TIMEOUT`].
+    /// Requests a new snapshot of each database that has an old snapshot, and waits at most
+    /// [`TIMEOUT`] for the new snapshots.
     pub(super) async fn look(&self) {
         let now = Instant::now();
         let mut answered = self.0.answered.subscribe();

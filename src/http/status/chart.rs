@@ -12,7 +12,8 @@ pub(super) struct Chart<'a> {
     /// The values, the oldest first. None for a value that is not known.
     pub values: &'a [Option<f64>],
     pub limit: Option<f64>,
-    /// For each value, the reason why jobs were held, or none if jobs ran. Drawn behind the line.
+    /// For each value, the reason why jobs were held, or none if jobs ran. The chart shows these
+    /// times behind the line.
     pub held: &'a [Option<String>],
     /// The number of values in a full chart. A shorter history is aligned to the right edge.
     pub room: usize,
@@ -39,7 +40,7 @@ pub(super) fn draw(chart: &Chart<'_>) -> Markup {
                     .filter_map(|at| chart.values[at].map(|value| format!("{},{}", figure(x(at)), figure(y(value)))))
                     .collect();
                 @if let [alone] = points.as_slice() {
-                    // Browsers draw no polyline that has a single point.
+                    // Browsers do not draw a polyline that has only one point.
                     polyline.line points=(format!("{alone} {alone}")) {}
                 } @else {
                     polyline.line points=(points.join(" ")) {}

@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use deadpool_postgres::Pool;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::within;
-use crate::pg::pools::{CONTROL_LIMIT, control};
+use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
 const SHOWN: &str = "select backfill._status_jobs()";
@@ -134,12 +132,9 @@ pub struct Event {
 }
 
 /// Reads the snapshot with two short queries of the control login.
-pub(super) async fn read(pool: &Pool) -> Result<DatabaseState> {
-    let client = control(pool).await?;
-    let shown = within(CONTROL_LIMIT, client.prepare_cached(SHOWN)).await?;
-    let ids: Vec<i64> = within(CONTROL_LIMIT, client.query_one(&shown, &[])).await?.read(0)?;
-    let statement = within(CONTROL_LIMIT, client.prepare_cached(SEEN)).await?;
-    let row = within(CONTROL_LIMIT, client.query_one(&statement, &[&ids])).await?;
+pub(super) async fn read(control: &Control) -> Result<DatabaseState> {
+    let ids: Vec<i64> = control.query_one(SHOWN, &[]).await?.read(0)?;
+    let row = control.query_one(SEEN, &[&ids]).await?;
     serde_json::from_str(row.read(0)?)
         .map_err(|error| Error::new(Kind::Internal, format!("could not read the jobs: {error}")))
 }

@@ -85,8 +85,8 @@ impl History {
         let Some(point) = self.points.back_mut() else { return };
         if let Some(rows) = observation.rows {
             point.rows += rows;
-            // All the time since the last observation counts, even if it contains a gap, because
-            // the rows were scanned in all of this time.
+            // The whole time since the last observation is included, even if it contains a gap,
+            // because the rows were scanned in all of this time.
             point.time += since;
         }
         if observation.held_by.is_some() {

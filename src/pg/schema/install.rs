@@ -271,7 +271,7 @@ async fn apply(release: &Release, transaction: &Transaction<'_>, have: i32) -> R
 }
 
 /// Drops, without `cascade`, the functions that a version retires. The server's hint suggests
-/// `cascade`, but `cascade` would also drop the user's views that depend on the function.
+/// `cascade`, but `cascade` would also drop the user's views that depend on such a function.
 async fn retire(transaction: &Transaction<'_>, version: &Version) -> Result<()> {
     let retired = run(transaction, version.retired, &format!("version {}", version.number)).await;
     retired.map_err(|error| match error.sqlstate.as_deref() {

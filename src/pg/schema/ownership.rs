@@ -1,6 +1,7 @@
-//! Checks that everything in schema `backfill` belongs to the login, before anything of the schema
+//! Checks that everything in schema `backfill` belongs to the login, before any code of the schema
 //! is executed. Each role with the privilege CREATE on the database can create a schema of this
-//! name before `migrate` runs. The login would then execute that role's functions and triggers.
+//! name before `migrate` runs. Without this check, the login would then execute that role's
+//! functions and triggers.
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 

@@ -88,7 +88,7 @@ pub const PINS: [(&str, &str); 12] = [
     ("row_security", "on"),
 ];
 
-/// The versions of this release.
+/// The versions of schema `backfill` that this release contains.
 pub const VERSIONS: &[Version] = &[BASELINE];
 const BASELINE: Version =
     Version { number: FIRST_VERSION, tables: include_str!("versions/0016_baseline.sql"), retired: "" };
@@ -364,8 +364,9 @@ mod tests {
         }
     }
 
-    /// The functions that read the caller's settings, and the procedure that commits. A function
-    /// with settings of its own could do neither.
+    /// The functions that read the caller's settings, and the procedure that commits. With settings
+    /// of their own, the functions could not read the caller's settings, and the procedure could
+    /// not commit.
     const UNPINNED: [&str; 5] = ["_caller_settings", "enqueue", "enqueue_delete", "preview", "wait"];
 
     #[test]

@@ -231,7 +231,7 @@ begin
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
-      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
+      hint = case when j.state = 'succeeded' then 'No action is needed: the work of the job is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
                   when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
                   else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
@@ -239,8 +239,8 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
         when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
-        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
-        else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To change the rows once more, wait until it finishes, and then run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' end
+        else case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
@@ -376,7 +376,7 @@ begin
   elsif octet_length(what) > 4000 then
     perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s. There is a limit because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;
@@ -521,16 +521,16 @@ begin
       perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle, the job ignores replica lag and load.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'This check needs a filter that selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
         when o.type <> 'object' then 'The value must be a JSON object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It may have only the keys open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of open must be a cron expression with five fields.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'The only allowed keys are open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of the key open must be a cron expression with five fields.'
         when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
         when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
-        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
+        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'The value of time_zone is not known to this server.'
       end;
       if reason is not null then
         perform backfill._refuse(format('option "window" is %s', o.value), reason, 'Correct the value, for example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
@@ -788,6 +788,16 @@ begin
   end if;
 end $$;
 
+-- Name: _checkpoint_ctid(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select c.ctid::text from backfill.lease l join backfill.checkpoint c on c.slice_id = l.slice_id
+   where l.slice_id = _checkpoint_ctid.slice and l.token = _checkpoint_ctid.token
+$$;
+
 -- Name: _claim(uuid, name[], interval, integer, name[]); Type: FUNCTION
 
 CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1, at_share name[] DEFAULT '{}'::name[]) RETURNS jsonb
@@ -804,8 +814,8 @@ declare
   v_size integer;
 begin
   perform set_config('synchronous_commit', 'on', true);
-  -- The server cannot interrupt some functions that a job's code can call. Such a batch keeps its
-  -- locks. A claim must not wait for them.
+  -- The server cannot interrupt some functions that a job's code can call. A batch that calls such
+  -- a function keeps its locks until the function ends. A claim must not wait for these locks.
   perform set_config('lock_timeout', '100', true);
   if (select w.paused_all from backfill.switch w) then
     return null;
@@ -896,8 +906,8 @@ begin
   if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- The server would raise an error instead of returning this answer. Then the job could neither
-  -- run nor fail, and workers would try to claim it before all other jobs.
+  -- If the function returned this answer, the server would raise an error. Then the job could
+  -- neither run nor fail, and workers would try to claim it before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
@@ -1219,8 +1229,8 @@ declare
   told text;
 begin
   if final_state = 'succeeded' then
-    -- Nobody may rely on the job if another table now has the name.
-    select format('the job is done, but table %s is not the table that it changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
+    -- Nobody may rely on the job if the name in target now refers to another table.
+    select format('the job is done, but table %s is not the table that the job changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
     if told is not null then
       perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
         'If the table was only renamed, rename it back, then run backfill.retry. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
@@ -1448,7 +1458,7 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
-      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
+      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change these triggers and functions', relation::regclass, run_as,
                           case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
               from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
   end
@@ -1900,12 +1910,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument key to use the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument "key" to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in the argument key.', 'Correct the name in the argument key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The argument "key" names this column.', 'Correct the name in the argument key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -2234,7 +2244,7 @@ CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) 
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
     when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
-    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the list executors in the configuration of a daemon; for the steps, run backfilld doctor.'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the executors list in the configuration of a daemon; for the steps, run backfilld doctor.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
     when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
     else 'Wait until it finishes: backfill.wait'
@@ -2465,8 +2475,8 @@ begin
 
   -- The planner of the daemon makes the same choice. Use the statistics in these cases:
   -- - The sample was cut short.
-  -- - The sample has only a part of the table and roughly agrees with the statistics, which are
-  --   more precise.
+  -- - The sample covers only a part of the table and roughly agrees with the statistics. The
+  --   statistics are then more precise.
   --
   -- Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;
@@ -2653,7 +2663,7 @@ declare
   before timestamptz := clock_timestamp() - keep;
 begin
   -- The function locks a row of backfill.switch. It does not use an advisory lock, because any role
-  -- could hold that lock.
+  -- could hold the same advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;
@@ -2853,7 +2863,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
+      hint = 'Change the url of the executor so that it leads to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -3439,8 +3449,9 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The verification found no more rows than the walk had counted as unresolved. Unresolved
-      -- rows still match the filter after the change. These rows do not make the job fail.
+      -- The number of rows that the verification found is at most the number that the walk had
+      -- counted as unresolved. Unresolved rows still match the filter after the change. These rows
+      -- do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -3462,7 +3473,7 @@ begin
         format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
         jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
+          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or, if they are correct, set the option verify to auto. Then run backfill.retry.'));
     elsif j.generation <= 3 then
       -- Either the walk missed these rows, or they were written after the walk had passed their
       -- keys. A sweep walks the range again to change them.
@@ -3790,8 +3801,9 @@ declare
     select relid from tree);
   authors oid[];
 begin
-  -- Everything that the triggers, constraints, defaults, indexes, policies and partition keys of
-  -- the tables, and the domains of their columns, depend on. A domain can get a constraint later.
+  -- Everything on which these depend: the triggers, constraints, defaults, indexes, policies and
+  -- partition keys of the tables, and the domains of their columns. Domains without a constraint
+  -- are included, because they can get one later.
   with recursive used(classid, objid) as (
     select o.classid, o.objid
       from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
@@ -4027,7 +4039,7 @@ begin
   elsif j.verified_at is null then
     raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   elsif j.replaced is not null then
-    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that it changed', assert_complete.name, j.target), detail = j.replaced,
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
@@ -5963,6 +5975,10 @@ GRANT ALL ON FUNCTION backfill._check_target(relation oid) TO backfill_operator;
 REVOKE ALL ON FUNCTION backfill._check_utf8(stored jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _checkpoint_ctid(slice bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) FROM PUBLIC;
 
 -- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[]); Type: ACL
 

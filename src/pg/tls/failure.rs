@@ -174,8 +174,8 @@ fn refused_remedy(terms: &Terms) -> &'static str {
     }
 }
 
-/// Returns the error for a server that does not confirm PostgreSQL's protocol (ALPN) after a
-/// handshake without a preceding request for TLS. The server may be a server of another protocol.
+/// Returns the error for a server that does not confirm PostgreSQL's protocol (ALPN) in a direct
+/// TLS handshake, which no request for TLS precedes. The server may use another protocol.
 pub(super) fn without_protocol(host: &str) -> Error {
     tls(
         format!("the server \"{host}\" does not confirm the protocol of PostgreSQL in the TLS handshake (ALPN)"),

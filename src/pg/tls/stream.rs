@@ -61,7 +61,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsConnect<S> for Handshake {
 
 /// A handshake in progress.
 pub struct Handshaking<S> {
-    /// `None` if no certificate can contain the host, and `sslmode` is `verify-full`.
+    /// `None` if `sslmode` is `verify-full` and no certificate can contain the host.
     inner: Option<Box<tokio_rustls::Connect<S>>>,
     connector: Connector,
     host: String,

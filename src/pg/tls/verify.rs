@@ -88,8 +88,8 @@ fn name(leaf: &CertificateDer<'_>, wanted: &ServerName<'_>) -> Result<(), Error>
 }
 
 /// Compares a host with a common name. `*` matches only the first label, and only if at least two
-/// more labels follow. A dot at the end of the host is ignored, as webpki does for alternative
-/// names.
+/// more labels follow. A dot at the end of the host is ignored. webpki does the same for
+/// alternative names.
 fn fits(common: &str, wanted: &str) -> bool {
     let wanted = wanted.strip_suffix('.').unwrap_or(wanted);
     if common.contains('\0') {

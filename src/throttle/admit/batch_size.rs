@@ -19,21 +19,22 @@ const WORTH_A_BATCH: f64 = 20.0;
 /// With a rate limit, a batch is expected to change at most as many rows as the rate allows in this
 /// time. Other sessions do not notice ten small batches per second.
 const BATCH_WORTH: Duration = Duration::from_millis(100);
-/// With a rate limit, the maximum number of rows that a batch scans for each row that it is
-/// expected to change. A batch must scan more rows than it changes if few rows match the filter.
-/// If, unexpectedly, all rows of such a batch match, the batch changes at most as many rows as the
-/// rate allows in 1 s.
+/// If the rate is limited, a batch scans at most this many rows for each row that it is expected to
+/// change. A batch must scan more rows than it changes if few rows match the filter. If,
+/// unexpectedly, all rows of such a batch match, the batch changes at most as many rows as the rate
+/// allows in 1 s.
 const MOST_SCANNED_PER_CHANGE: f64 = 10.0;
 /// When a batch is added to the ratio of scanned to changed rows, the weight of all earlier batches
-/// is multiplied by this factor. About the last ten batches count.
+/// is multiplied by this factor. The ratio therefore reflects about the last ten batches.
 const KEPT: f64 = 0.9;
 /// Default target times of a batch, on an otherwise idle server and while other sessions are
 /// active.
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
-/// Returns the target duration of the next batch. This is the job's own target. Without one, it is
-/// one of two defaults: for an otherwise idle server, or for a server with other load.
+/// Returns the target duration of the next batch. If the job has a target of its own, returns this
+/// target. Otherwise returns one of two defaults: for an otherwise idle server, or for a server
+/// with other load.
 pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
     of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
 }

@@ -23,8 +23,8 @@ pub struct CarryOver(Arc<Mutex<BTreeMap<i64, Vec<Ended>>>>);
 type Ended = (Instant, Pacer);
 
 impl CarryOver {
-    /// Returns the oldest pacer that an ended slice of the job left, or a new pacer if there is
-    /// none. The time since that slice ended is added to the amount that is paid.
+    /// Returns the oldest pacer that an ended slice of the job left behind, or a new pacer if there
+    /// is none. The time since that slice ended counts as already paid.
     pub fn take(&self, job_id: i64) -> Pacer {
         let mut left = self.lock();
         let Some(of_job) = left.get_mut(&job_id) else { return Pacer::new() };

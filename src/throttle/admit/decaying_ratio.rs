@@ -3,7 +3,7 @@
 
 #[derive(Debug, Clone)]
 pub struct DecayingRatio {
-    /// Share of each sum that remains when a sample is added.
+    /// Before a sample is added, each sum is multiplied by this factor.
     kept: f64,
     numerator: f64,
     denominator: f64,

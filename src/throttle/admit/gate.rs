@@ -124,8 +124,8 @@ impl Gate {
             }
             let (duty_cycle, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
-            // The slice also pays during a hold, so that the time of the hold counts towards the
-            // cost of the last batch.
+            // Call this during a hold, too, so that the time of the hold counts towards the cost of
+            // the last batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
             let (waiting, wait) = match (decision, paid) {
                 (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
@@ -163,8 +163,8 @@ impl Gate {
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
     /// server has returned the result. If the batch failed because of a lock timeout, the time does
-    /// not include the lock wait. The next `admit` waits until this cost is paid, and applies the
-    /// limits that it is called with.
+    /// not include the lock wait. The next `admit` waits until this cost is paid. For this, it
+    /// applies the limits that its caller passes.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.pacer.owe(rows, took);

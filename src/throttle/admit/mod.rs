@@ -1,6 +1,6 @@
 //! Admits batches. Each slice that this daemon walks or verifies has a gate. The gate decides when
-//! the next batch of the slice may start and how many rows the batch may scan. The gate also makes
-//! the slice pay for its last batch by waiting.
+//! the next batch of the slice may start and how many rows the batch may scan. After a batch, the
+//! gate also makes the slice wait, as the price of that batch.
 
 pub mod batch_size;
 pub mod carry_over;

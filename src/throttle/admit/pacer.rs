@@ -54,9 +54,9 @@ impl Default for Terms {
 
 #[derive(Debug, Default)]
 struct Owed {
-    /// Terms under which an earlier slice owed this amount. None if no earlier slice owed it. The
-    /// price of the amount is never higher than its price under these terms, even if the limits are
-    /// stricter now.
+    /// Limits under which an earlier slice owed this amount. None if no earlier slice owed it. The
+    /// price of the amount is never higher than under these earlier limits, even if the current
+    /// limits are stricter.
     carried: Option<Terms>,
     rows: u64,
     took: Duration,
@@ -123,8 +123,8 @@ impl Pacer {
                 Err(_larger_than_burst) => return Err(unpaid(BURST)),
             }
         }
-        // The next batch pays the remaining fraction of a cell. Otherwise tiny batches at a high
-        // rate would pay too little.
+        // If a fraction of a cell remains to be paid, the next batch pays it. Otherwise tiny
+        // batches at a high rate would pay too little.
         self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
         Ok(())
     }
@@ -138,13 +138,13 @@ pub struct Unpaid {
     pub by_rate: bool,
 }
 
-/// Price of the owed amount, in cells. Each price is a time that is counted from the start of the
-/// batch.
+/// Price of the owed amount, in cells. A cell stands for 1 µs, so each price is also a time. It is
+/// counted from the start of the batch.
 struct Price {
     /// The price that results from the rate limit.
     rows: f64,
-    /// Price under the duty cycle. It covers the run time of the batch and the pause after the
-    /// batch.
+    /// The price that results from the duty cycle. It covers the run time of the batch and the
+    /// pause after the batch.
     rest: f64,
     /// Number of cells that count as paid: the cells that were taken, plus the cells for the time
     /// in which the batch ran.
@@ -219,8 +219,8 @@ mod tests {
         }
     }
 
-    /// Returns the average rows per second, measured for about `seconds`. A first batch, which may
-    /// use up the initial credit, is not counted.
+    /// Returns the average rows per second, measured over a period of about `seconds`. A first
+    /// batch, which may use up the initial credit, is not counted.
     async fn measured(rate: f64, batch_rows: u64, took: Duration, seconds: f64) -> f64 {
         let mut pacer = Pacer::new();
         pacer.owe(batch_rows, took);

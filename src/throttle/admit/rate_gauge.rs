@@ -27,8 +27,9 @@ pub struct RateGauge(Arc<Mutex<Rates>>);
 
 #[derive(Debug, Default)]
 struct Rates {
-    /// Rows per second by slice. None if nothing limits the slice. Also none while only the duty
-    /// cycle limits the slice and the speed of the slice's batches is not known yet.
+    /// The rows per second that each slice may use. None if nothing limits the slice. Also none
+    /// while only the duty cycle limits the slice and the speed of the slice's batches is not known
+    /// yet.
     allowed: BTreeMap<u64, Option<f64>>,
     next: u64,
 }

@@ -20,7 +20,7 @@ use crate::throttle::control::verdict::Pace;
 use crate::throttle::measure::readings::{Reading, ReadingId};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Pressure at which the tightest budget is kept in steady conditions.
+/// The pressure at which the controller holds the tightest budget while conditions are steady.
 const TARGET: f64 = 0.6;
 /// While the utilization of the tightest budget is `TOO_NEAR` or higher, the safety margin grows:
 /// the target shrinks at the rate `CAUTION` (per second), down to `LEAST_TARGET`. Afterwards the
@@ -62,8 +62,8 @@ pub struct Budgets {
     /// Time of the last sample, and the pressure of the tightest budget at that time.
     last: Option<(Instant, f64)>,
     held: bool,
-    /// Amount by which the target is below [`TARGET`] now, because a budget came too close to its
-    /// limit.
+    /// Amount by which the current target is below [`TARGET`], because a budget came too close to
+    /// its limit.
     caution: f64,
 }
 
@@ -99,8 +99,9 @@ impl Budgets {
             && now - at < GAP
         {
             let elapsed = (now - at).as_secs_f64();
-            // Lag in seconds grows by at most 1 s per second. So replica lag reaches a higher limit
-            // more slowly, and gets a slower response. For other budgets, the time scale is 1 s.
+            // Lag in seconds grows by at most 1 s per second. So replica lag takes longer to reach
+            // a higher limit, and the response to it is slower. For other budgets, the time scale
+            // is 1 s.
             let own_time = if tightest.signal == Signal::ReplicaLagSeconds { tightest.limit.max(0.1) } else { 1.0 };
             let answer = ANSWER / own_time * (target - pressure) * elapsed;
             let damping = (DAMPING * (last - pressure)).clamp(-JERK, JERK);

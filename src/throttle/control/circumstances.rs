@@ -20,8 +20,8 @@ pub const GAP: Duration = Duration::from_secs(3);
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Circumstances {
     pub now: Instant,
-    /// Whether this daemon holds a slice. Otherwise it runs no batches, and cannot measure how
-    /// batches affect the server.
+    /// Whether this daemon holds a slice. A daemon without a slice runs no batches, and cannot
+    /// measure how batches affect the server.
     pub working: bool,
     /// Mean of the duty cycles that budgets allow to the other active daemons on this database.
     /// None if there are no such daemons, or if the last exchange with them failed.

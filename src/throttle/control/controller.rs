@@ -10,7 +10,8 @@ use crate::throttle::control::load::Load;
 use crate::throttle::control::verdict::{Pace, Verdict};
 use crate::throttle::measure::readings::Readings;
 
-/// Holds the state of the two laws. Each database has one controller.
+/// Holds the state of the two control laws, one for budgets and one for load. Each database has one
+/// controller.
 #[derive(Debug, Default)]
 pub struct Controller {
     budgets: Budgets,

@@ -43,14 +43,14 @@ const LOAD_HALVING: f64 = 0.25;
 const LOAD_RECOVERY: f64 = 1.02;
 /// Duty cycle with which jobs begin if there is other load.
 const FIRST_BESIDE_OTHERS: f64 = 0.1;
-/// If there is other load and the last job ended longer ago than this time, the next job starts at
-/// [`FIRST_BESIDE_OTHERS`] or lower.
+/// If there is other load, and more than this time has passed since the last job ended, the next
+/// job starts at [`FIRST_BESIDE_OTHERS`] or lower.
 const RESET_AFTER: Duration = Duration::from_secs(10);
 /// The load law keeps the added statement latency ([`Signal::ProbeLatency`]) at this utilization.
 const PROBE_TARGET: f64 = 0.5;
 /// In one second, the duty cycle changes by the factor [`PROBE_TARGET`] / utilization, raised to
-/// this power. The utilization is that of the added statement latency, a mean over several seconds.
-/// With a higher power, the duty cycle would therefore oscillate.
+/// this power. The utilization is that of the added statement latency. This latency is a mean over
+/// several seconds, so the duty cycle would oscillate with a higher power.
 const PROBE_ANSWER: f64 = 0.15;
 /// Maximum factor by which the duty cycle grows in one second while there is other load and the
 /// duty cycle is at least [`FIRST_BESIDE_OTHERS`].
@@ -78,8 +78,8 @@ impl Load {
     /// the same until a job runs.
     pub fn pace(&mut self, list: &[Reading], other_load: bool, circumstances: &Circumstances) -> Pace {
         let Circumstances { now, working, .. } = *circumstances;
-        // On an otherwise idle server, the probe latency does not count, because the batches delay
-        // no other session.
+        // On an otherwise idle server, the probe latency is ignored, because the batches delay no
+        // other session.
         let counts = |reading: &&Reading| {
             reading.kind == SignalKind::Load && (other_load || reading.signal != Signal::ProbeLatency)
         };

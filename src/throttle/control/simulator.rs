@@ -1,7 +1,7 @@
 //! Simulates a primary, its replica, an application and one or more daemons, to test the
 //! controller. The simulation has its own time and no randomness. Batches are modelled as a flow of
-//! WAL in proportion to the duty cycle. The tests check the replica's lag, the share of its
-//! capacity that the daemons use, and how evenly the daemons work.
+//! WAL in proportion to the duty cycle. The tests check the replica's lag, the share of the
+//! replica's free capacity that the daemons use, and how evenly the daemons work.
 
 use std::time::Duration;
 
@@ -182,8 +182,8 @@ impl Run {
         ours / room
     }
 
-    /// Returns how much the daemons' flow varies: the standard deviation of the flow's means in
-    /// each second, divided by the average of these means.
+    /// Returns how much the daemons' flow varies: the standard deviation of the flow's per-second
+    /// means, divided by the average of these means.
     fn swing(&self, from: f64, to: f64) -> f64 {
         let seconds: Vec<f64> = (from as u32..to as u32)
             .map(|second| {

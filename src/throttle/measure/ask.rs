@@ -24,8 +24,10 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
         Ok(answer) => answer,
         Err(_elapsed) => {
             // The query still runs on this connection, so the connection is dropped. Otherwise the
-            // next user of the connection would wait for the query.
+            // next user of the connection would wait for the query. The idle connections are
+            // dropped too, because the same network failure may concern them.
             drop(Object::take(client));
+            pool.retain(|_, _| false);
             Err(late("get a result"))
         }
     }

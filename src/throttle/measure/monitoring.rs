@@ -108,8 +108,8 @@ impl Monitoring {
             }
             let due = signal.interval(at_work).map(|interval| last.map_or_else(Instant::now, |last| last + interval));
             if due.is_none() {
-                // The first batch waits for the next result, so the signal is polled as soon as a
-                // job runs.
+                // The first batch of the next job must wait for a new result. The signal is
+                // therefore polled as soon as a job runs.
                 last = None;
                 self.update(index, |last| *last = LastSample::default());
             }

@@ -15,8 +15,8 @@ use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// Polling interval of a built-in signal while no job runs. If the signal's polling interval while
-/// a job runs is longer, that interval also applies while no job runs.
+/// Polling interval of a built-in signal while no job runs. If the signal has a longer polling
+/// interval while a job runs, that longer interval also applies while no job runs.
 /// [`PolledSignal::also_at_rest`] can set another interval. The samples that are taken while no job
 /// runs appear in the view `backfill.signals`. Baselines are computed from these samples.
 const AT_REST: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ pub struct PolledSignal {
     pub signal: Signal,
     /// The reading shows this name as its source while the signal cannot be read.
     pub source: String,
-    /// Kind of the samples that have a limit. Samples without a limit are only shown.
+    /// The kind that samples with a limit have. Samples without a limit are only shown.
     kind: SignalKind,
     /// None if no sample has a limit.
     pub limit: Option<f64>,

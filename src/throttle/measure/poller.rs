@@ -72,8 +72,9 @@ impl Poller {
         }
     }
 
-    /// Waits at most 2 s for a first result of each replica that the daemon queries directly.
-    /// Otherwise a replica that is about to respond would be reported as unreadable at the start.
+    /// Waits at most 2 s for the first result from each replica that the daemon queries directly.
+    /// Without this wait, a replica that is about to respond would at first be reported as
+    /// unreadable.
     pub async fn first_answers(&self) {
         join_all(self.standbys.iter().map(Standby::first_answer)).await;
     }

@@ -13,9 +13,9 @@ use crate::throttle::measure::autovacuum::Vacuums;
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
 /// Maximum age of a reading of replica lag, and of the last poll of the primary. An older reading
-/// is stale. While no job runs, the poller polls once a second, so a response may take 1 s before
-/// the reading is stale. With a higher maximum age, replica lag could rise far above its default
-/// limit of 1 s unnoticed.
+/// is stale. While no job runs, the poller polls once a second, so a reading becomes stale only if
+/// the next response takes longer than 1 s. With a higher maximum age, replica lag could rise far
+/// above its default limit of 1 s unnoticed.
 pub const MAX_AGE: Duration = Duration::from_secs(2);
 
 /// Identifies a reading by its signal and its source.
@@ -181,7 +181,7 @@ pub struct Readings {
     pub vacuums: Vacuums,
     /// `Some` while a signal that the first batch needs has neither a value nor a failure yet.
     pub unread: Option<Waiting>,
-    /// The names of replicas that disconnected and no longer hold jobs.
+    /// The names of replicas that disconnected and no longer cause jobs to be held.
     pub lost_replicas: Vec<String>,
 }
 

@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// Assignments and filters that are correct. The server reads each of them differently under some
-/// setting.
+/// Correct assignments and filters. For each of them there is a setting under which the server
+/// reads it differently.
 const HONEST: &[(Option<&str>, Option<&str>)] = &[
     (Some("a = 'x'"), None),
     (Some(r"a = '\'"), Some(r"a is distinct from '\'")),

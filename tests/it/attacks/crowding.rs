@@ -84,14 +84,15 @@ async fn a_role_leaves_a_worker_to_the_jobs_of_other_roles() {
     let _daemon = scene.start_daemon().await;
     let busy = "select sum(slices) = 2 and (select count(*) = 2 from backfill.lease where backend_pid is not null) from backfill.workers";
     until_true(&ctl, SOON, busy).await;
-    // The submitter keeps the rows of its jobs locked.
+    // The submitter keeps its jobs' rows in `backfill.job` locked.
     run(&mallory, "begin; select backfill.tune(name, '{}') from backfill.jobs where name like 'm%'").await;
     run(&alice, "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f', priority => 100)").await;
     until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
     run(&mallory, "commit").await;
     // While no other role waits, the role uses all workers.
     until_true(&ctl, SOON, busy).await;
-    // Each role can see the names of applications. They do not contain the names of jobs.
+    // Each role can see the application names of all sessions. These names do not contain the names
+    // of jobs.
     let names = "select count(*) > 0 and bool_and(application_name ~ '^backfilld job [0-9]+$') from pg_stat_activity where usename = 'x_e'";
     until_true(&alice, SOON, names).await;
 }
@@ -147,7 +148,7 @@ async fn planning_that_always_loses_its_session_fails_the_job() {
 }
 
 /// The text of a composite key is a thousand times longer than its entry in the index. The daemon
-/// could neither read nor claim such a job.
+/// could neither read nor claim a job with such a key.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_with_a_huge_key_fails_and_delays_no_other_job() {
     let scene = Scene::set().await;
@@ -171,8 +172,8 @@ async fn a_job_with_a_huge_key_fails_and_delays_no_other_job() {
     until_true(&mallory, SOON, told).await;
 }
 
-/// The code of a job can make the login of its executor fail. A daemon that starts then serves the
-/// other roles, and continues with this role when the login works again.
+/// The code of a job can make the login of its executor fail. A daemon that starts while the login
+/// fails serves the other roles. It continues with this role when the login works again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_that_fails_when_the_daemon_starts_delays_only_its_role() {
     let scene = Scene::set().await;
@@ -191,8 +192,8 @@ async fn a_login_that_fails_when_the_daemon_starts_delays_only_its_role() {
     until_true(&mallory, SOON, "select state = 'succeeded' from backfill.jobs where name = 'm'").await;
 }
 
-/// A transaction locks more jobs than housekeeping handles at once. The job of another role starts
-/// at its time nevertheless.
+/// A transaction locks more jobs than housekeeping handles at once. Nevertheless, the job of
+/// another role starts at its scheduled time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locked_jobs_do_not_keep_a_job_of_another_role_from_its_start() {
     let scene = Scene::set().await;
@@ -255,7 +256,8 @@ async fn a_batch_that_cannot_be_interrupted_does_not_stop_the_claims() {
     let superuser = scene.cluster.superuser("app").await;
     until_true(&superuser, SOON, "select count(*) >= 2 from backfill.checkpoint where batches > 0").await;
     daemon.sigkill();
-    // This session stands for the sessions of the batches, with the locks on their checkpoints.
+    // This session takes the place of the sessions that run batches, and locks the checkpoints as
+    // they would.
     run(&superuser, "begin; select from backfill.checkpoint where not done for update; update backfill.lease set expires_at = now() - interval '1 s'").await;
     let _daemon = scene.start_daemon().await;
     run(&superuser, "savepoint a").await;

@@ -143,8 +143,8 @@ async fn a_job_that_cannot_be_read_fails_alone() {
     }
 }
 
-/// If a text of the catalog is refused, the refusal shows as numbers the bytes that have no
-/// equivalent in UTF-8.
+/// If a text of the catalog is refused, the refusal shows each byte that has no equivalent in UTF-8
+/// as a number.
 #[tokio::test]
 async fn a_refusal_shows_the_bytes_that_utf8_lacks_as_numbers() {
     for (encoding, byte, shown) in [("WIN1252", r"\x81", r"\201"), ("SQL_ASCII", r"\xff", r"\377")] {

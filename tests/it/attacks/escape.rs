@@ -146,8 +146,8 @@ async fn enqueue_all(scene: &Scene) {
         }
         let filter = if filter.is_empty() { "null".to_owned() } else { format!("$q${filter}$q$") };
         // During enqueue, PostgreSQL evaluates constant expressions in mallory's session. After
-        // `steal`, the current role of this session is `e`, of which mallory is a member anyway.
-        // Each way to run `steal` therefore uses a new session.
+        // `steal` has run, the current role of this session is `e`, of which mallory is a member
+        // anyway. Each way to run `steal` therefore uses a new session.
         let mallory = scene.client("mallory").await;
         run(&mallory, &format!("select backfill.enqueue('{way}', '\"{way}\"', $q${set}$q$, {filter}, run_as => 'e')"))
             .await;

@@ -296,7 +296,8 @@ async fn jobs_of_other_roles_cannot_be_stopped_or_read() {
     }
 }
 
-/// A checkpoint moves once in a transaction, also if both calls are in the same subtransaction.
+/// A checkpoint moves only once in a transaction, even if two calls in the same subtransaction try
+/// to move it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_moves_only_once_in_a_transaction() {
     let scene = Scene::set().await;
@@ -323,7 +324,8 @@ async fn a_checkpoint_moves_only_once_in_a_transaction() {
          end $$"
     );
     assert_eq!(refused(&login, &twice).await.sqlstate, "BF006");
-    // Counts and positions that no batch can have would also harm the jobs of other roles.
+    // Forged counts and positions that no real batch can have must also be refused, because they
+    // would harm the jobs of other roles.
     for (outcome, sqlstate) in [
         ("array['999'], 1000001, 0, 0", "BF006"),
         ("array['999'], 0, -1, 0", "BF006"),
@@ -368,8 +370,8 @@ async fn an_advisory_lock_of_a_jobs_code_ends_with_the_batch() {
     }
 }
 
-/// The code of a job cancels the statements of the other sessions of its login, so that a session
-/// could run a batch without its settings. The token then never appears in the context of an error.
+/// The code of a job cancels the statements of its login's other sessions, to make a session run a
+/// batch without its settings. Even so, the token never appears in the context of an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_statement_does_not_reveal_the_token() {
     let scene = Scene::set().await;
@@ -393,8 +395,8 @@ async fn a_cancelled_statement_does_not_reveal_the_token() {
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }
 
-/// The code of a job replaces the daemon's prepared statements by its own, which would receive the
-/// token of the next batch. The job fails instead.
+/// The code of a job replaces the daemon's prepared statements with statements of the job. These
+/// would receive the token of the next batch, but the job fails before that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replaced_statement_does_not_receive_the_token() {
     let scene = Scene::set().await;
@@ -420,8 +422,8 @@ async fn a_replaced_statement_does_not_receive_the_token() {
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }
 
-/// The code of a job changes `client_encoding`, so that a character of the `search_path` takes up
-/// the quote that follows it. The rest of the `search_path` would then be executed before the
+/// The code of a job changes `client_encoding`, so that the server misreads the quote after a
+/// character of the `search_path`. The rest of the `search_path` would then be executed before the
 /// batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_encoding_makes_the_settings_of_a_session_execute_code() {

@@ -8,8 +8,9 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{refused, run, value};
 
-/// Pieces of fragments. The server and `backfill._lex` might parse some of them differently. The
-/// other pieces are plain, because otherwise hardly any generated fragment would be valid.
+/// Pieces from which fragments are built. The server and `backfill._lex` might parse some of the
+/// pieces differently. The other pieces are plain, because otherwise hardly any generated fragment
+/// would be valid.
 const PIECES: &[&str] = &[
     "'",
     "''",
@@ -142,7 +143,7 @@ async fn code_that_the_server_executes_is_never_taken_for_a_string() {
         ("e'x'\n'\\' || $1 || '", "continues in a second quoted part"),
         ("e'x' -- c\n '\\') ; drop table t --'", "continues in a second quoted part"),
         // Each character that is not ASCII, even an emoji or a no-break space, can be part of a
-        // name. The dollar signs after it belong to that name.
+        // name. Dollar signs that follow such a character belong to the same name.
         ("😀$x$ ; drop table t $x$", "semicolon"),
         ("a😀$x$ ) as z, (1 $x$", "unmatched"),
         ("\u{a0}$x$ ; select 1 $x$", "semicolon"),

@@ -1,6 +1,6 @@
 //! A submitter does everything that a submitter may do, while two daemons also serve the jobs of
-//! another role. By default the run is short. `make test-hostile` runs it for ten minutes, and then
-//! the jobs of the other role must be served within five seconds each.
+//! another role. By default the run is short. `make test-hostile` runs it for ten minutes. In this
+//! long run, each job of the other role must be served within five seconds.
 
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use crate::support::{SOON, run, value};
 /// Length of the run in seconds.
 const SECONDS: &str = "BACKFILLD_HOSTILE_SECONDS";
 
-/// The functions that the hostile jobs call. `calm` exists while jobs are enqueued, because enqueue
-/// plans the statement too.
+/// The functions that the hostile jobs call. The functions that act during planning do nothing
+/// while table `calm` exists. The table exists while jobs are enqueued, because `enqueue` plans the
+/// statement too.
 const CODE: &str = "
 set role e;
 create table calm ();

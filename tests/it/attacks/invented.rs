@@ -69,7 +69,7 @@ async fn an_error_that_is_invented_while_a_job_is_planned_fails_the_job() {
 }
 
 /// The code of a job calls functions of schema `backfill` that raise errors about the job. These
-/// errors are errors of the rows, too.
+/// errors, too, are treated as errors of the rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn errors_of_our_functions_that_a_job_calls_are_errors_of_its_rows() {
     let scene = Scene::set().await;
@@ -89,8 +89,8 @@ async fn errors_of_our_functions_that_a_job_calls_are_errors_of_its_rows() {
     assert_eq!(value::<String>(&olga, found).await, "10 20");
 }
 
-/// An immutable function raises a temporary error while the job is planned. The text for all
-/// readers does not contain its message.
+/// An immutable function raises a temporary error while the job is planned. The text that all
+/// readers can see does not contain the error's message.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_message_of_an_error_that_planning_retries_is_not_shown() {
     let scene = Scene::set().await;

@@ -103,7 +103,7 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_settings(
       from pg_proc p, lateral (select string_agg(c, ' ') as settings from unnest((select x.proconfig from pg_proc x where x.oid = 'vault.pinned()'::regprocedure)) c where c <> all (coalesce(p.proconfig, '{}'))) lacking
      where p.pronamespace = 'backfill'::regnamespace and lacking.settings is not null and p.proname <> all (array['_caller_settings', 'enqueue', 'enqueue_delete', 'preview', 'wait'])";
     // The first four functions read the caller's settings and pass them on. A procedure that
-    // commits (`wait`) cannot have settings.
+    // commits (`wait`) cannot have SET clauses.
     assert_eq!(scene.cluster.value::<String>("postgres", "app", loose).await, "");
     assert_eq!(
         count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and proconfig is null").await,

@@ -223,7 +223,7 @@ async fn no_statement_of_backfilld_uses_an_object_that_another_role_planted() {
     assert_eq!(calls().await, 0, "{}", planted_calls(&scene));
 }
 
-/// Returns the calls to planted objects that the server's log contains.
+/// Returns the calls to planted objects, as recorded in the server's log.
 fn planted_calls(scene: &Scene) -> String {
     let log = scene.cluster.log();
     log.lines()

@@ -83,7 +83,8 @@ async fn a_daemon_with_one_url_refuses_tables_with_code_of_other_roles() {
     drop(daemon);
 }
 
-/// With `trust_table_owners`, the jobs run. Enqueue, doctor and the log of the daemon warn.
+/// With `trust_table_owners`, the jobs run. A warning is shown by enqueue, by doctor and in the log
+/// of the daemon.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trusted_owners_are_named_in_warnings() {
     let scene = Scene::set().await;
@@ -93,7 +94,7 @@ async fn trusted_owners_are_named_in_warnings() {
     let daemon = daemon_with(&scene, trust).await;
     let (client, heard) = notices(&scene.cluster.url("ctl", "app")).await;
     run(&client, "select backfill.enqueue('waits', 't', 'a = 1', needs_approval => true)").await;
-    let said = "WARNING: triggers and functions of table public.t will run with the privileges of \"ctl\", although role \"e\" can change them";
+    let said = "WARNING: triggers and functions of table public.t will run with the privileges of \"ctl\", although role \"e\" can change these triggers and functions";
     assert!(heard.lock().unwrap().iter().any(|line| line.contains(said)), "{heard:?}");
     drop(daemon);
     let daemon = daemon_with(&scene, trust).await;
@@ -108,8 +109,8 @@ async fn trusted_owners_are_named_in_warnings() {
     until_true(&client, SOON, "select state = 'succeeded' from backfill.jobs where name = 'waits'").await;
 }
 
-/// The server evaluates immutable functions while it plans a statement. The control login does not
-/// plan statements of jobs while executors do.
+/// The server evaluates immutable functions while it plans a statement. If executors are
+/// configured, the control login does not plan the statements of jobs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_owner_of_the_schema_does_not_plan_statements_of_jobs() {
     let scene = Scene::set().await;

@@ -6,8 +6,8 @@ use backfilld_testbed::daemon::Daemon;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate};
 
-/// A function of `att` that records the roles as which it runs. It takes every privilege that it
-/// can get.
+/// A function of `att` that records under which roles it runs. It takes every privilege that it can
+/// get.
 const TRAP: &str = "
 create schema att;
 create table att.ran (as_role name);
@@ -105,8 +105,8 @@ async fn a_schema_of_a_role_of_which_the_login_is_a_member_is_refused() {
     let made = "create role team; grant team to ctl, att; create schema backfill authorization team";
     cluster.sql("postgres", "app", made).await;
     all_refuse(&cluster, "ctl", "schema backfill (owner team)").await;
-    // A setting of the login may start its sessions in another role. That role's functions could
-    // switch back to the login.
+    // If the login has the setting `role`, its sessions start in the role that the setting names.
+    // The functions of that role could then switch back to the login.
     cluster.sql("postgres", "app", "alter role ctl set role = team").await;
     all_refuse(&cluster, "ctl", "the session runs as role \"team\" instead of its login \"ctl\"").await;
 }
@@ -131,7 +131,7 @@ async fn one_foreign_object_among_the_objects_of_the_login_is_refused() {
     const OWNED: &str = "grant usage on schema backfill to att; alter table backfill.event owner to att";
     const RETURNED: &str = "alter table backfill.event owner to ctl";
     // For each attack: statements of a superuser, statements of `att`, again statements of a
-    // superuser, and a part of the error.
+    // superuser, and a part of the expected error.
     let attacks = [
         (
             "grant create, usage on schema backfill to att",
@@ -259,8 +259,8 @@ async fn the_check_covers_each_catalog_whose_objects_are_in_a_schema() {
     for column in columns {
         assert!(query.contains(&column), "{column}");
     }
-    // The other catalogs that record the owner of each object. None of these objects is in a
-    // schema.
+    // The other catalogs that have an owner column. The objects in these catalogs do not belong to
+    // a schema.
     let owners: Vec<String> = cluster
         .value(
             "postgres",

@@ -99,8 +99,8 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
     // The server publishes its statistics with a delay, so the elapsed time includes this delay.
     tokio::time::sleep(Duration::from_millis(1500)).await;
     let flooded = value::<i64>(&watcher, claims).await - before;
-    // Each of the two workers may claim at most 40 times per second. The limit of 50 leaves a
-    // margin.
+    // Each of the two workers may claim at most 40 times per second. The test allows 50 per worker,
+    // which leaves a margin.
     let most = (started.elapsed().as_secs_f64() * 2.0 * 50.0).ceil() as i64;
     assert!(flooded < most, "{flooded} claims in {:?}, at most {most} are expected", started.elapsed());
 }

@@ -171,7 +171,7 @@ async fn one(
         9 => {
             let n = usize::try_from(dice.roll(0, case.key.columns.len() as u64 - 1)).unwrap();
             let values = case.key.values(dice);
-            // Build a whole row of new key values and use one of its columns.
+            // Generate new values for all key columns, but assign only one of them.
             let set = format!(
                 "{} = (select v.k{n} from (values ({values})) v({}))",
                 quote(&case.key.columns[n].name),

@@ -50,7 +50,7 @@ pub enum Form {
     PlusOneFiltered,
     /// Fills `c` where it is null.
     Fill,
-    /// Like `Fill`, but for some rows the new value is null, too.
+    /// Like `Fill`, but some rows get null as the new value.
     FillUnresolved,
     /// Like `Fill`, with a subquery on another table.
     FillFromOther,
@@ -58,7 +58,7 @@ pub enum Form {
     Several,
     /// Sets several columns from one select.
     SeveralFromSelect,
-    /// Reads another table and the column that it writes.
+    /// Reads the column that it writes, and also another table.
     PlusOneFromOther,
     /// Deletes the rows with an even `src`, about half of all rows.
     Delete,
@@ -115,8 +115,8 @@ pub enum Fault {
     /// All connections of the daemons are closed in the middle of a request: after the daemons have
     /// sent this many more bytes.
     CutAfter(u32),
-    /// The daemons receive no results, so a statement may commit without their knowledge. Then all
-    /// their connections are closed.
+    /// The daemons receive no results, so a statement may commit without their knowledge. After
+    /// that, all their connections are closed.
     Swallow,
     /// The server terminates all sessions of the daemons except those that send heartbeats.
     Terminate,

@@ -24,7 +24,7 @@ struct Found {
     whole: bool,
 }
 
-/// Returns everything that is wrong, or an empty list.
+/// Returns a list of everything that is wrong. The list is empty if nothing is wrong.
 pub async fn judge(case: &Case, client: &Client, book: &Book) -> Vec<String> {
     let mut found = read(case, client).await;
     let changes = if case.audited { changes(client).await } else { BTreeMap::new() };

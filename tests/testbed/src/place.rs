@@ -132,7 +132,7 @@ impl Place {
 
 const KEPT: &str = "kept";
 
-/// Removes every kept place and the processes in it. Returns the removed directories.
+/// Ends the processes in every kept place, and removes the place. Returns the removed directories.
 pub fn remove_kept() -> Result<Vec<PathBuf>, SetupError> {
     let base = base()?;
     let entries = std::fs::read_dir(&base).map_err(|error| SetupError(format!("{}: {error}", base.display())))?;

@@ -95,3 +95,12 @@ pub(crate) fn children(pid: u32) -> Vec<u32> {
         })
         .collect()
 }
+
+/// Returns the process ID, the command line and the state of a process, for the message of a failed
+/// test.
+pub fn described(pid: u32) -> String {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let state = status.lines().find(|line| line.starts_with("State:")).unwrap_or("no state").replace('\t', " ");
+    format!("{pid} {state} {} {}", read("wchan"), read("cmdline").replace('\0', " "))
+}

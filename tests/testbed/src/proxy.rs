@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +19,27 @@ struct Faults {
     delay: Duration,
     /// Connections that were opened in an earlier generation are closed.
     generation: u64,
+    of_flows: Option<FlowFault>,
+}
+
+/// A fault of some of the open connections.
+#[derive(Debug, Clone, Copy)]
+pub struct FlowFault {
+    /// The fault concerns the connections whose startup message contains this text, usually an
+    /// application name.
+    pub startup: &'static str,
+    pub direction: Direction,
+    pub harm: Harm,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Harm {
+    /// The data is lost. After the fault, the connection continues in the middle of a message.
+    Lose,
+    /// The data waits until the fault ends.
+    Stall,
+    /// Each piece of data is delayed by this time.
+    Delay(Duration),
 }
 
 #[derive(Debug)]
@@ -29,6 +50,9 @@ struct Shared {
     client_bytes_left: AtomicI64,
     swallowed: AtomicU64,
     connections: AtomicU64,
+    harmed: AtomicU64,
+    /// The number of the first connection that does not have the fault of the open connections.
+    first_sound: AtomicU64,
     /// Whether errors that plpgsql code raises are made to look like errors of the server itself.
     disguises: AtomicBool,
     /// A message of the client, and the message that is sent in its place.
@@ -48,13 +72,22 @@ impl Proxy {
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the proxy");
         let addr = listener.local_addr().expect("the proxy's address");
-        let no_faults =
-            Faults { target, refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, generation: 0 };
+        let no_faults = Faults {
+            target,
+            refuse: false,
+            swallow: false,
+            black_hole: false,
+            delay: Duration::ZERO,
+            generation: 0,
+            of_flows: None,
+        };
         let shared = Arc::new(Shared {
             faults: watch::Sender::new(no_faults),
             client_bytes_left: AtomicI64::new(-1),
             swallowed: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            harmed: AtomicU64::new(0),
+            first_sound: AtomicU64::new(0),
             disguises: AtomicBool::new(false),
             exchange: Mutex::new(None),
         });
@@ -76,7 +109,14 @@ impl Proxy {
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
         self.shared.faults.send_modify(|faults| {
-            *faults = Faults { refuse: false, swallow: false, black_hole: false, delay: Duration::ZERO, ..*faults };
+            *faults = Faults {
+                refuse: false,
+                swallow: false,
+                black_hole: false,
+                delay: Duration::ZERO,
+                of_flows: None,
+                ..*faults
+            };
         });
     }
 
@@ -135,6 +175,18 @@ impl Proxy {
     /// While `on` is true, stalls both directions. All connections, including new ones, stay open.
     pub fn black_hole(&self, on: bool) {
         self.shared.faults.send_modify(|faults| faults.black_hole = on);
+    }
+
+    /// From now on, some of the open connections have this fault. Connections that are opened later
+    /// do not have it.
+    pub fn harm_open_flows(&self, fault: FlowFault) {
+        self.shared.first_sound.store(self.connections(), Ordering::SeqCst);
+        self.shared.faults.send_modify(|faults| faults.of_flows = Some(fault));
+    }
+
+    /// Returns how many pieces of data have suffered a fault of [`Proxy::harm_open_flows`] so far.
+    pub fn harmed(&self) -> u64 {
+        self.shared.harmed.load(Ordering::SeqCst)
     }
 
     /// Directs new connections to another server, as a failover does.
@@ -196,11 +248,11 @@ async fn relay(client: TcpStream, initial: Faults, shared: Arc<Shared>) {
         let Ok(server) = TcpStream::connect(initial.target).await else { return };
         // Nagle's algorithm would add delays.
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
-        shared.connections.fetch_add(1, Ordering::SeqCst);
+        let flow = Flow { number: shared.connections.fetch_add(1, Ordering::SeqCst), startup: OnceLock::new() };
         let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
         tokio::join!(
-            pump(from_client, to_server, Direction::ToServer, &shared),
-            pump(from_server, to_client, Direction::ToClient, &shared)
+            pump(from_client, to_server, Direction::ToServer, &flow, &shared),
+            pump(from_server, to_client, Direction::ToClient, &flow, &shared)
         );
     };
     tokio::select! {
@@ -211,9 +263,27 @@ async fn relay(client: TcpStream, initial: Faults, shared: Arc<Shared>) {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
+pub enum Direction {
     ToServer,
     ToClient,
+}
+
+/// One connection through the proxy.
+struct Flow {
+    /// The number of connections that were opened before.
+    number: u64,
+    /// The startup message of the client.
+    startup: OnceLock<Vec<u8>>,
+}
+
+impl Flow {
+    /// Returns the harm that this connection suffers now in one direction.
+    fn harm(&self, faults: &Faults, direction: Direction, shared: &Shared) -> Option<Harm> {
+        let fault = faults.of_flows.filter(|fault| fault.direction == direction)?;
+        let startup = self.startup.get()?;
+        let is_named = startup.windows(fault.startup.len()).any(|bytes| bytes == fault.startup.as_bytes());
+        (is_named && self.number < shared.first_sound.load(Ordering::SeqCst)).then_some(fault.harm)
+    }
 }
 
 /// Forwards bytes in one direction until the sender closes its side. Then closes the same direction
@@ -222,6 +292,7 @@ async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     direction: Direction,
+    flow: &Flow,
     shared: &Shared,
 ) {
     // Because of the queue between reading and writing, a delay does not reduce the throughput.
@@ -240,6 +311,23 @@ async fn pump(
         while let Some((arrives, mut piece)) = due.recv().await {
             tokio::time::sleep_until(arrives).await;
             let Ok(now) = faults.wait_for(|now| !now.black_hole).await.map(|now| now.clone()) else { break };
+            // A request for TLS has 8 bytes and comes before the startup message.
+            if direction == Direction::ToServer && piece.len() > 8 {
+                flow.startup.get_or_init(|| piece.clone());
+            }
+            let harm = flow.harm(&now, direction, shared);
+            shared.harmed.fetch_add(u64::from(harm.is_some()), Ordering::SeqCst);
+            match harm {
+                Some(Harm::Lose) => continue,
+                Some(Harm::Stall) => {
+                    let sound = faults.wait_for(|now| flow.harm(now, direction, shared).is_none());
+                    if sound.await.is_err() {
+                        break;
+                    }
+                }
+                Some(Harm::Delay(time)) => tokio::time::sleep(time).await,
+                None => {}
+            }
             if direction == Direction::ToClient && now.swallow {
                 shared.swallowed.fetch_add(piece.len() as u64, Ordering::SeqCst);
                 continue;
@@ -272,8 +360,8 @@ fn disguise(piece: &mut [u8]) {
     }
 }
 
-/// Subtracts the length of a piece from the number of bytes that are left. If the piece uses up
-/// this number, shortens the piece to it and returns true.
+/// Subtracts the length of a piece from the number of bytes that are left. If the piece has at
+/// least that many bytes, shortens the piece to that number of bytes and returns true.
 fn spend(budget: &AtomicI64, piece: &mut Vec<u8>) -> bool {
     let wanted = piece.len() as i64;
     let before = budget

@@ -220,8 +220,22 @@ impl Server {
             Mode::Immediate => "QUIT",
         });
         if process.wait(STOP_LIMIT).await.is_none() {
-            panic!("PostgreSQL does not stop ({mode:?}):\n{}", self.log());
+            let processes: Vec<String> =
+                process::working_in(&self.data_dir()).into_iter().map(process::described).collect();
+            panic!("PostgreSQL does not stop ({mode:?}): {processes:#?}\n{}", self.log());
         }
+    }
+
+    /// Suspends all processes of the server for this time, as a virtual machine can be suspended.
+    pub async fn suspend(&self, time: Duration) {
+        let data_dir = self.data_dir();
+        // The processes that the server started while the signals were sent are found at the second
+        // attempt.
+        for _ in 0..2 {
+            process::signal("STOP", &process::working_in(&data_dir));
+        }
+        tokio::time::sleep(time).await;
+        process::signal("CONT", &process::working_in(&data_dir));
     }
 
     pub async fn restart(&self, mode: Mode) {
@@ -233,7 +247,7 @@ impl Server {
     pub async fn kill_postmaster(&self) {
         let process = self.process.lock().expect("no panic under this lock").take();
         let Some(process) = process else { return };
-        // While SIGSTOP suspends the postmaster, it starts no more children, so the list below is
+        // A postmaster that is suspended by SIGSTOP starts no more children, so the list below is
         // complete.
         process.signal("STOP");
         let mut family = process::working_in(&self.data_dir());

@@ -174,8 +174,8 @@ async fn copy_running(primary: &Server, standby: &Server) -> Result<(), SetupErr
     blocking(move || template::run(&mut command).map(drop)).await
 }
 
-/// Copies the data directory with the backup functions and `cp`, for builds of PostgreSQL without
-/// client programs.
+/// Copies the data directory with the backup functions and `cp`, because some builds of PostgreSQL
+/// have no client programs.
 async fn copy_by_hand(primary: &Server, standby: &Server) -> Result<(), SetupError> {
     let sql = |error: tokio_postgres::Error| SetupError(format!("base backup: {}", describe(&error)));
     // Both functions must be called in one session. Version 15 changed their names.

@@ -49,8 +49,8 @@ while pids=$(ours) && [ -n "$pids" ] && [ $tries -lt 100 ]; do
     tries=$((tries + 1))
 done
 
-# A killed postmaster leaves its pid file. The seventh line contains the ID of the shared memory
-# segment.
+# A killed postmaster leaves its pid file behind. The seventh line of this file contains the ID of
+# the shared memory segment.
 if [ -f "$pidfile" ]; then
     segment=$(sed -n 7p "$pidfile" | awk '{ print $2 }')
     [ -n "$segment" ] && ipcrm -m "$segment" 2>/dev/null

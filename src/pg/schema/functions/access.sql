@@ -126,7 +126,7 @@ end $$;
 
 -- Refuses to plan the statement of a job as the owner of schema backfill while the daemon uses
 -- executors. The server evaluates immutable functions while it plans. These functions belong to
--- roles that the owner of the schema may not trust.
+-- roles that the owner of the schema might not trust.
 create or replace function backfill._check_planner() returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -144,20 +144,20 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select coalesce((select not e.one_url from backfill.executor e order by e.registered_at desc limit 1), false)
 $$;
 
--- Returns the roles whose code would run if a session of the login changed rows of the table, and
--- that would gain privileges by this. These roles
+-- Returns each role whose code would run if a session of the login changed rows of the table, if
+-- the role would gain privileges by this. These roles
 -- - own the table, a partition, parent or child of it, or a table that refers to it with a foreign
 --   key,
 -- - may create triggers on one of these tables, or foreign keys that refer to them,
 -- - own a type of one of their columns,
 -- - own a function, operator or type that a trigger, constraint, default, index, policy or
--- partition
---   key of them uses.
--- The result does not contain superusers and roles that may act as the login. A function can call
--- functions of other roles, which the result does not contain.
+--   partition key of them uses. The result contains neither superusers nor roles that may act as
+--   the login. A function can call functions of other roles. The result does not contain these
+--   other roles.
 create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
--- The planner overestimates recursive queries. Compiling them would take seconds.
+-- The planner overestimates the cost of recursive queries, so it would compile them. This would
+-- take seconds.
 set jit = off as $$
 declare
   v_login oid := (select r.oid from pg_roles r where r.rolname = login);
@@ -172,8 +172,9 @@ declare
     select relid from tree);
   authors oid[];
 begin
-  -- Everything that the triggers, constraints, defaults, indexes, policies and partition keys of
-  -- the tables, and the domains of their columns, depend on. A domain can get a constraint later.
+  -- Everything on which these depend: the triggers, constraints, defaults, indexes, policies and
+  -- partition keys of the tables, and the domains of their columns. Domains without a constraint
+  -- are included, because they can get one later.
   with recursive used(classid, objid) as (
     select o.classid, o.objid
       from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
@@ -207,7 +208,7 @@ begin
 end $$;
 
 -- Refuses a job on a table of other roles if the daemon has only one login, unless the
--- configuration trusts them.
+-- configuration trusts these roles.
 create or replace function backfill._check_owners(relation oid, run_as name) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -240,7 +241,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
-      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change them', relation::regclass, run_as,
+      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change these triggers and functions', relation::regclass, run_as,
                           case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
               from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
   end
@@ -293,7 +294,7 @@ begin
   elsif octet_length(what) > 4000 then
     perform backfill._refuse(format('reason has %s bytes', octet_length(what)), 'The limit is 4000 bytes.', 'Shorten the reason.');
   elsif jsonb_typeof(options -> 'max_row_errors') = 'number' and (options ->> 'max_row_errors')::numeric > q.max_row_errors and not backfill._is_operator(actor) then
-    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s, because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
+    perform backfill._refuse(format('option "max_row_errors" is %s', options ->> 'max_row_errors'), format('The limit for role "%s" is %s. There is a limit because backfilld stores each quarantined row with its error.', actor, q.max_row_errors),
       'Fix the rows or the expression, or ask a member of backfill_operator to raise the limit (update backfill.quota set max_row_errors = ...).');
   end if;
 end $$;

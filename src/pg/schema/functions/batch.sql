@@ -8,9 +8,10 @@ begin
             from pg_attribute a where a.attrelid = _fingerprint.relation and a.attnum = any (_fingerprint.columns) and not a.attisdropped);
 end $$;
 
--- Returns null if the table with this OID has this name (schema and name, both quoted), otherwise a
--- text that tells which table has the name, and what became of the table. The owner of the schema
--- reads the catalog, because the caller may lack USAGE on the schema of the table.
+-- Returns null if the table with this OID has this name (schema and name, both quoted). Otherwise
+-- returns a text that tells which table has the name now, and what became of the table with the
+-- OID. The function reads the catalog as the owner of schema backfill, because the caller may lack
+-- USAGE on the table's schema.
 create or replace function backfill._other_table(name text, relation oid) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select format('The name belongs to %s. The job is for the table with OID %s, %s.',
@@ -122,10 +123,11 @@ comment on function backfill.not_rewritten(oid[]) is 'Raises 40001 if one of the
 
 -- Returns whether a BEFORE ROW trigger of the table could leave a row unchanged. The daemon reads
 -- this value when it prepares the statement of its batches. Each batch checks that the value has
--- not changed (same_triggers). Without this check, the statement would not detect rows that a
--- trigger added later leaves unchanged. Constraint triggers fire after a row was changed, so they
--- do not count. The function does not check tgisinternal, because in PostgreSQL 14 and earlier it
--- is also set for a partition's copy of a trigger. Such a copy must count.
+-- not changed (same_triggers). Without this check, if a trigger were added later, the statement
+-- would not detect the rows that this trigger leaves unchanged. Constraint triggers fire after a
+-- row was changed, so they do not count. The function does not check tgisinternal, because in
+-- PostgreSQL 14 and earlier it is also set for a partition's copy of a trigger. Such a copy must
+-- count.
 create or replace function backfill.suppressible(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -156,8 +158,8 @@ begin
 end $$;
 comment on function backfill.all_changed(bigint, bigint) is 'Raises BF007 if the batch changed fewer rows than it found. For daemons.';
 
--- Refuses the outcome of a batch that no batch can have. A huge position or count would also affect
--- the jobs of other roles, because one statement reads the jobs of all roles.
+-- Refuses a reported outcome that no batch can have. A huge position or count would also affect the
+-- jobs of other roles, because one statement reads the jobs of all roles.
 create or replace function backfill._check_outcome(to_position text[], most bigint, least_count bigint) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -223,9 +225,9 @@ end $$;
 comment on function backfill.advance(bigint, uuid, tid, text[], text[], bigint, bigint, bigint, boolean) is 'Moves the checkpoint of a slice, in the transaction that changes the rows. Raises BF006 if the claim has ended or the checkpoint was moved. For daemons.';
 
 -- Moves the checkpoint in the same way as function advance does, and defers or quarantines rows in
--- the same transaction. The argument locked is the list of rows to defer: [[value of each key
--- column, as text]]. Each element of the argument quarantined has the same format as the failure
--- argument of _quarantine_row.
+-- the same transaction. The argument `locked` is the list of rows to defer: [[value of each key
+-- column, as text]]. Each element of the argument `quarantined` has the same format as the argument
+-- `failure` of _quarantine_row.
 create or replace function backfill.advance_deferring(slice bigint, token uuid, checkpoint_ctid tid, from_position text[], to_position text[],
                                        scanned bigint, changed bigint, unresolved bigint, done boolean, locked jsonb, quarantined jsonb)
 returns table (new_ctid text, desired text, revision integer)

@@ -24,8 +24,8 @@ declare
   v_size integer;
 begin
   perform set_config('synchronous_commit', 'on', true);
-  -- The server cannot interrupt some functions that a job's code can call. Such a batch keeps its
-  -- locks. A claim must not wait for them.
+  -- The server cannot interrupt some functions that a job's code can call. A batch that calls such
+  -- a function keeps its locks until the function ends. A claim must not wait for these locks.
   perform set_config('lock_timeout', '100', true);
   if (select w.paused_all from backfill.switch w) then
     return null;
@@ -116,8 +116,8 @@ begin
   if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- The server would raise an error instead of returning this answer. Then the job could neither
-  -- run nor fail, and workers would try to claim it before all other jobs.
+  -- If the function returned this answer, the server would raise an error. Then the job could
+  -- neither run nor fail, and workers would try to claim it before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
@@ -166,7 +166,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Set the url of the executor to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
+      hint = 'Change the url of the executor so that it leads to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -223,6 +223,13 @@ $$;
 create or replace function backfill._poll_claim(slice bigint, token uuid) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select d.* from backfill.lease l cross join lateral backfill._desired_state(l.job_id) d where l.slice_id = _poll_claim.slice and l.token = _poll_claim.token
+$$;
+
+-- Returns the ctid of a slice's checkpoint. Returns null if the slice has no lease with this token.
+create or replace function backfill._checkpoint_ctid(slice bigint, token uuid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select c.ctid::text from backfill.lease l join backfill.checkpoint c on c.slice_id = l.slice_id
+   where l.slice_id = _checkpoint_ctid.slice and l.token = _checkpoint_ctid.token
 $$;
 
 -- Returns the options of a job, for a worker that continues after backfill.tune has changed them.

@@ -63,7 +63,7 @@ begin
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
-      hint = case when j.state = 'succeeded' then 'No action is needed: its work is done.'
+      hint = case when j.state = 'succeeded' then 'No action is needed: the work of the job is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
                   when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
                   else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
@@ -71,8 +71,8 @@ begin
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
         when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
-        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, then run backfill.rerun.' end
-        else case when j.desired_state = 'paused' then 'It is paused. To end it, run backfill.cancel first.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To change the rows once more, wait until it finishes, and then run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' end
+        else case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
     raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
@@ -184,7 +184,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
--- Returns the text of _other_table for a job that the caller may see.
+-- Returns the text that backfill._other_table returns for a job, if the caller may see this job.
 create or replace function backfill._replaced(job_name text) returns text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)

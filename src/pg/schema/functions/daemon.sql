@@ -46,8 +46,8 @@ begin
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
--- Deregisters a daemon at a clean exit, and at once releases the slices that the daemon still
--- holds.
+-- Deregisters a daemon that exits cleanly, and immediately releases the slices that the daemon
+-- still holds.
 create or replace function backfill._deregister_worker(worker uuid) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -60,9 +60,10 @@ begin
 end $$;
 
 -- Renews the registration of a daemon and the leases that it still holds, in one round trip. The
--- argument held is [{"slice", "token", "rate", "reason", "text"}]. The daemon has lost each slice
--- that is in this argument but not in the result. A lease that another transaction has locked is in
--- the result, but it is not renewed. So one job cannot delay the renewal of the others.
+-- argument named held lists the leases: [{"slice", "token", "rate", "reason", "text"}]. The daemon
+-- has lost each slice that is in this argument but not in the result. A lease that another
+-- transaction has locked is in the result, but it is not renewed. So one job cannot delay the
+-- renewal of the leases of other jobs.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer, renewed boolean)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column

@@ -7,10 +7,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Records the outcome of a retry of deferred rows:
--- - tried lists the rows that were tried.
--- - locked lists the tried rows that stay deferred.
--- - quarantined lists the tried rows that still cannot be changed: [{"id", and the members that
---   _quarantine_row needs}].
+-- - The argument tried lists the rows that were tried.
+-- - The argument locked lists the tried rows that stay deferred.
+-- - The argument quarantined lists the tried rows that still cannot be changed: [{"id", and the
+--   members that _quarantine_row needs}].
 --
 -- The checkpoint of the slice must be marked as done, which means that only deferred rows are left
 -- in the slice.

@@ -1,5 +1,5 @@
--- Records an event. The argument redacted is the text for readers who may not see the job's rows,
--- if it differs from the argument message.
+-- Records an event. The argument `redacted` is the text for readers who may not see the job's rows.
+-- It is given only if it differs from the argument `message`.
 create or replace function backfill._record_event(job_id bigint, kind text, message text, detail jsonb default null, actor name default null, redacted text default null) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   insert into backfill.event (job_id, kind, message, redacted, detail, actor)

@@ -13,9 +13,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Returns whether the target is partitioned or has inheritance children, so that its rows may be in
--- other tables than the target itself. The function is called for each slice, so it is in plpgsql,
--- which caches the plan of its query.
+-- Returns whether the target is partitioned or has inheritance children. In both cases its rows may
+-- be in tables other than the target itself. The function is called for each slice, so it is in
+-- plpgsql, which caches the plan of its query.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -25,10 +25,10 @@ begin
 end $$;
 
 -- Returns the heaps in which a job on this table changes rows, the largest first. These are the
--- table itself or its leaves. The column source is the heap's name as a statement uses it. For a
--- leaf, this name includes an alias, because expressions refer to a leaf by the name of the target.
--- The function runs with its owner's privileges, but reads only the catalog and the sizes of the
--- heaps.
+-- table itself or its leaves. The result column named source contains the heap's name as a
+-- statement uses it. For a leaf, this name includes an alias, because expressions refer to a leaf
+-- by the name of the target. The function runs with its owner's privileges, but reads only the
+-- catalog and the sizes of the heaps.
 create or replace function backfill._heaps(relation oid) returns table (heap oid, name text, source text)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select l.leaf, l.name, case when l.leaf = _heaps.relation then l.name else format('%s as %I', l.name, (select c.relname from pg_class c where c.oid = _heaps.relation)) end
@@ -189,10 +189,10 @@ begin
   return k.key;
 end $$;
 
--- Returns the index that the walk follows and the key's columns, as {"index", "columns"}. Each
--- element of columns names the schema that contains the operators of the index's operator class
--- (P12). If the key exists only in the leaves, the function returns the key of the first leaf.
--- Raises BF001 with the reason if no index can be used.
+-- Returns two things: the index that the walk follows, and the columns of the key, as {"index",
+-- "columns"}. Each element of columns names the schema that contains the operators of the index's
+-- operator class (P12). If the key exists only in the leaves, the function returns the key of the
+-- first leaf. Raises BF001 with the reason if no index can be used.
 create or replace function backfill._key_of(relation oid, asked name[]) returns jsonb
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -204,12 +204,12 @@ declare
   asked_text text := (select string_agg(quote_ident(u.k), ', ' order by u.n) from unnest(asked) with ordinality u(k, n));
 begin
   if cardinality(asked) = 0 then
-    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument key to use the primary key.');
+    perform backfill._refuse('key is an empty array', 'The key needs at least one column.', 'Name the columns of a unique index, or leave out the argument "key" to use the primary key.');
   elsif asked is not null then
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The column is named in the argument key.', 'Correct the name in the argument key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The argument "key" names this column.', 'Correct the name in the argument key.');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -240,9 +240,9 @@ begin
 end $$;
 
 -- Returns the data that the walk of each leaf needs: OID, name, key, column numbers, fingerprint,
--- and size in pages. `columns` has the numbers of the job's columns in the target. attnums has the
--- numbers that the same columns and the key columns have in the leaf. only_leaf restricts the
--- result to one leaf.
+-- and size in pages. `columns` has the numbers that the job's columns have in the target. attnums
+-- has the numbers that the same columns and the key columns have in the leaf. only_leaf restricts
+-- the result to one leaf.
 create or replace function backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid default null)
 returns table (leaf oid, name text, key jsonb, attnums smallint[], fingerprint text, pages bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$

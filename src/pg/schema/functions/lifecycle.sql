@@ -46,16 +46,16 @@ language sql set search_path = pg_catalog, pg_temp as $$
    where j.id = _store_totals.job_id
 $$;
 
--- Ends a job's current run. redacted is {"error", "hint"} for readers who may not see the job's
--- rows, if the two redacted texts differ from error and hint.
+-- Ends a job's current run. The argument redacted is {"error", "hint"} for readers who may not see
+-- the job's rows, if the two redacted texts differ from error and hint.
 create or replace function backfill._end_job(job_id bigint, final_state text, verified boolean, error text default null, hint text default null, redacted jsonb default null) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   told text;
 begin
   if final_state = 'succeeded' then
-    -- Nobody may rely on the job if another table now has the name.
-    select format('the job is done, but table %s is not the table that it changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
+    -- Nobody may rely on the job if the name in target now refers to another table.
+    select format('the job is done, but table %s is not the table that the job changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
     if told is not null then
       perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
         'If the table was only renamed, rename it back, then run backfill.retry. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.');
@@ -331,8 +331,9 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The verification found no more rows than the walk had counted as unresolved. Unresolved
-      -- rows still match the filter after the change. These rows do not make the job fail.
+      -- The number of rows that the verification found is at most the number that the walk had
+      -- counted as unresolved. Unresolved rows still match the filter after the change. These rows
+      -- do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -354,7 +355,7 @@ begin
         format('Inspect: select * from %s where %s limit 20; Fix the rows, or enqueue a job without the filter, then run backfill.retry. If the rows are correct, run backfill.tune(name, ''{"verify": "auto"}''), then backfill.retry.', j.target, backfill._differs(j.relation, j.set_sql)),
         jsonb_build_object('error', format('%s differ%s from the result of set but %s not match the filter', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end),
-          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or set the option verify to auto if they are correct. Then run backfill.retry.'));
+          'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or, if they are correct, set the option verify to auto. Then run backfill.retry.'));
     elsif j.generation <= 3 then
       -- Either the walk missed these rows, or they were written after the walk had passed their
       -- keys. A sweep walks the range again to change them.

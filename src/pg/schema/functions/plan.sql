@@ -1,7 +1,7 @@
--- Stores a plan and ends the claim of the planning slice. The argument slices is [{"ordinal",
+-- Stores a plan and ends the claim of the planning slice. The argument `slices` is [{"ordinal",
 -- "lower", "upper", "rows"}], in which each bound is an array of text or null. A slice of a leaf
 -- also has {"relation", "relation_name", "leaf"}, and has no upper bound if the leaf was empty. If
--- the target has no leaves and was empty, slices has no elements.
+-- the target has no leaves and was empty, the array `slices` has no elements.
 create or replace function backfill._save_plan(slice bigint, token uuid, plan jsonb, slices jsonb, rows_estimated bigint, snapshot text) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -46,8 +46,8 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
--- Ends a claim whose leaf is no longer part of the target. In these cases, returns null and leaves
--- the claim unchanged:
+-- Ends a claim whose leaf is no longer part of the target. Returns null and leaves the claim
+-- unchanged in each of the following cases:
 -- - The slice has no leaf.
 -- - The leaf is still part of the target.
 -- - The target itself no longer exists or was replaced.
@@ -102,10 +102,10 @@ begin
 end $$;
 
 -- Splits a slice at a key that the slice's holder found between the position and the upper bound.
--- About `rows` rows are on either side of the key. The split ends the claim and gives the
--- checkpoint a new token, which fences the next batch of the holder. Otherwise a holder that did
--- not receive the result would continue to the old upper bound, and process rows that now belong to
--- another slice.
+-- About `rows` of the remaining rows are on each side of the key. The split ends the claim and
+-- gives the checkpoint a new token, which fences the next batch of the holder. Otherwise a holder
+-- that did not receive the result would continue to the old upper bound, and process rows that now
+-- belong to another slice.
 create or replace function backfill._split(slice bigint, token uuid, at text[], rows bigint) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

@@ -105,16 +105,16 @@ begin
       perform backfill._refuse('only operators can switch option "throttle" off', 'Without the throttle, the job ignores replica lag and load.', 'Leave the option out, or ask a member of backfill_operator to set it.');
     end if;
     if o.key = 'verify' and o.value #>> '{}' = 'filter' and filter_sql is null then
-      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'The filter selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
+      perform backfill._refuse('option "verify" is "filter", but the job has no filter', 'This check needs a filter that selects the rows that are not done yet.', 'Add a filter, or use verify = auto.');
     end if;
     if o.key = 'window' then
       reason := case
         when o.type <> 'object' then 'The value must be a JSON object.'
-        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'It may have only the keys open, hours and time_zone.'
-        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of open must be a cron expression with five fields.'
+        when o.value - array['open', 'hours', 'time_zone'] <> '{}' then 'The only allowed keys are open, hours and time_zone.'
+        when jsonb_typeof(o.value -> 'open') is distinct from 'string' or o.value ->> 'open' !~ '^\s*\S+(\s+\S+){4}\s*$' then 'The value of the key open must be a cron expression with five fields.'
         when jsonb_typeof(o.value -> 'hours') is distinct from 'number' then 'hours must be a number.'
         when (o.value ->> 'hours')::numeric not between 0.01 and 168 then 'hours must be between 0.01 and 168.'
-        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'time_zone is not known to this server.'
+        when o.value -> 'time_zone' is not null and not exists (select from pg_timezone_names z where lower(z.name) = lower(o.value ->> 'time_zone')) then 'The value of time_zone is not known to this server.'
       end;
       if reason is not null then
         perform backfill._refuse(format('option "window" is %s', o.value), reason, 'Correct the value, for example: {"open": "0 22 * * *", "hours": 6, "time_zone": "Europe/Berlin"}.');
@@ -234,7 +234,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by f.conrelid::regclass::text, f.conname
 $$;
 
--- Returns the effects of a delete on the rows of referring tables, each as a text.
+-- Returns one text for each effect of a delete on the rows of referring tables.
 create or replace function backfill._cascades(relation oid) returns setof text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
@@ -244,8 +244,8 @@ $$;
 
 -- Returns a hint for correcting a spec whose statement the server rejects with this SQLSTATE and
 -- message. The refusal of the spec contains no error position, because the line breaks of the
--- statement differ from those of the spec. name is the target, and source is the table of the
--- rejected statement with its alias.
+-- statement differ from those of the spec. The parameter name is the target. The parameter source
+-- is the table of the rejected statement, with the table's alias.
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case

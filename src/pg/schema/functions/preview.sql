@@ -2,10 +2,10 @@
 -- nothing. It works in a read-only transaction and on a standby.
 
 -- Returns the average rate of the latest jobs of this database (at most 20), in rows per second,
--- and the number of these jobs. Only jobs that ended in the last 30 days, that scanned at least
--- 1,000 rows, and that the session user may see count. If any of these jobs were on the given
--- table, only the jobs on this table count. The function runs with the privileges of the schema's
--- owner, because its callers cannot read table job.
+-- and the number of these jobs. A job counts only if it ended in the last 30 days, it scanned at
+-- least 1,000 rows, and the session user may see it. If any of these jobs were on the given table,
+-- only the jobs on this table count. The function runs with the privileges of the schema's owner,
+-- because its callers cannot read table job.
 create or replace function backfill._recent_rate(relation oid) returns table (rows_per_second double precision, jobs bigint, same_table boolean)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select sum(x.rows_scanned) / sum(extract(epoch from x.finished_at - x.started_at)), count(*), x.same
@@ -19,10 +19,10 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    group by x.same order by x.same desc limit 1
 $$;
 
--- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, at
--- most five rows, each as it is before and after the change, and the plan of a batch. The
--- evaluation runs in a subtransaction that is read-only and rolled back, so that no effect of the
--- expressions remains. The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
+-- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, the
+-- plan of a batch, and at most five rows, each as it is before and after the change. The evaluation
+-- runs in a subtransaction that is read-only and rolled back, so that no effect of the expressions
+-- remains. The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -224,8 +224,8 @@ begin
 
   -- The planner of the daemon makes the same choice. Use the statistics in these cases:
   -- - The sample was cut short.
-  -- - The sample has only a part of the table and roughly agrees with the statistics, which are
-  --   more precise.
+  -- - The sample covers only a part of the table and roughly agrees with the statistics. The
+  --   statistics are then more precise.
   --
   -- Otherwise use the sample, because it is current.
   v_rows := (s ->> 'sampled')::float8 * 100 / (s ->> 'percent')::float8;

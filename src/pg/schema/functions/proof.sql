@@ -94,7 +94,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
     when waiting_reason = 'approval' then 'A member of backfill_operator must run backfill.approve.'
     when waiting_reason = 'paused_all' then 'All jobs are paused. If the pause is no longer needed, a member of backfill_operator can run: select backfill.resume_all();'
     when waiting_reason = 'daemon' then 'No daemon is running on this database. Start a daemon: backfilld run'
-    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the list executors in the configuration of a daemon; for the steps, run backfilld doctor.'
+    when waiting_reason = 'executor' then 'No running daemon runs jobs as the role of this job (run_as in backfill.jobs). Add the role to the executors list in the configuration of a daemon; for the steps, run backfilld doctor.'
     when waiting_reason = 'run_at' then 'It starts at its run_at. Wait for it: backfill.wait'
     when waiting_reason = 'window' then 'It continues when its window opens. Wait for it: backfill.wait'
     else 'Wait until it finishes: backfill.wait'
@@ -124,7 +124,7 @@ begin
   elsif j.verified_at is null then
     raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
   elsif j.replaced is not null then
-    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that it changed', assert_complete.name, j.target), detail = j.replaced,
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then

@@ -1,6 +1,6 @@
 -- Stores a row that a batch could not change, with its error, for operators and for a retry. The
--- argument failure is {"position", "key", "sqlstate", "message"}, without sqlstate and message if a
--- trigger left the row unchanged. Raises BF008 if the job then has more quarantined rows than
+-- argument "failure" has the fields position and key. Unless a trigger left the row unchanged, it
+-- also has sqlstate and message. Raises BF008 if the job then has more quarantined rows than
 -- max_row_errors. The batch is then rolled back, and the job fails with the message of this error.
 create or replace function backfill._quarantine_row(job bigint, slice bigint, failure jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$

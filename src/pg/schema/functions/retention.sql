@@ -1,5 +1,5 @@
 -- Removes history that is older than `keep`:
--- - slices, events and row errors of finished jobs, of at most 100 jobs in a call
+-- - slices, events and row errors of finished jobs (at most 100 jobs per call)
 -- - slices of earlier runs of jobs that were rerun
 -- - events without a job
 -- Removes at most `batch` of these rows, and returns their number. The daemon repeats the call
@@ -18,7 +18,7 @@ declare
   before timestamptz := clock_timestamp() - keep;
 begin
   -- The function locks a row of backfill.switch. It does not use an advisory lock, because any role
-  -- could hold that lock.
+  -- could hold the same advisory lock.
   perform from backfill.switch for no key update skip locked;
   if not found then
     return 0;

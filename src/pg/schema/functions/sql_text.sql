@@ -262,8 +262,8 @@ create or replace function backfill._rows_text(n bigint) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
 
 -- Checks the filter, and each expression of the assignments (set), a second time with the server's
--- own parser. _lex and the parser could disagree where a quote ends. A text whose brackets do not
--- match, for example `a) or (b`, becomes correct SQL within the parentheses that a batch puts
+-- own parser. _lex and the parser could disagree about where a quote ends. A text whose brackets do
+-- not match, for example `a) or (b`, becomes correct SQL within the parentheses that a batch puts
 -- around it. Here each text stands in a statement without parentheses around it, so the text's own
 -- brackets must match. The table of this statement does not exist, so the server parses the
 -- statement and then stops before it resolves any name or executes anything. An expression is

@@ -48,8 +48,8 @@ create table backfill.job (
   -- Increases with each tune, retry and rerun, so that a worker notices new options. The call with
   -- which a batch moves the checkpoint returns the revision.
   revision          integer     not null default 0,
-  -- The value of run increases with each rerun, and with a retry of a job that has no plan. The
-  -- value of generation is 1 for the walk of a run, and increases with each sweep.
+  -- The column `run` increases with each rerun, and with a retry of a job that has no plan. The
+  -- column `generation` is 1 for the walk of a run, and increases with each sweep.
   run               integer     not null default 1,
   generation        integer     not null default 1,
   plan              jsonb,
@@ -226,8 +226,8 @@ create table backfill.worker (
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,
-  -- The fraction of the time that the batches of a slice may use. It is null while the daemon has
-  -- no slice.
+  -- The fraction of the time during which the batches of a slice may run. It is null while the
+  -- daemon has no slice.
   duty_cycle        double precision,
   -- The duty cycle that the budgets alone would allow. It is 0 while the daemon has no slice. It is
   -- also 0 if there are no budgets. It is null until the daemon first publishes its signals.
@@ -255,7 +255,7 @@ create table backfill.event (
   actor       name        not null default session_user,
   message     text        not null,
   -- The message for readers who may not see the job's rows. If this column is null, these readers
-  -- see the text of column message.
+  -- see the text of the column `message`.
   redacted    text,
   detail      jsonb,
   -- Copies of two columns of the job. The values of these columns never change. With these copies,

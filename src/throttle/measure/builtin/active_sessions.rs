@@ -3,11 +3,11 @@
 //! whether there is other load ([`OTHER_SESSIONS_ACTIVE`]). If there is other load, batches are
 //! smaller and the maximum duty cycle is lower than on an otherwise idle server.
 //!
-//! Sessions of other databases count, because they share the server. Sessions of backfilld do not
-//! count, and neither do sessions that only sleep in `pg_sleep`, as `backfill.wait` does. A role
-//! without `pg_read_all_stats` cannot see the statements of other roles. For such a role, a session
-//! of another role counts while that session is in a transaction. Each role can see in `pg_locks`
-//! which sessions are in a transaction.
+//! Sessions of other databases are included, because they share the server. Sessions of backfilld
+//! are not included, and neither are sessions that only sleep in `pg_sleep`, as `backfill.wait`
+//! does. A role without `pg_read_all_stats` cannot see the statements of other roles. For such a
+//! role, a session of another role is included while that session is in a transaction. Each role
+//! can see in `pg_locks` which sessions are in a transaction.
 
 use std::collections::VecDeque;
 use std::time::Duration;

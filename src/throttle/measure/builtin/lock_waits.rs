@@ -1,5 +1,5 @@
-//! Load signal. The value is the number of this database's sessions that wait for a lock, without
-//! the sessions of backfilld. Each role may see these sessions.
+//! Load signal. The value is the number of this database's sessions that wait for a lock. Sessions
+//! of backfilld are not counted. Each role can see the waiting sessions.
 
 use futures_util::future::BoxFuture;
 use tokio_postgres::Client;

@@ -27,19 +27,20 @@ use crate::throttle::measure::poll::{Poll, Sample};
 const PROBES: usize = 32;
 /// Pauses between probes. The pauses differ, so that probes do not fall into step with batches.
 const APART: [Duration; 3] = [Duration::from_millis(4), Duration::from_millis(8), Duration::from_millis(6)];
-/// Length of the period over which the durations of probes are averaged, for probes that run at the
-/// same time as a batch.
+/// For probes that run at the same time as a batch: length of the period over which their durations
+/// are averaged.
 const SLOWNESS: Duration = Duration::from_secs(30);
-/// Time over which the share of probes beside a batch is counted.
+/// Length of the period over which the share of probes that run beside a batch is computed.
 const SHARE: Duration = Duration::from_secs(6);
-/// Minimum number of probes that must have run beside a batch. Fewer probes give no reliable mean.
+/// Minimum number of probes that must have run at the same time as a batch. Fewer probes give no
+/// reliable mean.
 const FEW: usize = 20;
 /// The duration of a probe is capped at this multiple of the usual time, because only a rare event
 /// makes a probe take longer. This maximum applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
-/// The usual time is a weighted mean. These are the weights of one new quiet probe, while no job
-/// runs and while a job runs. A probe is quiet if it did not run beside a batch. While a job runs,
-/// the mean covers about the last 200 quiet probes.
+/// The usual time is a weighted mean. The first constant is the weight of a new quiet probe while
+/// no job runs. The second is its weight while a job runs. A probe is quiet if it did not run
+/// beside a batch. While a job runs, the mean covers about the last 200 quiet probes.
 const WEIGHT_AT_REST: f64 = 0.05;
 const WEIGHT_AT_WORK: f64 = 0.005;
 /// Number of quiet probes after which the usual time is reliable. Until then, the usual time is the
@@ -154,8 +155,8 @@ impl Poll for ProbeLatency {
 mod tests {
     use super::*;
 
-    /// Records `probes` probes, one every 10 ms. For each probe, `each` returns the duration in
-    /// microseconds, and whether the probe is quiet.
+    /// Records `probes` probes, one every 10 ms. The function `each` returns the duration of a
+    /// probe in microseconds, and whether the probe is quiet.
     fn take(latency: &mut Latency, now: &mut Instant, probes: u32, working: bool, each: impl Fn(u32) -> (f64, bool)) {
         for number in 0..probes {
             *now += Duration::from_millis(10);

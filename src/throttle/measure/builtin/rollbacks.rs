@@ -36,8 +36,8 @@ impl Poll for Rollbacks {
 }
 
 /// Returns a counter of this database and the counter's mean growth per minute. The mean covers the
-/// time since the statistics of the database were reset. If this time is not known, it covers the
-/// time since the server started.
+/// time since the statistics of the database were reset. If the time of the reset is not known, the
+/// mean covers the time since the server started.
 pub async fn of_database(client: &Client, column: &'static str) -> Result<(f64, f64)> {
     let sql = format!(
         "select d.{column}::pg_catalog.float8,

@@ -71,7 +71,7 @@ mod tests {
         // The replica at 10.0.0.2 returns. The replica at 10.0.0.1 is still lost.
         lost.replaced_by("walreceiver", Some("10.0.0.2"));
         assert_eq!(lost.sources(start), ["eu-1", "walreceiver@10.0.0.1"]);
-        // A replica at a new address replaces the one that is still lost.
+        // A replica at a new address replaces the replica that is still lost.
         lost.replaced_by("walreceiver", Some("10.0.0.3"));
         lost.replaced_by("us-1", None);
         assert_eq!(lost.sources(start + REPORTED - Duration::from_secs(1)), ["eu-1"]);

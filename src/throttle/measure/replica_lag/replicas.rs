@@ -74,8 +74,8 @@ impl ReplicaLag {
     }
 
     /// Computes the readings from the primary's state and from the results of the replicas that the
-    /// daemon queries directly. These results must be older than the primary's state. If there is
-    /// no replica whose lag counts, the returned list is empty.
+    /// daemon queries directly. These results must be older than the primary's state. If no
+    /// replica's lag is taken into account, the returned list is empty.
     pub fn observe(&mut self, primary: &PrimaryState, answers: &[LastAnswer]) -> Vec<Reading> {
         self.history.record(primary.at, primary.primary_lsn);
         let mut readings = match self.blind(primary) {
@@ -237,13 +237,13 @@ impl ReplicaLag {
     /// within their grace period, so that they no longer hold jobs. Keeps required replicas.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
-        // Otherwise a replica that disconnected a moment ago would be moved to the lost replicas
-        // when its grace period is over.
+        // Otherwise, at the end of its grace period, a replica that disconnected a moment ago would
+        // be moved to the lost replicas.
         let rules = &self.rules;
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
-    /// Moves each replica whose grace period is over to the list of lost replicas. Required
+    /// Moves each replica whose grace period has ended to the list of lost replicas. Required
     /// replicas have no grace period.
     fn end_grace(&mut self, now: Instant) {
         let (rules, lost) = (&self.rules, &mut self.lost);

@@ -22,7 +22,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 pub const ASK: &str = "select pg_catalog.pg_is_in_recovery(), pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_last_wal_replay_lsn(), '0/0')::pg_catalog.int8";
 
-/// The last result of a replica.
+/// The result of the last query to a replica.
 #[derive(Debug, Clone)]
 pub struct LastAnswer {
     pub rule: ReplicaRule,
@@ -58,7 +58,8 @@ impl Standby {
     /// Waits for the replica's first result, but not longer than [`TIMEOUT`].
     pub async fn first_answer(&self) {
         let mut last = self.last.subscribe();
-        // A timeout is not an error here, because the caller uses the last result in either case.
+        // A timeout is not an error here, because the caller uses the last result with or without a
+        // timeout.
         let _ = timeout(TIMEOUT, last.changed()).await;
     }
 

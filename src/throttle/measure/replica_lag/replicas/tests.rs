@@ -122,7 +122,7 @@ async fn a_vanished_replica_holds_for_its_grace_only() {
     let moved = Walsender { client_addr: Some("10.0.0.9".to_owned()), ..standby("s1", 2, 1000) };
     bench.sees(1.0, 1000, &[moved]);
     assert!(bench.lag.lost(bench.at).is_empty());
-    // A reload forgets the replica even if it disconnected a moment ago.
+    // A reload forgets the replica even if the replica disconnected a moment ago.
     assert_eq!(bench.sees(1.0, 1000, &[]).len(), 1);
     bench.lag.forget_lost();
     assert_eq!(bench.sees(20.0, 1000, &[]), []);

@@ -80,7 +80,7 @@ impl Traffic {
         self.tasks.len() as u128 * 1_000_000 / PACE.as_micros()
     }
 
-    /// From now on, each statement that ends counts for `phase`.
+    /// From now on, each statement that ends is counted in `phase`.
     pub fn enter(&self, phase: Phase) {
         self.shared.phase.store(phase as u8, Ordering::SeqCst);
     }

@@ -1,0 +1,159 @@
+//! Runs the statements of the control login in sessions of a pool. If the server does not answer
+//! such a statement in time, its session is closed and never used again, and neither are the idle
+//! sessions of the pool, because the same network failure usually concerns all of them.
+
+use std::time::Duration;
+
+use deadpool_postgres::{Client, HookError, Object, Pool, PoolError};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::within;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::row::Columns;
+
+/// Time without an answer after which the daemon asks the server, in another session, whether the
+/// statement is still running.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Time between two such questions. If the statement is not running, its answer may just be on its
+/// way, so the second question follows soon.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+const CONFIRM: Duration = Duration::from_millis(300);
+
+/// The control sessions of one database. All clones share one pool.
+#[derive(Debug, Clone)]
+pub struct Control {
+    pool: Pool,
+    logins: Logins,
+}
+
+impl Control {
+    /// Creates a pool of at most `size` sessions.
+    pub fn new(logins: &Logins, size: usize) -> Result<Self> {
+        Ok(Self { pool: logins.control_pool(size)?, logins: logins.clone() })
+    }
+
+    /// Opens a session in advance. Otherwise the first statement would wait for the connection.
+    pub async fn connect(&self) -> Result<()> {
+        self.session().await.map(drop)
+    }
+
+    /// Returns the rows of a statement. The statement is prepared once in each session.
+    ///
+    /// # Errors
+    /// The error of the server. [`Kind::ConnectionLost`] if no session becomes available in time,
+    /// or if the server does not answer within [`CONTROL_LIMIT`], or if the server is no longer
+    /// running the statement and has not answered.
+    pub async fn query(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>> {
+        let client = self.session().await?;
+        let answer = async {
+            let statement = client.prepare_cached(sql).await?;
+            client.query(&statement, values).await
+        };
+        let answer = answered(&self.logins, sql, CONTROL_LIMIT, answer).await;
+        self.settled(client, answer)
+    }
+
+    /// Returns the row of a statement that returns at most one row.
+    pub async fn query_opt(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Option<Row>> {
+        Ok(self.query(sql, values).await?.into_iter().next())
+    }
+
+    /// Returns the row of a statement that returns one row.
+    pub async fn query_one(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Row> {
+        let none = || Error::new(Kind::Internal, "a statement of the control login returned no row");
+        self.query_opt(sql, values).await?.ok_or_else(none)
+    }
+
+    /// Returns the rows of a statement whose wait for a lock takes at most `limit`.
+    pub async fn query_unlocked(&self, sql: &'static str, limit: Duration) -> Result<Vec<Row>> {
+        let mut client = self.session().await?;
+        let answer = async {
+            let transaction = client.transaction().await?;
+            transaction.batch_execute(&format!("set local lock_timeout = {}", limit.as_millis())).await?;
+            let rows = transaction.query(sql, &[]).await?;
+            transaction.commit().await?;
+            Ok(rows)
+        };
+        let answer = answered(&self.logins, sql, CONTROL_LIMIT, answer).await;
+        self.settled(client, answer)
+    }
+
+    /// Takes a session from the pool.
+    async fn session(&self) -> Result<Client> {
+        self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) | PoolError::PostCreateHook(HookError::Backend(error)) => Error::from(error),
+            other => Error::new(Kind::ConnectionLost, other.to_string()),
+        })
+    }
+
+    /// Closes the session if its connection was lost. Otherwise the session returns to the pool.
+    fn settled<T>(&self, client: Client, answer: Result<T>) -> Result<T> {
+        if answer.as_ref().is_err_and(|error| error.kind == Kind::ConnectionLost) {
+            drop(Object::take(client));
+            self.pool.retain(|_, _| false);
+        }
+        answer
+    }
+}
+
+/// Waits for the answer to a statement of the control login. If the answer does not arrive, asks
+/// the server in another session whether the statement is still running. A connection on which the
+/// data no longer arrives is thus noticed within seconds, while a statement that waits, for example
+/// for a lock, has all of `limit`.
+///
+/// # Errors
+/// The error of the server. [`Kind::ConnectionLost`] after `limit`, or if the server is not running
+/// the statement.
+pub async fn answered<T>(
+    logins: &Logins,
+    sql: &str,
+    limit: Duration,
+    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    let mut answer = std::pin::pin!(answer);
+    let deadline = Instant::now() + limit;
+    let mut next = Instant::now() + PATIENCE;
+    let mut absent = false;
+    loop {
+        if let Ok(answer) = timeout_at(next.min(deadline), &mut answer).await {
+            return answer.map_err(Error::from);
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::new(
+                Kind::ConnectionLost,
+                format!("the server did not respond within {} s", limit.as_secs_f32()),
+            ));
+        }
+        let running = tokio::select! {
+            biased;
+            answer = &mut answer => return answer.map_err(Error::from),
+            running = timeout_at(deadline, is_running(logins, sql)) => running,
+        };
+        // The server may not respond to this question either. In this case, the wait continues.
+        let running = !matches!(running, Ok(Ok(false)));
+        if !running && absent {
+            return Err(Error::new(
+                Kind::ConnectionLost,
+                "the answer to a statement did not arrive, although the server responds in other sessions",
+            ));
+        }
+        absent = !running;
+        next = Instant::now() + if absent { CONFIRM } else { ASK_AGAIN };
+    }
+}
+
+/// Returns whether the server is running a statement that begins like `sql` for this login.
+async fn is_running(logins: &Logins, sql: &str) -> Result<bool> {
+    // The state is "disabled" while track_activities is off. The server may truncate the text of
+    // the statement.
+    const RUNNING: &str = "
+select exists (select from pg_stat_activity a
+                where a.usename = session_user and a.pid <> pg_backend_pid() and a.state not like 'idle%'
+                  and (a.state = 'disabled' or left(a.query, 90) = left($1, 90)))";
+    let session = timeout(CONTROL_LIMIT, logins.open_control("backfilld probe", |_| {})).await;
+    let session = session.map_err(|_| Error::new(Kind::ConnectionLost, "no response"))??;
+    within(CONTROL_LIMIT, session.client.query_one(RUNNING, &[&sql])).await?.read(0)
+}
