@@ -27,6 +27,8 @@ pub enum Kind {
     /// network may have lost the answer. It is unknown whether the statement committed. Unlike
     /// [`Kind::ConnectionLost`], this says nothing about the rows of the statement.
     Unanswered,
+    /// A pooler in transaction or statement mode is between the daemon and the server.
+    Pooled,
     /// The TLS handshake failed. For example, the server does not offer TLS, the daemon does not
     /// accept the server's certificate, or the server refuses the client certificate.
     Tls,
@@ -99,9 +101,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::ConnectionLost,
         Self::Unanswered,
+        Self::Pooled,
         Self::Tls,
         Self::ServerUnavailable,
         Self::ReadOnly,
@@ -238,7 +241,7 @@ impl Error {
             | Kind::TooManyConnections => 69,
             Kind::Timeout => 75,
             Kind::Permission | Kind::Authentication => 77,
-            Kind::Config => 78,
+            Kind::Config | Kind::Pooled => 78,
             Kind::ReadOnly
             | Kind::LockTimeout
             | Kind::Deadlock
@@ -283,7 +286,12 @@ impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         if let Some(db) = error.as_db_error() {
             let code = db.code().code();
-            let kind = kind_of(code, ends_session(db));
+            let kind = match kind_of(code, ends_session(db)) {
+                // The server could not load the library of a function. This is not a lack of
+                // resources, but an error of the statement that calls the function.
+                Kind::ServerResources if !ends_session(db) && db.file() == Some("dfmgr.c") => Kind::Statement,
+                kind => kind,
+            };
             return Self {
                 kind,
                 message: db.message().to_owned(),

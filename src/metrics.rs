@@ -28,7 +28,7 @@ use metrics::{Counter, counter, histogram};
 use self::footprint::Part;
 use self::names::{
     BATCH_DURATION, BATCH_ROWS, BATCHES, FENCED_WRITES, GUARD_YIELDS, HOLD, JOBS_FINISHED, LEASE_TAKEOVERS,
-    ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED, VICTIM_WAIT, WAL_BYTES,
+    ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED, THROTTLED, VICTIM_WAIT, WAL_BYTES,
 };
 
 /// How a batch ended. This is the value of the label `outcome`.
@@ -130,11 +130,18 @@ pub fn written(database: &str, job_name: &str, written: Written) {
     }
 }
 
-/// Sets the total time, in whole seconds, for which this reason has made slices wait since the
-/// daemon started.
+/// Sets the total time, in whole seconds, for which this reason has held slices since the daemon
+/// started.
 pub fn held(database: &str, reason: &str, seconds: u64) {
     let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
     counter!(HOLD, &labels).absolute(seconds);
+}
+
+/// Sets the total time, in whole seconds, for which this reason has throttled slices since the
+/// daemon started.
+pub fn throttled(database: &str, reason: &str, seconds: u64) {
+    let labels = [("database", database.to_owned()), ("reason", reason.to_owned())];
+    counter!(THROTTLED, &labels).absolute(seconds);
 }
 
 /// Records how long a session waited for a lock before the work that held the lock (a batch,

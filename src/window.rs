@@ -112,17 +112,17 @@ impl Window {
         Ok(WindowState::Closed { until: opens.timestamp() })
     }
 
-    /// Returns whether the window is open now. If the cron expression matches no further date, the
-    /// window is closed for the next 24 hours.
-    pub fn now(&self) -> WindowState {
-        let now = Timestamp::now();
+    /// Returns whether the window is open at the time `now`. If the cron expression matches no
+    /// further date, the window is closed for the next 24 hours.
+    pub fn state(&self, now: Timestamp) -> WindowState {
         self.at(now).unwrap_or_else(|_| WindowState::Closed { until: now + SignedDuration::from_hours(24) })
     }
 }
 
-/// Returns the earliest time at which all windows can be open. None if all windows are open now.
-pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>) -> Option<SystemTime> {
-    let closed = windows.into_iter().filter_map(|window| match window.now() {
+/// Returns the earliest time at which all windows can be open. None if all windows are open at the
+/// time `now`.
+pub fn closed_until<'a>(windows: impl IntoIterator<Item = &'a Window>, now: Timestamp) -> Option<SystemTime> {
+    let closed = windows.into_iter().filter_map(|window| match window.state(now) {
         WindowState::Open { .. } => None,
         WindowState::Closed { until } => Some(until),
     });

@@ -1,17 +1,16 @@
 //! `backfilld enqueue`: creates a job that updates or deletes rows. Without `--dry-run`, standard
 //! output contains only the job's id, so that a script can read it.
 
+use std::time::Duration;
+
 use clap::Args;
-use tokio_postgres::types::ToSql;
 
 use super::commands::Commands;
 use super::spec::SpecArgs;
+use super::statement::{self, Literal};
 use super::{preview, session, show};
 use crate::config::Config;
-use crate::error::{Error, Result};
-use crate::pg::connect::within;
-use crate::pg::pools::CONTROL_LIMIT;
-use crate::pg::row::Columns;
+use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct EnqueueArgs {
@@ -58,7 +57,12 @@ select backfill.enqueue_delete(
 /// transaction, so `now()` equals `enqueued_at` only if the job is new.
 const OUTCOME: &str = "
 select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
-from backfill.jobs where id operator(pg_catalog.=) $1";
+from backfill.jobs where name operator(pg_catalog.=) $1";
+
+/// A timeout of the login, meant for its application, must not cancel the checks of a spec.
+const UNHURRIED: &str = "set local statement_timeout = 0; set local lock_timeout = 0; ";
+/// Maximum time of an enqueue. It waits for locks on the table, as it does in psql.
+const LIMIT: Duration = Duration::from_secs(600);
 
 pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
     let spec = &args.spec;
@@ -68,23 +72,25 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
         return Ok(code);
     }
     let options = spec.options.merged()?.to_string();
-    let mut session = session::open_plain(config).await?;
-    let transaction = session.client.transaction().await.map_err(Error::from)?;
-    let mut values: Vec<&(dyn ToSql + Sync)> = vec![&args.name, &spec.target];
-    values.extend(spec.set.as_ref().map(|set| set as &(dyn ToSql + Sync)));
-    let rest: [&(dyn ToSql + Sync); 7] =
+    let session = session::open(config).await?;
+    let mut values: Vec<&dyn Literal> = vec![&args.name, &spec.target];
+    values.extend(spec.set.as_ref().map(|set| set as &dyn Literal));
+    let rest: [&dyn Literal; 7] =
         [&spec.filter, &spec.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
     values.extend(rest);
     let sql = if spec.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
-    let id: i64 =
-        transaction.query_one(sql, &values).await.map_err(|error| spec.explain(Error::from(error)))?.read(0)?;
-    let outcome = within(CONTROL_LIMIT, transaction.query_one(OUTCOME, &[&id])).await.map_err(session::explain)?;
-    transaction.commit().await.map_err(Error::from)?;
-
+    // Both statements run in one transaction. The second statement has the name as its parameter,
+    // because the first one returns the id only afterwards.
+    let both = format!("{sql}; {}", OUTCOME.replace("$1", &args.name.literal()));
+    let rows = statement::run(&session, UNHURRIED, &both, &values, LIMIT).await.map_err(|error| spec.explain(error))?;
+    let [enqueued, outcome] = rows.as_slice() else {
+        return Err(Error::new(Kind::Unreadable, "enqueue returned no row"));
+    };
+    let id = enqueued.first().unwrap_or_default();
     let state: String = outcome.read("state")?;
     let waiting: Option<String> = outcome.read("waiting_reason")?;
     let is_new: bool = outcome.read("is_new")?;
-    show::line(&id.to_string())?;
+    show::line(&id)?;
     let name = show::word(&args.name);
     let happened =
         if is_new { "enqueued".to_owned() } else { format!("already exists with the same definition ({state})") };

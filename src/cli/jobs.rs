@@ -1,15 +1,12 @@
 //! Reads and formats rows of `backfill.jobs` for the verbs that show jobs.
 
-use tokio_postgres::Row;
-
 use super::commands::Commands;
+use super::statement::TextRow;
 use super::{session, show};
 use crate::error::{Error, Kind, Result};
 use crate::job::next::Next;
 use crate::job::state::State;
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::CONTROL_LIMIT;
-use crate::pg::row::Columns;
+use crate::pg::connect::Session;
 use crate::text;
 
 /// One row of the view `backfill.jobs`.
@@ -20,6 +17,7 @@ pub(super) struct Job {
     pub desired_state: String,
     pub waiting_reason: Option<String>,
     pub waiting_text: Option<String>,
+    pub throttled_text: Option<String>,
     pub deletes: bool,
     pub rows_changed: i64,
     pub rows_unresolved: i64,
@@ -38,7 +36,7 @@ pub(super) struct Job {
 }
 
 const JOBS: &str = "
-select name, state, desired_state, kind = 'delete' as deletes, waiting_reason, waiting_text, rows_changed::int8,
+select name, state, desired_state, kind = 'delete' as deletes, waiting_reason, waiting_text, throttled_text, rows_changed::int8,
        rows_unresolved::int8, rows_quarantined::int8, percent_done::float8, rows_per_second::float8,
        extract(epoch from eta - clock_timestamp())::float8 as eta, error, hint, reason, run_as::text as run_as,
        extract(epoch from coalesce(finished_at, clock_timestamp()) - started_at)::float8 as took,
@@ -51,9 +49,7 @@ order by finished_at is not null, case when finished_at is null then priority en
 /// Unfinished jobs come first, by priority and then in the order in which they were enqueued.
 /// Finished jobs follow, the latest first.
 pub(super) async fn read(session: &Session, name: Option<&str>, live_only: bool) -> Result<Vec<Job>> {
-    let rows =
-        within(CONTROL_LIMIT, session.client.query(JOBS, &[&name, &live_only])).await.map_err(session::explain)?;
-    rows.iter().map(Job::of).collect()
+    session::rows(session, JOBS, &[&name, &live_only]).await?.iter().map(Job::of).collect()
 }
 
 /// Reads the job named `name`.
@@ -75,8 +71,8 @@ order by finished_at is not null, id desc limit 3";
 
 async fn no_such_job(session: &Session, name: &str) -> Error {
     let error = Error::new(Kind::NoSuchJob, format!("there is no job \"{name}\""));
-    let alike: Vec<String> = match within(CONTROL_LIMIT, session.client.query(ALIKE, &[&name])).await {
-        Ok(rows) => rows.iter().filter_map(|row| row.read(0).ok()).collect(),
+    let alike: Vec<String> = match session::rows(session, ALIKE, &[&name]).await {
+        Ok(rows) => rows.iter().filter_map(TextRow::first).collect(),
         Err(_) => Vec::new(),
     };
     if alike.is_empty() {
@@ -87,13 +83,14 @@ async fn no_such_job(session: &Session, name: &str) -> Error {
 }
 
 impl Job {
-    fn of(row: &Row) -> Result<Self> {
+    fn of(row: &TextRow) -> Result<Self> {
         Ok(Self {
             name: row.read("name")?,
             state: row.read("state")?,
             desired_state: row.read("desired_state")?,
             waiting_reason: row.read("waiting_reason")?,
             waiting_text: row.read("waiting_text")?,
+            throttled_text: row.read("throttled_text")?,
             deletes: row.read("deletes")?,
             rows_changed: row.read("rows_changed")?,
             rows_unresolved: row.read("rows_unresolved")?,
@@ -192,6 +189,7 @@ pub(super) fn example(name: &str, state: &str) -> Job {
         desired_state: "running".to_owned(),
         waiting_reason: None,
         waiting_text: None,
+        throttled_text: None,
         deletes: false,
         rows_changed: 0,
         rows_unresolved: 0,

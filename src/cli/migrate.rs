@@ -40,7 +40,7 @@ pub(super) fn print() -> Result<u8> {
 }
 
 pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
-    let mut session = session::open(config).await?;
+    let mut session = session::open_direct(config.database()?).await?;
     let applied = match install::migrate(&mut session.client, args.with_publication).await {
         Ok(applied) => applied,
         Err(error) => return Err(not_allowed(&session.client, error).await),

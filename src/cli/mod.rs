@@ -23,6 +23,7 @@ mod run;
 mod session;
 mod show;
 mod spec;
+mod statement;
 mod status;
 mod tune;
 mod uninstall;

@@ -5,11 +5,10 @@ use std::time::Duration;
 use clap::Args;
 
 use super::spec::SpecArgs;
+use super::statement::{self, Literal};
 use super::{session, show};
 use crate::config::Config;
-use crate::error::Result;
-use crate::pg::connect::within;
-use crate::pg::row::Columns;
+use crate::error::{Error, Kind, Result};
 
 #[derive(Debug, Args)]
 pub struct PreviewArgs {
@@ -23,11 +22,11 @@ pub struct PreviewArgs {
 
 /// Reads the preview. The casts resolve names with the `search_path` of the login, as in psql.
 const PREVIEW: &str = "
-select pg_catalog.jsonb_pretty(p.x), t.items, t.texts
+select pg_catalog.jsonb_pretty(p.x) as json, t.items::pg_catalog.text as items
 from (select backfill._preview(case when $3::pg_catalog.text is null then 'delete' else 'update' end, $1, $2::pg_catalog.text::pg_catalog.regclass,
         $3, $4, $5::pg_catalog.text[]::pg_catalog.name[], $6::pg_catalog.text::pg_catalog.name,
         $7::pg_catalog.text::pg_catalog.jsonb, backfill._caller_settings()) as x offset 0) p
-cross join lateral (select pg_catalog.array_agg(l.item order by l.n) as items, pg_catalog.array_agg(l.value order by l.n) as texts
+cross join lateral (select pg_catalog.json_agg(pg_catalog.json_build_array(l.item, l.value) order by l.n) as items
                       from backfill._preview_text(p.x) with ordinality l(item, value, n)) t";
 
 /// Maximum time of a preview. The server samples a bounded number of rows for a bounded time, but
@@ -48,34 +47,30 @@ pub(super) async fn print(
     json: bool,
 ) -> Result<u8> {
     let options = spec.options.merged()?.to_string();
-    let session = session::open_plain(config).await?;
-    let timeout = format!("set statement_timeout = {}", LIMIT.as_millis());
-    within(LIMIT, session.client.batch_execute(&timeout)).await?;
+    let session = session::open(config).await?;
+    let timeout = format!("set local statement_timeout = {}; set local lock_timeout = 0; ", LIMIT.as_millis());
     let SpecArgs { target, set, filter, key, .. } = spec;
-    let row = within(
-        LIMIT + Duration::from_secs(5),
-        session.client.query_one(PREVIEW, &[&name, target, set, filter, key, &run_as, &options]),
-    )
-    .await
-    .map_err(|error| spec.explain(error))?;
+    let values: [&dyn Literal; 7] = [&name, target, set, filter, key, &run_as, &options];
+    let rows = statement::run(&session, &timeout, PREVIEW, &values, LIMIT + Duration::from_secs(5)).await;
+    let rows = rows.map_err(|error| spec.explain(error))?;
+    let row = rows.first().ok_or_else(|| Error::new(Kind::Unreadable, "preview returned no row"))?;
     if json {
-        let object: &str = row.read(0)?;
-        show::line(object)?;
+        show::line(&row.read::<String>("json")?)?;
         return Ok(0);
     }
-    let items: Vec<&str> = row.read(1)?;
-    let texts: Vec<&str> = row.read(2)?;
-    show::print(&labelled(&items, &texts))?;
+    let items: Vec<(String, String)> = serde_json::from_str(&row.read::<String>("items")?)
+        .map_err(|error| Error::new(Kind::Unreadable, format!("could not read the preview: {error}")))?;
+    show::print(&labelled(&items))?;
     Ok(0)
 }
 
 /// Formats the preview in the same way as `status` formats one job. The second and later lines of a
 /// text are indented below its first line.
-fn labelled(items: &[&str], texts: &[&str]) -> String {
+fn labelled(items: &[(String, String)]) -> String {
     let mut page = String::new();
-    for (item, text) in items.iter().zip(texts) {
+    for (item, text) in items {
         for (at, line) in text.lines().enumerate() {
-            page.push_str(format!("{:<17} {line}", if at == 0 { item } else { "" }).trim_end());
+            page.push_str(format!("{:<17} {line}", if at == 0 { item.as_str() } else { "" }).trim_end());
             page.push('\n');
         }
     }
@@ -88,7 +83,8 @@ mod tests {
 
     #[test]
     fn further_lines_of_a_text_are_indented() {
-        let page = labelled(&["walks", "plan of a batch"], &["id", "Update on t\n  ->  Index Scan"]);
+        let items = [("walks", "id"), ("plan of a batch", "Update on t\n  ->  Index Scan")];
+        let page = labelled(&items.map(|(item, text)| (item.to_owned(), text.to_owned())));
         let expected = "walks             id\nplan of a batch   Update on t\n                    ->  Index Scan\n";
         assert_eq!(page, expected);
     }

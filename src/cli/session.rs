@@ -4,58 +4,59 @@
 use std::time::Duration;
 
 use tokio_postgres::AsyncMessage;
-use tokio_postgres::types::ToSql;
 
 use super::commands;
+use super::statement::{self, Literal, TextRow};
 use crate::config::Config;
 use crate::config::database::Database;
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::{self, Session};
+use crate::pg::connect::Session;
 use crate::pg::ident;
+use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
-use crate::pg::row::Columns;
 use crate::text;
 
 /// Value of `application_name` in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "backfilld cli";
 
-/// Opens a session to the database that the verb works on, with the settings of the daemon's
-/// control sessions.
+/// Opens a session to the database that the verb works on. The session has the login's own
+/// settings. Each statement sets what it needs; see [`statement`].
 pub(super) async fn open(config: &Config) -> Result<Session> {
     open_to(config.database()?).await
 }
 
 pub(super) async fn open_to(database: &Database) -> Result<Session> {
-    open_listening(database, print_notice).await
-}
-
-/// Opens a session in the same way as [`open_to`]. `on_message` receives the notices and
-/// notifications.
-pub(super) async fn open_listening(
-    database: &Database,
-    on_message: impl Fn(AsyncMessage) + Send + 'static,
-) -> Result<Session> {
-    let logins = Logins::new(database.clone());
-    logins.open_control(APPLICATION_NAME, on_message).await.map_err(|error| not_connected(error, database))
-}
-
-/// Opens a session that keeps the login's own `search_path` and time zone, as in psql.
-pub(super) async fn open_plain(config: &Config) -> Result<Session> {
-    let database = config.database()?;
     let logins = Logins::new(database.clone());
     logins.open_plain(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
 }
 
+/// Opens a session with the settings of the daemon's control sessions, for verbs that use more than
+/// one statement in a session.
+///
+/// # Errors
+/// [`Kind::Config`] if a pooler would give the session to other clients.
+pub(super) async fn open_direct(database: &Database) -> Result<Session> {
+    if pooler::is_pooled(&open_to(database).await?, &open_to(database).await?).await? {
+        return Err(pooler::error(Kind::Config));
+    }
+    let logins = Logins::new(database.clone());
+    logins.open_control(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
+}
+
+/// Runs one statement and returns its rows.
+pub(super) async fn rows(session: &Session, sql: &str, values: &[&dyn Literal]) -> Result<Vec<TextRow>> {
+    statement::run(session, statement::OURS, sql, values, CONTROL_LIMIT).await.map_err(explain)
+}
+
 /// Runs a statement that returns one row with one column, which may be null.
-pub(super) async fn ask(session: &Session, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Option<String>> {
-    let row = connect::within(CONTROL_LIMIT, session.client.query_one(sql, parameters)).await.map_err(explain)?;
-    row.read(0)
+pub(super) async fn ask(session: &Session, sql: &str, values: &[&dyn Literal]) -> Result<Option<String>> {
+    Ok(rows(session, sql, values).await?.first().and_then(TextRow::first))
 }
 
 /// Runs a statement that changes a job, and returns the new state of the job.
-pub(super) async fn command(config: &Config, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<String> {
+pub(super) async fn command(config: &Config, sql: &str, values: &[&dyn Literal]) -> Result<String> {
     let session = open(config).await?;
-    Ok(ask(&session, sql, parameters).await?.unwrap_or_default())
+    Ok(ask(&session, sql, values).await?.unwrap_or_default())
 }
 
 const STATE: &str = "select state from backfill.jobs where name = $1";
@@ -71,9 +72,8 @@ pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &
     let mut state = now;
     while state != wanted && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        let row = connect::within(CONTROL_LIMIT, session.client.query_opt(STATE, &[&name])).await.map_err(explain)?;
-        match row {
-            Some(row) => state = row.read(0)?,
+        match ask(session, STATE, &[&name]).await? {
+            Some(now) => state = now,
             None => break,
         }
     }

@@ -7,12 +7,12 @@ use clap::Args;
 use super::commands::Commands;
 use super::jobs::{self, Job};
 use super::show::Align::{Left, Right};
+use super::statement::{self, OURS, TextRow};
 use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::{Session, within};
+use crate::pg::connect::Session;
 use crate::pg::pools::CONTROL_LIMIT;
-use crate::pg::row::Columns;
 use crate::text;
 
 #[derive(Debug, Args)]
@@ -48,16 +48,16 @@ select pg_catalog.row_to_json(x)::text
 from (select id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned,
              rows_changed, rows_unresolved, rows_quarantined, rows_estimated, percent_done, rows_per_second, eta,
              deadline, error, hint, enqueued_at, started_at, finished_at, verified_at, waiting_text, set, filter,
-             options, priority, run_at, reason
+             options, priority, run_at, reason, throttled_by, throttled_text, time_share
       from backfill.jobs where $1::text is null or name = $1 order by id) x";
 
 async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
-    within(CONTROL_LIMIT, session.client.batch_execute("set time zone 'UTC'")).await?;
-    let rows = within(CONTROL_LIMIT, session.client.query(JSON, &[&name])).await.map_err(session::explain)?;
+    let settings = format!("{OURS}set local time zone 'UTC'; ");
+    let rows = statement::run(session, &settings, JSON, &[&name], CONTROL_LIMIT).await.map_err(session::explain)?;
     if let (Some(name), true) = (name, rows.is_empty()) {
         jobs::read_one(session, name).await?;
     }
-    let objects = rows.iter().map(|row| row.read(0)).collect::<Result<Vec<&str>>>()?;
+    let objects: Vec<String> = rows.iter().filter_map(TextRow::first).collect();
     show::print(&if objects.is_empty() { "[]\n".to_owned() } else { format!("[{}]\n", objects.join(",\n ")) })
 }
 
@@ -125,6 +125,7 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
         ("error", &job.error),
         ("hint", if job.error.is_some() { &job.hint } else { &None }),
         ("waiting", &job.waiting_text),
+        ("slowed by", &job.throttled_text),
         ("reason", &job.reason),
     ];
     let mut lines: Vec<String> = labelled
@@ -143,6 +144,7 @@ select u.label, u.text
 from backfill.jobs j, lateral (values
   ('name', j.name), ('id', j.id::text), ('kind', j.kind), ('target', j.target), ('set', j.set), ('filter', j.filter),
   ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
+  ('slowed by', concat_ws(': ', j.throttled_by, j.throttled_text)), ('time share', round((100 * j.time_share)::numeric) || '%'),
   ('reason', j.reason), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
   ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
   (case when j.kind = 'delete' then 'rows deleted' else 'rows changed' end, to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
@@ -158,26 +160,26 @@ select e.at::timestamptz(0)::text as at, e.actor::text as actor, e.message
 from (select e.at, e.actor, e.message from backfill.events e where e.name = $1 order by e.at desc limit 10) e order by e.at";
 
 async fn print_one(session: &Session, name: &str, commands: &Commands) -> Result<()> {
-    let fields = within(CONTROL_LIMIT, session.client.query(ONE, &[&name])).await.map_err(session::explain)?;
+    let fields = session::rows(session, ONE, &[&name]).await?;
     let job = jobs::read_one(session, name).await?;
     if fields.is_empty() {
         return Err(Error::new(Kind::NoSuchJob, format!("there is no job \"{name}\"")));
     }
     let mut text = String::new();
     for row in &fields {
-        let (label, value): (&str, &str) = (row.read(0)?, row.read(1)?);
-        text.push_str(&format!("{label:<17} {}\n", text::printable(&said(label, value, commands))));
+        let (label, value): (String, String) = (row.read("label")?, row.read("text")?);
+        text.push_str(&format!("{label:<17} {}\n", text::printable(&said(&label, &value, commands))));
     }
     if let Some(next) = job.needs(commands) {
         text.push_str(&format!("{:<17} {next}\n", "next"));
     }
-    let events = within(CONTROL_LIMIT, session.client.query(EVENTS, &[&name])).await.map_err(session::explain)?;
+    let events = session::rows(session, EVENTS, &[&name]).await?;
     if !events.is_empty() {
         text.push_str("last events\n");
     }
     for row in &events {
-        let cell = |at| row.read::<&str>(at);
-        text.push_str(&format!("  {}  {} ({})\n", cell(0)?, text::printable(cell(2)?), cell(1)?));
+        let cell = |name| row.read::<String>(name);
+        text.push_str(&format!("  {}  {} ({})\n", cell("at")?, text::printable(&cell("message")?), cell("actor")?));
     }
     if !job.has_ended() {
         text.push_str(&beneath(&signals::read(session).await?));

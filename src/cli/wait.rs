@@ -1,22 +1,16 @@
 //! `backfilld wait`: waits until a job has finished. Each check is a separate statement, so that
-//! the session holds no transaction and no snapshot between two checks. A notification triggers the
-//! next check immediately.
+//! the session holds no transaction and no snapshot between two checks.
 
 use std::time::Duration;
 
 use clap::Args;
-use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_postgres::AsyncMessage;
 
 use super::commands::Commands;
 use super::jobs::{self, Job};
 use super::{duration, session, show};
 use crate::config::Config;
-use crate::config::database::Database;
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::{Session, within};
-use crate::pg::pools::CONTROL_LIMIT;
 use crate::text;
 
 #[derive(Debug, Args)]
@@ -29,8 +23,9 @@ pub struct WaitArgs {
     timeout: Option<Duration>,
 }
 
-/// Maximum time between two checks. A notification triggers a check earlier.
-const POLL: Duration = Duration::from_millis(500);
+/// Time between two checks. The verb does not use LISTEN, because a pooler may give the server
+/// session to other clients between two checks.
+const POLL: Duration = Duration::from_millis(300);
 /// Time that a server may take to restart or fail over. A lost connection ends the wait only after
 /// this time.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -39,8 +34,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     let database = config.database()?;
     let commands = Commands::of(config);
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let (wake, mut wakeups) = watch::channel(());
-    let mut session = listen(database, &wake).await?;
+    let mut session = session::open_to(database).await?;
     let mut lost_at: Option<Instant> = None;
     let mut told: Option<String> = None;
     loop {
@@ -57,7 +51,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
                 if since.elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
-                if let Ok(again) = listen(database, &wake).await {
+                if let Ok(again) = session::open_to(database).await {
                     session = again;
                 }
                 None
@@ -79,24 +73,8 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(timed_out(&args, job.as_ref(), &commands));
         }
-        tokio::select! {
-            _ = wakeups.changed() => {}
-            () = tokio::time::sleep_until(deadline.map_or(pause, |deadline| pause.min(deadline))) => {}
-        }
+        tokio::time::sleep_until(deadline.map_or(pause, |deadline| pause.min(deadline))).await;
     }
-}
-
-/// Opens a session and runs LISTEN before the first check. Otherwise the notification of a job that
-/// finishes between the check and LISTEN would be missed.
-async fn listen(database: &Database, wake: &watch::Sender<()>) -> Result<Session> {
-    let wake = wake.clone();
-    let session = session::open_listening(database, move |message| match message {
-        AsyncMessage::Notification(_) => drop(wake.send(())),
-        message => session::print_notice(message),
-    })
-    .await?;
-    within(CONTROL_LIMIT, session.client.batch_execute("listen backfill")).await?;
-    Ok(session)
 }
 
 fn verdict(job: &Job) -> Result<u8> {

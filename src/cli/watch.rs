@@ -171,6 +171,7 @@ fn summary(job: &Job, commands: &Commands) -> String {
     match (&job.waiting_reason, &job.waiting_text) {
         (Some(reason), Some(more)) => text.push_str(&format!("  waiting: {reason} ({more})")),
         (Some(reason), None) => text.push_str(&format!("  waiting: {reason}")),
+        (None, _) if let Some(throttled) = &job.throttled_text => text.push_str(&format!("  slowed by: {throttled}")),
         _ => {}
     }
     if let Some(next) = job.needs(commands) {

@@ -111,6 +111,14 @@ impl Database {
         source::resolve_url(self.sources(), environment).map_err(|error| self.named(error))
     }
 
+    /// Returns the maximum number of connections that the daemon opens as the control login: three
+    /// of the control pool (housekeeping, metrics, status page), three of the throttle, one each
+    /// for the heartbeat, LISTEN and the guard, and one of the control pool for each worker.
+    /// Without executors, also the session in which each worker runs its batches.
+    pub fn connections(&self) -> u32 {
+        9 + self.workers * if self.executors.is_empty() { 2 } else { 1 }
+    }
+
     /// Returns the current connection string and password; see [`Database::resolve_url`].
     pub fn login(&self) -> Result<Login> {
         self.login_with(&environment::of_process)

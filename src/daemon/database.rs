@@ -20,8 +20,11 @@ use crate::execute::guard::Guard;
 use crate::http::health::Health;
 use crate::http::status::board::Board;
 use crate::metrics::handle::Handle;
+use crate::pg::clock::ServerClock;
 use crate::pg::connect::{self, within};
+use crate::pg::conninfo::ConnInfo;
 use crate::pg::control::Control;
+use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::pg::schema::{install, state};
@@ -40,6 +43,9 @@ use crate::{window, worker};
 /// Interval at which the daemon runs housekeeping, updates the gauges, and checks whether all work
 /// is done.
 const TURN: Duration = Duration::from_millis(500);
+/// Number of turns after which the daemon measures the server's clock, and checks whether it is
+/// still registered.
+const CHECKS: u64 = 10;
 
 /// Maximum time that the workers have after a hard stop to cancel their batches and release their
 /// slices.
@@ -108,6 +114,9 @@ pub(super) struct Service {
 /// The result of a successful start.
 pub(super) struct Started {
     control: Control,
+    /// The size of the throttle's pool.
+    throttle_size: usize,
+    clock: ServerClock,
     roles: Vec<String>,
     since: String,
 }
@@ -147,7 +156,13 @@ impl Service {
         let retention = retention::keep(started.control.clone(), self.retention, edges.clone());
         helpers.spawn(retention.in_current_span());
         let reloads = self.surroundings.reloads.clone();
-        let throttling = throttle.run(self.logins.control_pool(3)?, worker_id, is_working, reloads, edges.clone());
+        let throttling = throttle.run(
+            self.logins.control_pool(started.throttle_size)?,
+            worker_id,
+            is_working,
+            reloads,
+            edges.clone(),
+        );
         helpers.spawn(throttling.in_current_span());
         let status = self.surroundings.board.clone().keep(self.name.clone(), started.control.clone(), edges.clone());
         helpers.spawn(status.in_current_span());
@@ -162,6 +177,7 @@ impl Service {
                 poll: self.lease.poll,
                 defaults: self.defaults.clone(),
                 window: self.logins.database().window.clone(),
+                clock: started.clock.clone(),
             },
             logins: self.logins.clone(),
             control: started.control.clone(),
@@ -215,7 +231,7 @@ impl Service {
     async fn start(&self, shutdown: &Shutdown) -> Result<Option<Started>> {
         let mut attempt = 0;
         loop {
-            let error = match self.try_start(false).await {
+            let error = match Box::pin(self.try_start(false)).await {
                 Ok(started) => {
                     self.surroundings.health.ready_now(&self.name);
                     return Ok(Some(started));
@@ -241,6 +257,12 @@ impl Service {
     /// checks, and registers the executors. With `strict`, an executor that cannot connect is an
     /// error. Does not report the result to the health check.
     pub async fn try_start(&self, strict: bool) -> Result<Started> {
+        let first = self.logins.open_plain("backfilld start", |_| {}).await?;
+        let second = self.logins.open_plain("backfilld start", |_| {}).await?;
+        if pooler::is_pooled(&first, &second).await? {
+            return Err(pooler::error(Kind::Config));
+        }
+        drop((first, second));
         let mut session = self.logins.open_control("backfilld start", |_| {}).await?;
         if self.surroundings.options.migrate {
             let applied = install::migrate(&mut session.client, false).await?;
@@ -250,7 +272,11 @@ impl Service {
         }
         state::check(&session.client).await?;
         let row = within(CONTROL_LIMIT, session.client.query_one(
-            "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery()", &[])).await?;
+            "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery(), current_setting('session_replication_role')", &[])).await?;
+        if row.read::<&str>(4)? == "replica" {
+            return Err(Error::new(Kind::Config, "session_replication_role is \"replica\" in the sessions of the login, so the triggers of schema backfill do not fire")
+                .hint("As a superuser, remove it from the settings of the role and the database: alter role LOGIN reset session_replication_role;"));
+        }
         let login: String = row.read(0)?;
         if row.read::<bool>(3)? {
             return Err(Error::new(Kind::ReadOnly, "the server is a standby").hint("Use the url of the primary."));
@@ -272,7 +298,8 @@ impl Service {
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
             let info = connect::parse(&executor.login()?, "backfilld start")?;
-            if let Err(error) = connect::open(&info, |_| {}).await {
+            let direct = Box::pin(direct(&info)).await;
+            if let Err(error) = direct {
                 let error = error.context(format!("executor for \"{}\"", executor.run_as));
                 if strict || error.kind == Kind::Config {
                     return Err(error);
@@ -290,12 +317,18 @@ impl Service {
             warn_of_authors(&session.client, &login).await?;
             roles.push(login);
         }
-        let size = usize::try_from(self.logins.database().workers).unwrap_or(1) + 3;
+        const LIMIT: &str = "
+select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = session_user and not r.rolsuper), -1),
+             nullif((select d.datconnlimit from pg_database d where d.datname = current_database()), -1))";
+        let limit = within(CONTROL_LIMIT, session.client.query_one(LIMIT, &[])).await?.read(0)?;
+        let (size, throttle_size) = self.logins.pool_sizes(limit);
         let control = Control::new(&self.logins, size)?;
         control.connect().await?;
         let now: String = row.read(1)?;
         let since = self.since.get_or_init(|| now).clone();
-        Ok(Started { control, roles, since })
+        let clock = ServerClock::default();
+        clock.measure(&control).await?;
+        Ok(Started { control, throttle_size, clock, roles, since })
     }
 
     /// In a loop, runs housekeeping and updates the gauges. With `until_idle`, returns when no job
@@ -313,8 +346,13 @@ impl Service {
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut idle_turns = 0;
         let mut progress = gauges::Progress::default();
-        loop {
+        for number in 1_u64.. {
             turns.tick().await;
+            if number % CHECKS == 0
+                && let Err(error) = self.check_again(started, worker).await
+            {
+                tracing::warn!(error = %error.message, "could not check the registration of the daemon");
+            }
             pulse.beat();
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
             match self.turn(started, worker, throttle, &mut progress).await {
@@ -335,6 +373,19 @@ impl Service {
             }
             self.surroundings.health.ready_now(&self.name);
         }
+        Ended::Drained
+    }
+
+    /// Measures the server's clock again. Registers the daemon again if the schema was dropped and
+    /// installed again.
+    async fn check_again(&self, started: &Started, worker: Uuid) -> Result<()> {
+        started.clock.measure(&started.control).await?;
+        if queue::is_registered(&started.control, worker, &started.roles).await? {
+            return Ok(());
+        }
+        tracing::warn!("schema backfill no longer contains the registration of this daemon; registering again");
+        Box::pin(self.try_start(false)).await?;
+        queue::register_worker(&started.control, worker, &started.roles, self.lease.ttl).await
     }
 
     /// Runs one turn. Returns [`Ended::Idle`] if `until_idle` is set and no job can run, and
@@ -355,7 +406,8 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         queue::run_housekeeping(&started.control).await?;
         let window = &self.logins.database().window;
         if window.is_some() {
-            queue::set_worker_window(&started.control, worker, window::closed_until(window)).await?;
+            let closed = window::closed_until(window, started.clock.now());
+            queue::set_worker_window(&started.control, worker, closed).await?;
         }
         let seen = gauges::paint(&self.surroundings.metrics, &self.name, &started.control, throttle, progress).await?;
         self.surroundings.board.observe(&self.name, seen);
@@ -366,6 +418,12 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         let (busy, waiting, failed): (i64, i64, i64) = (row.read(0)?, row.read(1)?, row.read(2)?);
         Ok(if busy > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
     }
+}
+
+/// Checks that an executor can connect, and that no pooler is in the way.
+async fn direct(info: &ConnInfo) -> Result<()> {
+    let (first, second) = (connect::open(info, |_| {}).await?, connect::open(info, |_| {}).await?);
+    if pooler::is_pooled(&first, &second).await? { Err(pooler::error(Kind::Config)) } else { Ok(()) }
 }
 
 async fn register(

@@ -104,8 +104,7 @@ impl Databases {
             let since = known.map_or_else(Since::default, |known| Since::clone(&known.since));
             let service = self.service(changed, &since);
             let span = tracing::error_span!("database", database.name = %changed.name());
-            let started = service
-                .try_start(true)
+            let started = Box::pin(service.try_start(true))
                 .instrument(span)
                 .await
                 .map_err(|error| error.context(format!("database \"{}\"", changed.name())))?;

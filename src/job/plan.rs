@@ -44,6 +44,8 @@ pub struct Plan {
     /// match without being written. Also true if the planner cannot rule out such a dependency.
     #[serde(default)]
     pub filter_varies: bool,
+    #[serde(default)]
+    pub volatile: Volatile,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     #[serde(default)]
     pub rows_as_text: bool,
@@ -67,6 +69,15 @@ pub struct Plan {
     /// The defaults of the daemon that planned the job, for options that the job does not set.
     #[serde(default)]
     pub defaults: serde_json::Value,
+}
+
+/// Whether the assigned expressions, or the filter, call a volatile function. Such a function can
+/// have side effects, so each batch evaluates the expressions only as often as one plain statement
+/// would. Also true if the planner cannot rule out such a call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volatile {
+    pub values: bool,
+    pub filter: bool,
 }
 
 /// The total size in bytes of all tables that are walked.

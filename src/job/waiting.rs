@@ -1,4 +1,5 @@
-//! The reasons for which the throttle makes a job wait or slows it down.
+//! The reasons for which the throttle makes a job wait or slows it down, and what the slices of a
+//! job report about it.
 
 use std::fmt;
 
@@ -45,6 +46,31 @@ impl fmt::Display for WaitingReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+impl WaitingReason {
+    /// Returns the value of `throttled_by` while this reason slows a job down.
+    pub fn throttles_as(self) -> &'static str {
+        match self {
+            Self::Slot | Self::Archiver | Self::Vacuum => Self::Signal.as_str(),
+            reason => reason.as_str(),
+        }
+    }
+}
+
+/// What a slice reports with its heartbeat. A slice either waits, or is slowed down, or neither.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    /// Rows that the walk scanned per second in the last seconds.
+    pub rows_per_second: f64,
+    /// The same rate, averaged over about a minute.
+    pub steady_rows_per_second: f64,
+    /// The share of the last seconds in which batches ran, 0 to 1.
+    pub time_share: f64,
+    /// A value of `waiting_reason`, and a sentence.
+    pub waiting: Option<(String, String)>,
+    /// A value of `throttled_by`, and a sentence.
+    pub throttled: Option<(String, String)>,
 }
 
 /// A reason, and the text that explains to the user why the job waits.

@@ -11,6 +11,7 @@ pub const BATCH_DURATION: &str = "backfilld_batch_duration_seconds";
 pub const BATCH_ROWS: &str = "backfilld_batch_rows";
 pub const VICTIM_WAIT: &str = "backfilld_victim_wait_seconds";
 pub const HOLD: &str = "backfilld_hold_seconds_total";
+pub const THROTTLED: &str = "backfilld_throttled_seconds_total";
 pub const GUARD_YIELDS: &str = "backfilld_guard_yields_total";
 pub const LEASE_TAKEOVERS: &str = "backfilld_lease_takeovers_total";
 pub const FENCED_WRITES: &str = "backfilld_fenced_writes_total";
@@ -54,7 +55,12 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
         Unit::Seconds,
         "Time that a session had waited for a lock before the daemon cancelled the batch, the planning or the vacuum that held the lock.",
     ),
-    (HOLD, Unit::Seconds, "Time for which the next batch of a slice was held or delayed, by reason."),
+    (HOLD, Unit::Seconds, "Time for which slices were held, by reason."),
+    (
+        THROTTLED,
+        Unit::Seconds,
+        "Time for which slices paused between two batches because they were throttled, by reason.",
+    ),
     (
         GUARD_YIELDS,
         Unit::Count,
@@ -99,7 +105,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         OLDEST_QUEUED,
         Unit::Seconds,
-        "Unix time since which the longest-waiting queued job has been waiting; jobs that are not allowed to start are left out; absent if there is no such job.",
+        "Unix time at which the longest-waiting queued job began to wait; jobs that are not allowed to start are left out; absent if no job waits.",
     ),
     (BUILD_INFO, Unit::Count, "The label named version contains the version of this daemon; the value is always 1."),
     (

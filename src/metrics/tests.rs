@@ -4,7 +4,7 @@ use metrics::with_local_recorder;
 
 use super::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
 use super::handle::{Handle, JOB_COUNTERS_IDLE};
-use super::names::{HELP, HOLD};
+use super::names::{HELP, HOLD, THROTTLED};
 use super::recorder::Split;
 use super::*;
 
@@ -25,6 +25,7 @@ fn everything(handle: &Handle) {
     write_fenced("main");
     job_finished("main", "succeeded");
     counter!(HOLD, "database" => "main", "reason" => "replica_lag").absolute(1);
+    counter!(THROTTLED, "database" => "main", "reason" => "rate").absolute(1);
     handle.jobs(
         "main",
         vec![JobGauges {

@@ -11,6 +11,7 @@ use tokio_postgres::types::ToSql;
 
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::within;
+use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 
@@ -91,7 +92,11 @@ impl Control {
 
     /// Closes the session if its connection was lost. Otherwise the session returns to the pool.
     fn settled<T>(&self, client: Client, answer: Result<T>) -> Result<T> {
-        if answer.as_ref().is_err_and(|error| error.kind == Kind::ConnectionLost) {
+        // No code of a user runs in these sessions. So if a prepared statement is missing or exists
+        // already, a pooler has given this connection another server session.
+        let is_of_a_pooler = |error: &Error| matches!(error.sqlstate.as_deref(), Some("26000" | "42P05"));
+        let answer = answer.map_err(|error| if is_of_a_pooler(&error) { pooler::error(Kind::Pooled) } else { error });
+        if answer.as_ref().is_err_and(|error| matches!(error.kind, Kind::ConnectionLost | Kind::Pooled)) {
             drop(Object::take(client));
             self.pool.retain(|_, _| false);
         }
@@ -122,6 +127,17 @@ pub async fn answered<T>(
             return answer.map_err(Error::from);
         }
         if Instant::now() >= deadline {
+            // A commit can wait for a synchronous standby without end, and no timeout of the server
+            // ends this wait. A cancel request ends it, and the commit then succeeds.
+            let cancelled = timeout(PATIENCE, cancel_running(logins, sql, limit));
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer.map_err(Error::from),
+                _ = cancelled => {}
+            }
+            if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+                return answer.map_err(Error::from);
+            }
             return Err(Error::new(
                 Kind::ConnectionLost,
                 format!("the server did not respond within {} s", limit.as_secs_f32()),
@@ -143,6 +159,17 @@ pub async fn answered<T>(
         absent = !running;
         next = Instant::now() + if absent { CONFIRM } else { ASK_AGAIN };
     }
+}
+
+/// Cancels the statements of this login that begin like `sql` and have been running for `limit`.
+async fn cancel_running(logins: &Logins, sql: &str, limit: Duration) -> Result<()> {
+    const CANCEL: &str = "
+select pg_cancel_backend(a.pid) from pg_stat_activity a
+ where a.usename = session_user and a.state = 'active' and left(a.query, 90) = left($1, 90)
+   and a.query_start < clock_timestamp() - make_interval(secs => $2)";
+    let session = logins.open_control("backfilld probe", |_| {}).await?;
+    let seconds = limit.saturating_sub(Duration::from_secs(1)).as_secs_f64();
+    within(PATIENCE, session.client.query(CANCEL, &[&sql, &seconds])).await.map(drop)
 }
 
 /// Returns whether the server is running a statement that begins like `sql` for this login.

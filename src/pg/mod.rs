@@ -4,6 +4,7 @@
 
 pub mod assigned;
 pub mod cancel;
+pub mod clock;
 pub mod connect;
 pub mod conninfo;
 pub mod control;
@@ -13,6 +14,7 @@ pub mod keyset;
 pub mod passfile;
 pub mod peer;
 pub mod pins;
+pub mod pooler;
 pub mod pools;
 pub mod row;
 pub mod schema;

@@ -91,6 +91,11 @@ impl Logins {
             Err(error) if error.kind == Kind::Config && self.proven.load(Ordering::Relaxed) => {
                 Err(Error { kind: Kind::Authentication, ..error })
             }
+            Err(error) if error.kind == Kind::TooManyConnections => {
+                let wanted = self.database.connections();
+                let more = format!("the daemon uses up to {wanted} connections as its control login");
+                Err(Error { message: format!("{}; {more}", error.message), ..error })
+            }
             Err(error) => Err(error),
         }
     }
@@ -114,6 +119,21 @@ impl Logins {
         on_message: impl Fn(tokio_postgres::AsyncMessage) + Send + 'static,
     ) -> Result<Session> {
         self.open(|| self.control(application_name), on_message).await
+    }
+
+    /// Returns the sizes of the control pool and of the throttle's pool. If the control login may
+    /// have at most `limit` connections, the pools are smaller. A daemon with one worker then needs
+    /// 6 connections, or 5 if it uses executors.
+    pub fn pool_sizes(&self, limit: Option<i32>) -> (usize, usize) {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let workers = count(self.database.workers);
+        let missing = limit
+            .map_or(0, |limit| count(self.database.connections()).saturating_sub(usize::try_from(limit).unwrap_or(0)));
+        let most_fewer = 2; // The throttle then has one connection.
+        (
+            workers.saturating_add(3).saturating_sub(missing.saturating_sub(most_fewer)).max(1),
+            3_usize.saturating_sub(missing).max(1),
+        )
     }
 
     /// Creates a pool of control sessions. [`CONTROL_RECIPE`] is applied once to each session,

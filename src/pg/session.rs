@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::job::claim::{Claim, Settings};
 use crate::job::plan::Isolation;
 use crate::job::plan::KeyColumn;
@@ -15,6 +15,7 @@ use crate::pg::connect::{Session, within};
 use crate::pg::control::Control;
 use crate::pg::keyset;
 use crate::pg::pins::{OUR_PATH, Pins};
+use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 
@@ -102,7 +103,12 @@ pub async fn backend(session: &Session) -> Result<Backend> {
 select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}', backfill._server_identity()
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
     let row = session.bounded_ours(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
-    Ok(Backend { pid: row.read(0)?, started: row.read(1)?, server: row.read(2)? })
+    let pid: i32 = row.read(0)?;
+    // The session had this process when it was opened.
+    if session.pid.is_some_and(|opened| opened != pid) {
+        return Err(pooler::error(Kind::Pooled));
+    }
+    Ok(Backend { pid, started: row.read(1)?, server: row.read(2)? })
 }
 
 /// Returns the settings of a recipe, without `search_path`.

@@ -39,8 +39,14 @@ from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1";
 select a.columns, a.expression, array(select backfill._type_name(t.atttypid, t.atttypmod) from unnest(a.columns) with ordinality u(name, n)
                                         join pg_attribute t on t.attrelid = $2 and t.attname = u.name and not t.attisdropped order by u.n)
   from backfill._assignments($1) a";
-    const CHECKS: &str = "select backfill._check_submitter_rights($1), backfill._check_same_table($2, $3), backfill._check_owners($3, $4::text::name)";
-    control.query_one(CHECKS, &[&claim.job_id, &claim.target, &claim.relation, &claim.run_as]).await?;
+    const CHECKS: &str = "select backfill._check_submitter_rights($1), backfill._check_same_table($2, $3), backfill._check_owners($3, $4::text::name), backfill._check_statement_triggers($3, $5, $6, $7)";
+    let kind = if claim.work() == crate::job::plan::Kind::Delete { "delete" } else { "update" };
+    control
+        .query_one(
+            CHECKS,
+            &[&claim.job_id, &claim.target, &claim.relation, &claim.run_as, &kind, &claim.set, &Json(&claim.options)],
+        )
+        .await?;
     let row =
         control.query_opt(TARGET, &[&claim.relation, &claim.key]).await?.ok_or_else(|| {
             Error::new(Kind::Refused, format!("table {} does not exist any more", claim.target))

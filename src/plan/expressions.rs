@@ -5,7 +5,7 @@
 
 use crate::error::{self, Error, Result};
 use crate::job::claim::Claim;
-use crate::job::plan::{Assignment, Isolation, Kind};
+use crate::job::plan::{Assignment, Isolation, Kind, Volatile};
 use crate::pg::assigned;
 use crate::pg::connect::Session;
 use crate::pg::ident::{quote, quote_all};
@@ -24,12 +24,14 @@ pub struct Needs {
     pub comparable: bool,
     pub self_reading: bool,
     pub filter_varies: bool,
+    pub volatile: Volatile,
     /// Whether an expression reads a row as text (`md5(t::text)`).
     pub rows_as_text: bool,
     /// Reason why the assigned values cannot be compared with the columns, even though the
     /// expressions give the same values each time they are evaluated.
     pub incomparable: Option<String>,
-    /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege.
+    /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege, and
+    /// no event trigger may refuse CREATE FUNCTION.
     pub seen: bool,
 }
 
@@ -41,26 +43,29 @@ pub struct Needs {
 /// - the other tables that it reads,
 /// - whether it reads a row as a whole (`f(t)`), which names no column,
 /// - whether it reads a row as text,
-/// - whether a function or a view that it uses may read the target.
+/// - whether a function or a view that it uses may read the target,
+/// - whether it calls a volatile function.
 ///
 /// The OIDs of functions and operators come from the parse tree. A built-in function does not
 /// require REPEATABLE READ, because it is assumed to read no table.
 const READ: &str = r"
 with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
-used as (
-  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace as builtin
-    from probe, pg_catalog.regexp_matches(probe.tree, ':(?:op)?(?:func|fn)id (\d+)', 'g') m, pg_catalog.pg_proc f where f.oid = m[1]::pg_catalog.oid
-  union all
-  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
-    from probe, pg_catalog.regexp_matches(probe.tree, ':opno (\d+)', 'g') m, pg_catalog.pg_operator o, pg_catalog.pg_proc f
-   where o.oid = m[1]::pg_catalog.oid and f.oid = o.oprcode),
 named(oid) as (
   select d.refobjid from pg_catalog.pg_depend d, probe
    where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = probe.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
   union
   select d.refobjid from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid
-    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass)
+    join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass),
+trees(tree) as (
+  select tree from probe union all select w.ev_action::text from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid),
+used as (
+  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace as builtin
+    from trees t, pg_catalog.regexp_matches(t.tree, ':(?:op)?(?:func|fn)id (\d+)', 'g') m, pg_catalog.pg_proc f where f.oid = m[1]::pg_catalog.oid
+  union all
+  select f.provolatile, f.pronamespace = 'pg_catalog'::pg_catalog.regnamespace
+    from trees t, pg_catalog.regexp_matches(t.tree, ':opno (\d+)', 'g') m, pg_catalog.pg_operator o, pg_catalog.pg_proc f
+   where o.oid = m[1]::pg_catalog.oid and f.oid = o.oprcode)
 select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 order by d.refobjsubid::pg_catalog.int2)
           from pg_catalog.pg_depend d, probe
          where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = probe.oid
@@ -73,7 +78,8 @@ select (select pg_catalog.array_agg(distinct d.refobjsubid::pg_catalog.int2 orde
        exists (select from used where provolatile <> 'i' and not builtin)
          or exists (select from named n join pg_catalog.pg_rewrite w on w.ev_class = n.oid
                       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = w.oid
-                     where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2)";
+                     where d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.refobjid = $2),
+       exists (select from used where provolatile = 'v')";
 
 const LIMITS: &str = "set local lock_timeout = '2s'";
 
@@ -93,7 +99,7 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
     if claim.work() == Kind::Delete {
         let delete = change(&target, &[], claim.filter.as_deref());
         let probe = probe(executor, claim, "backfill_probe_delete", "void", &delete).await;
-        return of_delete(executor, claim, found, probe).await;
+        return of_delete(executor, claim, found, probe, &delete).await;
     }
     let expressions: Vec<String> =
         found.assignments.iter().map(|assignment| format!("(\n{}\n)", assignment.expression)).collect();
@@ -136,7 +142,8 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
                 values.whole_row || values.opaque || values.columns.iter().any(|column| assigned.contains(column));
             let isolation = if whole.reads_rows { Isolation::RepeatableRead } else { Isolation::ReadCommitted };
             let reads = whole.reads;
-            let filter_varies = whole.varies && filter_varies(executor, claim, &target).await?;
+            let filter = if whole.varies { filter_of(executor, claim, &target).await? } else { None };
+            let filter_varies = filter.as_ref().is_some_and(|filter| filter.varies);
             let evaluable = !found.assignments.iter().any(Assignment::is_default);
             let incomparable = if !values.varies && !self_reading && evaluable {
                 incomparable(executor, claim, &assigned, &target, &found.assignments).await?
@@ -151,14 +158,12 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
                 self_reading,
                 incomparable,
                 filter_varies,
+                volatile: Volatile { values: values.volatile, filter: filter.is_some_and(|filter| filter.volatile) },
                 rows_as_text: whole.row_as_text,
                 seen: true,
             })
         }
-        (Err(error), _) | (_, Err(error)) if lacks_temporary(executor, &error).await? => {
-            assume_worst(executor, claim).await
-        }
-        (Err(error), _) | (_, Err(error)) => Err(error),
+        (Err(error), _) | (_, Err(error)) => assume_worst_if_refused(executor, claim, error, &update).await,
     }
 }
 
@@ -217,10 +222,16 @@ pub fn change(target: &str, assignments: &[Assignment], filter: Option<&str>) ->
 /// clock or on other rows (`created_at < now() - interval '90 days'`). With such a filter, further
 /// rows may begin to match during the job, and the job would fail after its last sweep. For such a
 /// filter, the verification therefore only checks that the walk passed each row.
-async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Result<Probe>) -> Result<Needs> {
+async fn of_delete(
+    executor: &Session,
+    claim: &Claim,
+    found: &Found,
+    probe: Result<Probe>,
+    delete: &str,
+) -> Result<Needs> {
     let probe = match probe {
-        Err(error) if lacks_temporary(executor, &error).await? => return assume_worst(executor, claim).await,
-        probe => probe?,
+        Err(error) => return assume_worst_if_refused(executor, claim, error, delete).await,
+        Ok(probe) => probe,
     };
     let named = if probe.whole_row { all_columns(executor, claim).await? } else { probe.columns };
     let mut columns: Vec<i16> = named.into_iter().chain(found.key.iter().map(|column| column.attnum)).collect();
@@ -234,18 +245,40 @@ async fn of_delete(executor: &Session, claim: &Claim, found: &Found, probe: Resu
         comparable: !probe.varies,
         self_reading: probe.varies,
         filter_varies: probe.varies,
+        volatile: Volatile { values: false, filter: probe.volatile },
         rows_as_text: probe.row_as_text,
         incomparable: None,
         seen: true,
     })
 }
 
-/// Returns the needs of a job whose role lacks the TEMPORARY privilege. The parse tree cannot be
-/// read without this privilege, so each property gets its safe value. Only `reads` and
-/// `rows_as_text` have no safe value. `reads` is assumed to be empty, and `rows_as_text` to be
-/// false.
-async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
-    tracing::info!("the job's role lacks the TEMPORARY privilege on the database, so batches run at REPEATABLE READ");
+/// Returns the needs of a job whose probe could not be created, if the reason is not the job's
+/// statement itself.
+///
+/// # Errors
+/// The given error if the server rejects the statement.
+async fn assume_worst_if_refused(executor: &Session, claim: &Claim, error: Error, statement: &str) -> Result<Needs> {
+    use error::Kind as Of;
+    if !matches!(error.kind, Of::Permission | Of::Data | Of::Statement | Of::Refused) {
+        return Err(error);
+    }
+    let reason = if lacks_temporary(executor, &error).await? {
+        "the role of the job lacks the TEMPORARY privilege on the database".to_owned()
+    } else if executor.bounded(CONTROL_LIMIT, executor.client.prepare(statement)).await.is_ok() {
+        format!("the database refuses CREATE FUNCTION in the temporary schema ({})", error.message)
+    } else {
+        return Err(error);
+    };
+    assume_worst(executor, claim, &reason).await
+}
+
+/// Returns the needs of a job whose parse tree cannot be read. Each property gets its safe value.
+/// Only `reads` and `rows_as_text` have no safe value. `reads` is assumed to be empty, and
+/// `rows_as_text` to be false.
+async fn assume_worst(executor: &Session, claim: &Claim, reason: &str) -> Result<Needs> {
+    tracing::info!(
+        "backfilld assumes that the expressions of the job read other rows, and batches run at REPEATABLE READ: {reason}"
+    );
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {
         columns,
@@ -254,6 +287,7 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
         comparable: false,
         self_reading: true,
         filter_varies: true,
+        volatile: Volatile { values: true, filter: true },
         // The value is unknown, but most expressions do not read a row as text.
         rows_as_text: false,
         incomparable: None,
@@ -261,13 +295,12 @@ async fn assume_worst(executor: &Session, claim: &Claim) -> Result<Needs> {
     })
 }
 
-/// Returns whether the filter can give different results for the same row. The caller knows only
-/// that the statement as a whole can give different results. The assigned values alone may be the
-/// cause.
-async fn filter_varies(executor: &Session, claim: &Claim, target: &str) -> Result<bool> {
-    let Some(filter) = &claim.filter else { return Ok(false) };
+/// Reads the properties of the filter alone. The caller knows only that the statement as a whole
+/// can give different results for the same row. The assigned values alone may be the cause.
+async fn filter_of(executor: &Session, claim: &Claim, target: &str) -> Result<Option<Probe>> {
+    let Some(filter) = &claim.filter else { return Ok(None) };
     let select = format!("select (\n{filter}\n) from only {target}");
-    Ok(probe(executor, claim, "backfill_probe_filter", "record", &select).await?.varies)
+    probe(executor, claim, "backfill_probe_filter", "record", &select).await.map(Some)
 }
 
 /// Returns whether the server raised `error` because the role may not create temporary objects. The
@@ -349,6 +382,7 @@ struct Probe {
     opaque: bool,
     reads_rows: bool,
     varies: bool,
+    volatile: bool,
 }
 
 async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, body: &str) -> Result<Probe> {
@@ -375,6 +409,7 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
         whole_row: row.read(4)?,
         row_as_text: row.read(5)?,
         opaque: row.read(6)?,
+        volatile: row.read(7)?,
     })
 }
 

@@ -105,6 +105,7 @@ pub async fn make(
         comparable: needs.comparable,
         self_reading: needs.self_reading,
         filter_varies: needs.filter_varies,
+        volatile: needs.volatile,
         rows_as_text: needs.rows_as_text,
         upper: upper.filter(|_| !found.spread),
         spread: found.spread,

@@ -1,12 +1,14 @@
 //! Stores in the queue the time until which a daemon's window is closed, deregisters the daemon,
 //! and runs the periodic housekeeping.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use uuid::Uuid;
 
 use crate::error::Result;
 use crate::pg::control::Control;
+use crate::pg::row::Columns;
+use crate::queue::lease::host;
 
 /// Stores the time until which this daemon's window for the database is closed. None means that the
 /// window is open.
@@ -19,6 +21,21 @@ pub async fn set_worker_window(control: &Control, worker: Uuid, until: Option<Sy
 pub async fn run_housekeeping(control: &Control) -> Result<()> {
     const SQL: &str = "select backfill._run_housekeeping()";
     control.query_opt(SQL, &[]).await.map(drop)
+}
+
+/// Registers the daemon, or renews its registration.
+pub async fn register_worker(control: &Control, worker: Uuid, roles: &[String], ttl: Duration) -> Result<()> {
+    const SQL: &str = "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
+    let pid = i32::try_from(std::process::id()).unwrap_or(0);
+    let version = env!("CARGO_PKG_VERSION");
+    let ttl = ttl.as_secs_f64();
+    control.query_opt(SQL, &[&worker, &host(), &pid, &version, &roles, &ttl]).await.map(drop)
+}
+
+/// Returns whether the daemon and its executors are registered.
+pub async fn is_registered(control: &Control, worker: Uuid, roles: &[String]) -> Result<bool> {
+    const SQL: &str = "select backfill._is_registered($1, $2::text[]::name[])";
+    control.query_one(SQL, &[&worker, &roles]).await?.read(0)
 }
 
 /// Deregisters the daemon, and releases the slices that it still holds. Another daemon can claim

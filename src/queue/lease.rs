@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::job::claim::{Claim, Desired};
+use crate::job::waiting::Report;
 use crate::pg::connect::{Session, within};
 use crate::pg::control::answered;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
@@ -38,8 +39,7 @@ struct Entry {
     token: Uuid,
     trusted_until: Instant,
     state: LeaseState,
-    rows_per_second: f64,
-    waiting: Option<(String, String)>,
+    report: Report,
 }
 
 /// The state of a slice's job, according to the last heartbeat.
@@ -90,8 +90,7 @@ impl Leases {
             token: claim.token,
             trusted_until: asked_at + trust(self.ttl),
             state,
-            rows_per_second: 0.0,
-            waiting: None,
+            report: Report::default(),
         };
         self.with(|held| held.insert(claim.slice_id, entry));
         Lease { leases: self.clone(), slice_id: claim.slice_id, token: claim.token }
@@ -126,9 +125,13 @@ impl Leases {
         self.with(|held| {
             held.iter()
                 .map(|(slice, entry)| {
+                    let Report { rows_per_second, steady_rows_per_second, time_share, waiting, throttled } =
+                        &entry.report;
                     serde_json::json!({
-                        "slice": slice, "token": entry.token, "rate": entry.rows_per_second,
-                        "reason": entry.waiting.as_ref().map(|w| &w.0), "text": entry.waiting.as_ref().map(|w| &w.1)
+                        "slice": slice, "token": entry.token,
+                        "rate": rows_per_second, "steady_rate": steady_rows_per_second, "time_share": time_share,
+                        "reason": waiting.as_ref().map(|w| &w.0), "text": waiting.as_ref().map(|w| &w.1),
+                        "throttled_by": throttled.as_ref().map(|t| &t.0), "throttled_text": throttled.as_ref().map(|t| &t.1)
                     })
                 })
                 .collect()
@@ -219,7 +222,7 @@ impl Leases {
 }
 
 /// Returns the host name from the environment or from `/proc`, or `unknown`.
-fn host() -> String {
+pub(super) fn host() -> String {
     std::env::var("HOSTNAME")
         .ok()
         .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
@@ -264,13 +267,11 @@ impl Lease {
         })
     }
 
-    /// Stores the rate of this slice and, if the slice waits, the reason. The next heartbeat
-    /// reports both.
-    pub fn report(&self, rows_per_second: f64, waiting: Option<(String, String)>) {
+    /// Stores the report of this slice for the next heartbeat.
+    pub fn report(&self, report: Report) {
         self.leases.with(|held| {
             if let Some(entry) = held.get_mut(&self.slice_id) {
-                entry.rows_per_second = rows_per_second;
-                entry.waiting = waiting;
+                entry.report = report;
             }
         });
     }

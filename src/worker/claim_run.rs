@@ -14,7 +14,7 @@ use crate::job::options::{Switch, Vacuum};
 use crate::job::permit::Permit;
 use crate::job::plan::Plan;
 use crate::job::settings::JobSettings;
-use crate::job::waiting::Waiting;
+use crate::job::waiting::{Report, Waiting};
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
 use crate::pg::session;
@@ -22,6 +22,7 @@ use crate::queue::claim as queue;
 use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::throttle::admit::gate::{Admission, Gate, Limits};
+use crate::throttle::admit::hold_time::Waits;
 use crate::verify;
 use crate::walk::Walk;
 use crate::window;
@@ -99,7 +100,7 @@ impl<'a> ClaimRun<'a> {
         if let Some(interruption) = context.interrupted.take(claim) {
             // Until a batch commits, the job is still shown as waiting for the same reason.
             let (reason, text) = interruption.waiting;
-            lease.report(0.0, Some((reason.to_owned(), text)));
+            lease.report(Report { waiting: Some((reason.to_owned(), text)), ..Report::default() });
             progress.failures = interruption.failures;
             walk.resume(interruption.search);
         }
@@ -197,10 +198,12 @@ impl<'a> ClaimRun<'a> {
     }
 
     pub(super) fn must_end(&self) -> Option<ClaimEnd> {
-        if self.scope.stop.drain.is_cancelled() || window::closed_until(&self.scope.context.settings.window).is_some() {
+        let now = self.scope.context.settings.clock.now();
+        let is_closed = window::closed_until(&self.scope.context.settings.window, now).is_some();
+        if self.scope.stop.drain.is_cancelled() || is_closed {
             return Some(ClaimEnd::Stopped);
         }
-        if let Some(until) = window::closed_until(&self.settings.window) {
+        if let Some(until) = window::closed_until(&self.settings.window, now) {
             return Some(ClaimEnd::Closed(until));
         }
         if !self.scope.lease.trusted() {
@@ -241,11 +244,14 @@ impl<'a> ClaimRun<'a> {
                 }
                 Ok(Admitted::Go(permit))
             }
-            Admission::Hold(Waiting { reason, text }) => {
+            Admission::Wait { waiting: Waiting { reason, text }, how } => {
                 if self.progress.hold_log.hold(reason, Instant::now()) {
                     tracing::info!(reason = reason.as_str(), "waits: {text}");
                 }
-                self.report(Some((reason.as_str().to_owned(), text)));
+                match how {
+                    Waits::Held => self.report(Some((reason.as_str().to_owned(), text))),
+                    Waits::Throttled => self.report_throttled(Some((reason.throttles_as().to_owned(), text))),
+                }
                 // While the gate holds the worker, no batch reports the desired state of the job,
                 // so the worker polls this state.
                 Ok(match self.poll_desired().await? {
@@ -256,10 +262,16 @@ impl<'a> ClaimRun<'a> {
         }
     }
 
-    /// Passes the rate and the waiting reason to the lease's next heartbeat. `waiting` consists of
+    /// Passes the rates and the waiting reason to the lease's next heartbeat. `waiting` consists of
     /// a value of `waiting_reason` and a sentence.
     pub(super) fn report(&mut self, waiting: Option<(String, String)>) {
-        self.scope.lease.report(self.gate.rows_per_second(), waiting);
+        self.scope.lease.report(Report { waiting, ..self.gate.report() });
+    }
+
+    /// Passes the rates to the lease's next heartbeat, and the reason why the slice is slower than
+    /// it could be. `throttled` consists of a value of `throttled_by` and a sentence.
+    fn report_throttled(&mut self, throttled: Option<(String, String)>) {
+        self.scope.lease.report(Report { throttled, ..self.gate.report() });
     }
 
     /// Accounts for a batch that committed, or for a row that the walk passed without changing it.
@@ -270,9 +282,10 @@ impl<'a> ClaimRun<'a> {
             self.walk.fast();
         }
         self.gate.settle(outcome.changed, took);
-        let paced = self.gate.paced().map(|waiting| (waiting.reason.as_str().to_owned(), waiting.text.clone()));
+        let throttled =
+            self.gate.paced().map(|waiting| (waiting.reason.throttles_as().to_owned(), waiting.text.clone()));
         self.gate.scanned(outcome.scanned);
-        self.report(paced);
+        self.report_throttled(throttled);
         // A verification only reads rows, so its batches do not count as progress of the job.
         if self.scope.claim.kind == SliceKind::Walk
             && let Step::End(end) = self.count(outcome, took).await?

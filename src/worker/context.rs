@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::execute::guard::Guard;
+use crate::pg::clock::ServerClock;
 use crate::pg::control::Control;
 use crate::pg::pools::Logins;
 use crate::queue::lease::Leases;
@@ -30,6 +31,8 @@ pub struct WorkerSettings {
     pub defaults: Value,
     /// Time window in which work on the database is allowed.
     pub window: Option<Window>,
+    /// The clock that the windows follow.
+    pub clock: ServerClock,
 }
 
 #[derive(Debug, Clone)]

@@ -79,6 +79,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::Unanswered => {
             (Action::Reconnect, "the server did not answer in time: reconnecting and continuing from the checkpoint")
         }
+        Kind::Pooled => (
+            Action::Reconnect,
+            "a pooler in transaction or statement mode is between the daemon and the server: waiting; use a url that connects to the server directly",
+        ),
         Kind::Tls => {
             (Action::Reconnect, "TLS connection failed: retrying; certificate files are read again at each attempt")
         }
@@ -116,6 +120,16 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         | Kind::Internal => {
             (Action::Fail, "the job cannot continue and fails: see columns \"error\" and \"hint\" of backfill.jobs")
         }
+    }
+}
+
+/// Returns the sentence about an error for the log and the status, with the server's own words if
+/// an operator has to act on them.
+pub fn told(error: &Error) -> String {
+    let (_, sentence) = action(error.kind);
+    match error.kind {
+        Kind::ServerResources | Kind::TooManyConnections => format!("{sentence} ({})", error.message),
+        _ => sentence.to_owned(),
     }
 }
 
@@ -275,6 +289,7 @@ pub fn waits_for(kind: Kind) -> &'static str {
     match kind {
         Kind::LockTimeout | Kind::Deadlock | Kind::Serialization => "locked_rows",
         Kind::Yielded => "lock_waits",
+        Kind::TooManyConnections | Kind::Pooled => "connections",
         _ => "load",
     }
 }

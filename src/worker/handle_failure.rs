@@ -11,10 +11,11 @@ use crate::job::put_off::PutOff;
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
 use crate::queue::claim as queue;
+use crate::queue::daemon;
 use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::ClaimRun;
 use crate::worker::error_policy::{
-    Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, waits_for,
+    Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, told, waits_for,
 };
 use crate::worker::interrupted::{AFTER, Interruption, LONGEST};
 
@@ -67,7 +68,7 @@ impl ClaimRun<'_> {
                 return self.skip_row(batch, key, Some(&cause.tell(batch, error))).await;
             }
             (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
-            (Response::Wait, _) => return self.wait(error.kind, action(error.kind).1, Some(batch)).await,
+            (Response::Wait, _) => return self.wait(error.kind, &told(&error), Some(batch)).await,
             (Response::PerRow, _) => self.walk.per_row(),
             (Response::Restart, _) => return Ok(self.restart(&error, Some(batch))),
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
@@ -164,13 +165,19 @@ impl ClaimRun<'_> {
     /// - The worker no longer holds the slice. The error is returned unchanged.
     /// - The stored checkpoint is not the one that the worker knows. An earlier batch committed,
     ///   but its answer was lost. The claim ends, and the next claim reads the checkpoint again.
-    /// - Neither is the case, so the job's own code raised the error. The error counts as an error
-    ///   of the row.
+    /// - The daemon is not registered, because the schema was dropped and installed again. The
+    ///   claim ends, and the daemon registers again.
+    /// - None of this is the case, so the job's own code raised the error. The error counts as an
+    ///   error of the row.
     pub(super) async fn ask_for_holder(&self, error: Error) -> Result<Error> {
         let control = &self.scope.context.control;
         let Some(stored) = queue::checkpoint_ctid(control, self.scope.claim).await? else { return Ok(error) };
         if stored != self.walk.checkpoint().ctid {
             return Ok(Error::new(Kind::Unanswered, "a batch has committed, but its answer was lost"));
+        }
+        let context = &*self.scope.context;
+        if !daemon::is_registered(control, context.leases.worker(), &context.settings.roles).await? {
+            return Ok(Error::new(Kind::Unanswered, "the registration of the daemon was removed"));
         }
         let hint =
             "No other daemon holds the slice. Look for a function or trigger of the table that raises this error.";

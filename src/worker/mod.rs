@@ -103,7 +103,7 @@ enum Turn {
 /// Claims one slice and works on it until the claim ends. An error means that the queue did not
 /// respond or that the slice could not be released.
 async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<Turn> {
-    if window::closed_until(&context.settings.window).is_some() {
+    if window::closed_until(&context.settings.window, context.settings.clock.now()).is_some() {
         return Ok(Turn::Idle);
     }
     let (worker, ttl) = (context.leases.worker(), context.leases.ttl());
@@ -164,7 +164,7 @@ async fn contained(work: impl Future<Output = Result<ClaimEnd>>) -> Result<Claim
 
 async fn work(context: &mut Context, claim: &Claim, lease: &Lease, stop: &Shutdown) -> Result<ClaimEnd> {
     let settings = JobSettings::read(&context.settings.defaults, &claim.options, claim.revision)?;
-    if let Some(until) = window::closed_until(&settings.window) {
+    if let Some(until) = window::closed_until(&settings.window, context.settings.clock.now()) {
         return Ok(ClaimEnd::Closed(until));
     }
     match claim.kind {

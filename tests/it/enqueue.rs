@@ -133,7 +133,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
     let (clerk, received) = notices(&cluster.url("odd%20%22clerk", "app")).await;
     run(&clerk, r#"create table "we ""ird"."Ta""ble" ("I""d" int primary key, "Se""t" text, "from" int)"#).await;
     let id: i64 = value(&clerk, r#"select backfill.enqueue('a/b:c.d-E_1', '"we ""ird"."Ta""ble"', '"Se""t" = ''x;'' || $q$ ( $q$ || E''\'''' -- why; not
-        , "from" = (select count(*) from "we ""ird"."Ta""ble" o where o."from" is null) /* a ) b */', '"Se""t" is null -- or not')"#).await;
+        , "from" = (select count(*) from "we ""ird"."Ta""ble" o where o."I""d" > 0) /* a ) b */', '"Se""t" is null -- or not')"#).await;
     assert_eq!(
         received.lock().unwrap().as_slice(),
         ["WARNING: no daemon is running on this database; the job stays queued until one starts"]

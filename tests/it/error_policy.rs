@@ -65,7 +65,7 @@ const PASSING: &[(&str, Kind, &str)] = &[
     // another session. In the meantime no worker holds the slice.
     ("57P03", Kind::ServerUnavailable, "load"),
     ("25006", Kind::ReadOnly, "load"),
-    ("53300", Kind::TooManyConnections, "load"),
+    ("53300", Kind::TooManyConnections, "connections"),
     // The daemon reads a changed password at its next connection attempt.
     ("28P01", Kind::Authentication, "load"),
 ];
@@ -559,6 +559,7 @@ fn a_batch_whose_answer_is_unreadable_is_not_repeated() {
 #[test]
 fn a_batch_whose_answer_is_late_counts_against_no_row() {
     assert_eq!(action(Kind::Unanswered).0, Action::Reconnect);
+    assert_eq!(action(Kind::Pooled).0, Action::Reconnect);
     let failed = FailedBatch {
         kind: Kind::Unanswered,
         tries: 1000,

@@ -77,7 +77,7 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 50}')").await;
     let there = "select coalesce(bool_or(value = 1 and kind = 'shown'), false) from backfill.signals where source = 'other_load'";
     until_true(&owner, SOON, there).await;
-    let reason = "select coalesce(waiting_reason = 'load' and waiting_text like 'other sessions are active: batches run __ \\% of the time', false) from backfill.jobs";
+    let reason = "select coalesce(throttled_by = 'load' and throttled_text like 'other sessions are active: batches run __ \\% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, reason).await;
     until_true(&owner, SOON, "select coalesce(max(duty_cycle) between 0.1 and 0.8, false) from backfill.workers").await;
     until_true(
@@ -86,8 +86,8 @@ async fn a_job_beside_other_load_speeds_up_gradually_and_reports_the_reason() {
         "select count(*) = 1 and bool_and(kind = 'load' and value >= 0) from backfill.signals where signal = 'probe_latency'",
     )
     .await;
-    // Once the job runs at full speed under this load, `waiting_reason` no longer reports `load`.
-    until_true(&owner, SOON, "select waiting_reason is null or state = 'succeeded' from backfill.jobs").await;
+    // Once the job runs at full speed under this load, `throttled_by` no longer reports `load`.
+    until_true(&owner, SOON, "select throttled_by is null or state = 'succeeded' from backfill.jobs").await;
     until_state(&cluster, "t", "succeeded", SOON).await;
     drop(at_work);
     tokio::time::sleep(Duration::from_secs(17)).await;

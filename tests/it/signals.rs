@@ -28,11 +28,12 @@ fn signals(rules: &str) -> String {
     format!("databases: [{{name: main, url: x, signals: [{rules}]}}]")
 }
 
-/// Waits until job `j` reports `reason` and a text that matches the LIKE pattern `text`.
+/// Waits until job `j` is held or throttled for `reason`, with a text that matches the LIKE pattern
+/// `text`.
 async fn until_waiting(owner: &Client, reason: &str, text: &str) {
     let what = format!("job j waits for {reason}: {text}");
     wait::until_ok(SOON, &what, async || {
-        let query = "select concat_ws(': ', waiting_reason, waiting_text), coalesce(waiting_reason = $1 and waiting_text like $2, false) from backfill.jobs where name = 'j'";
+        let query = "select concat_ws(': ', waiting_reason, waiting_text, throttled_by, throttled_text), coalesce(waiting_reason = $1 and waiting_text like $2, throttled_by = $1 and throttled_text like $2, false) from backfill.jobs where name = 'j'";
         let row = owner.query_one(query, &[&reason, &text]).await.unwrap();
         if row.get(1) { Ok(()) } else { Err(row.get::<_, String>(0)) }
     })
@@ -271,7 +272,12 @@ async fn an_http_check_holds_and_releases_jobs_and_is_unhealthy_without_an_answe
     stub.says(500, "");
     until_waiting(&owner, "signal", &format!("signal freno could not be read: {place} returned status 500. %")).await;
     stub.says(204, "");
-    until_true(&owner, SOON, "select waiting_reason is distinct from 'signal' from backfill.jobs").await;
+    until_true(
+        &owner,
+        SOON,
+        "select waiting_reason is distinct from 'signal' and throttled_by is distinct from 'signal' from backfill.jobs",
+    )
+    .await;
     stub.says(0, "");
     until_waiting(&owner, "signal", "signal freno could not be read: no response within 0.5 s").await;
     stub.says(302, "");

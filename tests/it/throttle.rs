@@ -142,7 +142,7 @@ async fn a_custom_signal_slows_jobs_down_and_is_reported() {
     // long enough that it is still running when the duty cycle has reached its minimum.
     let options = r#"{"max_batch_rows": 200, "max_rows_per_second": 5000}"#;
     run(&owner, &format!("select backfill.enqueue('t', 't', 'n = n + 1', options => '{options}')")).await;
-    let slow = "select coalesce(waiting_reason = 'signal' and waiting_text like 'signal depth is 20 (limit 10): batches run 1 \\% of the time', false) from backfill.jobs";
+    let slow = "select coalesce(throttled_by = 'signal' and throttled_text like 'signal depth is 20 (limit 10): batches run 1 \\% of the time', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
     // The job continues slowly and is not held.
     let before: i64 = value(&owner, "select rows_changed from backfill.jobs").await;
@@ -178,7 +178,7 @@ async fn sessions_that_wait_for_locks_slow_jobs_down() {
         waiting.spawn(async move { waiter.batch_execute("update hot set n = n + 1").await });
     }
     run(&owner, "select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"max_batch_rows\": 100}')").await;
-    let slow = "select coalesce(waiting_reason = 'lock_waits' and waiting_text like '4 sessions are waiting for locks (limit 3)%', false) from backfill.jobs";
+    let slow = "select coalesce(throttled_by = 'lock_waits' and throttled_text like '4 sessions are waiting for locks (limit 3)%', false) from backfill.jobs";
     until_true(&owner, SOON, slow).await;
     run(&holder, "commit").await;
     until_state(&cluster, "t", "succeeded", SOON).await;

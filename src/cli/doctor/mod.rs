@@ -17,6 +17,7 @@ use super::{session, show};
 use crate::config::Config;
 use crate::config::database::Database;
 use crate::error::Result;
+use crate::pg::pooler;
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -68,17 +69,15 @@ fn counted(number: usize, what: &str) -> String {
 /// # Errors
 /// The connection or the check for a pooler failed. Every other error becomes a finding.
 async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
-    let session = session::open_to(database).await?;
     // This check comes first, because no other check is reliable behind a pooler in transaction
     // mode.
-    if server::is_pooled(database).await? {
-        found.fail(
-            "pooler",
-            "the connection goes through a pooler in transaction mode, where session state, LISTEN and prepared statements do not work",
-            "Give the daemon a url that connects to the server directly. Jobs can still be enqueued through the pooler.",
-        );
-        return Ok(());
-    }
+    let session = match session::open_direct(database).await {
+        Err(error) if error.message == pooler::MESSAGE => {
+            found.fail("pooler", error.message, pooler::REMEDY);
+            return Ok(());
+        }
+        session => session?,
+    };
     found.ok("connection", "direct connection (no transaction pooler detected)");
     let made = server::encryption(&session, "", found).await;
     found.unless("encryption", made);

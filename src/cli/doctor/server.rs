@@ -1,27 +1,16 @@
 //! Checks the server: its version, its settings, the number of free connections, and the encryption
 //! of the connection. Also detects a transaction pooler.
 
-use tokio_postgres::SimpleQueryMessage;
-
 use super::findings::Findings;
 use super::query::{cell, one};
-use crate::cli::session;
 use crate::config::database::Database;
 use crate::error::Result;
-use crate::pg::connect::{Session, within};
+use crate::pg::connect::Session;
 use crate::pg::peer::{Address, Peer};
-use crate::pg::pools::CONTROL_LIMIT;
 use crate::pg::tls::terms::{Roots, SslMode};
 
 /// Major versions of PostgreSQL on which the tests run.
 const SUPPORTED: std::ops::RangeInclusive<i32> = 14..=18;
-/// Number of connections that a daemon uses in addition to those of its workers: three of the
-/// control pool (housekeeping, metrics, status page), three of the throttle, and one each for the
-/// heartbeat, LISTEN and the guard.
-const OWN_CONNECTIONS: i32 = 9;
-/// Number of connections of one worker: its executor session, and one connection of the control
-/// pool.
-const CONNECTIONS_OF_A_WORKER: i32 = 2;
 /// The check warns if `deadlock_timeout` is below this number of milliseconds. A batch takes at
 /// most 70 % of `deadlock_timeout` (P16), so a smaller value makes the batches small.
 const SHORT_DEADLOCK_TIMEOUT_MS: i32 = 200;
@@ -31,8 +20,10 @@ select current_setting('server_version') as version, current_setting('server_ver
        pg_is_in_recovery() as is_standby, getdatabaseencoding()::text as encoding, current_setting('transaction_read_only')::bool as is_read_only,
        current_setting('wal_level') as wal_level, current_setting('autovacuum')::bool as autovacuum,
        (select setting::int4 from pg_settings where name = 'deadlock_timeout') as deadlock_timeout_ms,
-       current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4 as connections_for_all,
-       (select count(*)::int4 from pg_stat_activity where backend_type in ('client backend', 'walsender')) as connections_in_use,
+       least(current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4
+               - (select count(*)::int4 from pg_stat_activity where backend_type in ('client backend', 'walsender')),
+             (select nullif(r.rolconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.usename = r.rolname) from pg_roles r where r.rolname = session_user and not r.rolsuper),
+             (select nullif(d.datconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.datname = d.datname) from pg_database d where d.datname = current_database())) as free_connections,
        (select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables) as publications_for_all";
 
 pub(super) async fn examine(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
@@ -95,13 +86,13 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             "On each subscriber, also run the SQL that backfilld migrate --print prints. Otherwise replication to a subscriber stops at the first row that backfilld writes to the schema.",
         );
     }
-    let free = cell::<i32>(&row, "connections_for_all")? - cell::<i32>(&row, "connections_in_use")?;
-    let wanted = OWN_CONNECTIONS + CONNECTIONS_OF_A_WORKER * i32::try_from(database.workers).unwrap_or(i32::MAX / 4);
+    let free = cell::<i32>(&row, "free_connections")?;
+    let wanted = i32::try_from(database.connections()).unwrap_or(i32::MAX);
     if free < wanted {
         found.warn(
             "settings",
             format!("{free} connections are free; a daemon with {} workers uses up to {wanted}", database.workers),
-            "Raise max_connections, or lower `workers` in the configuration.",
+            "Raise max_connections or the connection limit of the role or the database, or lower `workers` in the configuration. With fewer connections, the daemon makes its pools smaller; it needs at least 6, or 5 with executors.",
         );
     } else {
         found.ok(
@@ -158,30 +149,6 @@ fn judged(peer: &Peer, encrypted: Option<&str>) -> (String, Option<&'static str>
         }
         (Some(how), None) => (format!("{how}, server certificate verified"), None),
     }
-}
-
-/// Returns whether the program connects through a pooler in transaction mode. Opens two connections
-/// and uses them alternately. Such a pooler gives the second connection the server session that the
-/// first connection has just released, and then gives the first connection another session. Uses
-/// simple queries, because prepared statements fail behind some poolers.
-pub(super) async fn is_pooled(database: &Database) -> Result<bool> {
-    let first = session::open_to(database).await?;
-    let second = session::open_to(database).await?;
-    let before = pid(&first, "").await?;
-    let meanwhile = pid(&second, "begin; ").await?;
-    let after = pid(&first, "").await?;
-    within(CONTROL_LIMIT, second.client.batch_execute("rollback")).await?;
-    Ok(before == meanwhile || before != after)
-}
-
-async fn pid(session: &Session, before: &str) -> Result<String> {
-    let sql = format!("{before}select pg_catalog.pg_backend_pid()");
-    let answer = within(CONTROL_LIMIT, session.client.simple_query(&sql)).await?;
-    let found = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),
-        _ => None,
-    });
-    Ok(found.unwrap_or_default())
 }
 
 #[cfg(test)]

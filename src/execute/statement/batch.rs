@@ -6,7 +6,9 @@
 //! Parameters of a batch: $1 slice, $2 token, $3 ctid of the checkpoint, $4 position (text[], null
 //! at the start), $5 rows, $6 upper (text[]).
 
-use super::fragments::{ANSWER, Names, TOOK, change_of, changed, lock, matches, unchanged, unresolved};
+use super::fragments::{
+    ANSWER, Names, TOOK, change_of, changed, held, matches, matches_if_pure, unchanged, unresolved,
+};
 use super::key_scan::{KeyScan, list_scan, range_scan};
 
 use super::table::Table;
@@ -91,8 +93,24 @@ where s.whole and {unchanged}",
 }
 
 fn change(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
+    if counts_held(plan, table) {
+        // The statement counts the rows that match the filter, and must not evaluate the filter
+        // again for this count.
+        let held = held(plan, table, &key.columns, &scan.source(plan), &scan.range, "");
+        let change = format!("{} where {}", change_of(plan, Some("_bf_due")), keyset::equal(&plan.key, "_bf_due"));
+        return format!(
+            "{held},\n{}",
+            changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
+        );
+    }
     let change = format!("{} where {}{}", change_of(plan, scan.list), scan.range, matches(plan));
     changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
+}
+
+/// Returns whether a fast batch locks its rows first, because a trigger may leave some of them
+/// unchanged and the filter must be evaluated only once.
+fn counts_held(plan: &Plan, table: Table) -> bool {
+    table.suppressible && plan.filter.is_some() && plan.volatile.filter
 }
 
 fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> String {
@@ -120,21 +138,20 @@ fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> S
 /// session has locked it, or has changed it after the snapshot. If a row was locked but not
 /// changed, a trigger left it unchanged.
 fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
-    let returned = (0..plan.key.len()).map(|n| format!("_bf_held._bf_k{n}")).collect::<Vec<_>>().join(", ");
+    let returned = (0..plan.key.len()).map(|n| format!("_bf_due._bf_k{n}")).collect::<Vec<_>>().join(", ");
     let in_range = if scan.list.is_some() { String::new() } else { format!(" and {}", scan.range) };
     let change =
-        format!("{} where {}{in_range}", change_of(plan, Some("_bf_held")), keyset::equal(&plan.key, "_bf_held"));
+        format!("{} where {}{in_range}", change_of(plan, Some("_bf_due")), keyset::equal(&plan.key, "_bf_due"));
+    let source = scan.source(plan);
     format!(
         "_bf_seen as materialized (
-  select {columns} from only {target} where {range}{matches}),
-_bf_held as materialized (
-  select {columns} from only {target} where {range}{matches} for {lock} skip locked),
+  select {columns} from only {source} where {range}{matches}),
+{held},
 {rows}",
         columns = key.columns,
-        target = scan.source(plan),
         range = scan.range,
-        matches = matches(plan),
-        lock = lock(plan, table),
+        matches = matches_if_pure(plan),
+        held = held(plan, table, &key.columns, &source, &scan.range, " skip locked"),
         rows = changed(plan, table, key, &change, &format!("{returned}, {} as unresolved", unresolved(plan))),
     )
 }
@@ -160,6 +177,9 @@ fn fast_outcome(plan: &Plan, counted: Option<&KeyScan>) -> Found {
     let matched = match (counted, &plan.filter) {
         (None, _) => ", true".to_owned(),
         (Some(_), None) => ", backfill.all_changed(e.scanned, r.changed)".to_owned(),
+        (Some(_), Some(_)) if plan.volatile.filter => {
+            ", backfill.all_changed((select pg_catalog.count(*) from _bf_due), r.changed)".to_owned()
+        }
         (Some(scan), Some(_)) => format!(
             ", backfill.all_changed((select pg_catalog.count(*) from only {} where {}{}), r.changed)",
             scan.source(plan),
@@ -183,7 +203,7 @@ fn per_row_outcome(key: &Names) -> Found {
         counts: format!(
             "(select (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
                (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_array({texts})), '[]') from (select {names} from _bf_seen except select {names} from _bf_held) l) as deferred,
-               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', array[{texts}], 'key', {object})), '[]') from (select {names} from _bf_held except select {names} from _bf_rows) l) as quarantined) r"
+               (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('position', array[{texts}], 'key', {object})), '[]') from (select {names} from _bf_due except select {names} from _bf_rows) l) as quarantined) r"
         ),
         advance: format!("backfill.advance_deferring({MOVE}, s.deferred, s.quarantined)"),
         skipped: "pg_catalog.jsonb_array_length(s.deferred)::pg_catalog.int8 as deferred, pg_catalog.jsonb_array_length(s.quarantined)::pg_catalog.int8 as quarantined",

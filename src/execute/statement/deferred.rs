@@ -6,7 +6,7 @@
 //!
 //! Parameters of all statements except [`next_key`]: $1 slice, $2 token, $3 ctid of the checkpoint.
 
-use super::fragments::{ANSWER, Names, TOOK, change_of, changed, lock, matches, unchanged, unresolved};
+use super::fragments::{ANSWER, Names, TOOK, change_of, changed, held, matches_if_pure, unchanged, unresolved};
 use super::key_scan::next;
 use super::table::Table;
 use crate::job::plan::Plan;
@@ -64,33 +64,39 @@ pub fn retry_deferred_rows(plan: &Plan, table: Table) -> String {
         })
         .collect();
     let equal = keyset::equal(&plan.key, "_bf_asked");
-    let held = keyset::equal(&plan.key, "_bf_held");
+    let due = keyset::equal(&plan.key, "_bf_due");
     format!(
         "with _bf_asked as materialized (
   select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 as _bf_id, {asked} from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a),
 _bf_seen as materialized (
   select _bf_asked._bf_id from only {target} cross join _bf_asked where {equal}{matches}),
-_bf_held as materialized (
-  select _bf_asked.* from only {target} cross join _bf_asked where {equal}{matches} for {lock} skip locked),
+{held},
 {rows}
 select {ANSWER}, s.changed, pg_catalog.cardinality(s.deferred)::pg_catalog.int8 as deferred, pg_catalog.jsonb_array_length(s.quarantined)::pg_catalog.int8 as quarantined, {TOOK} as took
 from (select array(select (a.value operator(pg_catalog.->>) 'id')::pg_catalog.int8 from pg_catalog.jsonb_array_elements($4::pg_catalog.jsonb) a) as tried,
              (select pg_catalog.count(*) from _bf_rows) as changed, (select pg_catalog.count(unresolved) from _bf_rows) as unresolved,
              array(select _bf_id from _bf_seen except select _bf_id from _bf_held) as deferred,
              (select coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('id', h._bf_id, 'position', array[{texts}], 'key', {object})), '[]')
-                from _bf_held h where h._bf_id operator(pg_catalog.<>) all (select _bf_id from _bf_rows)) as quarantined) s
+                from _bf_due h where h._bf_id operator(pg_catalog.<>) all (select _bf_id from _bf_rows)) as quarantined) s
 cross join lateral backfill.retry_deferred($1::pg_catalog.int8, $2::pg_catalog.uuid, $3::pg_catalog.text::pg_catalog.tid, s.tried, s.changed, s.unresolved, s.deferred, s.quarantined) a
 where {unchanged}",
         asked = asked.join(", "),
         target = plan.source(),
-        matches = matches(plan),
-        lock = lock(plan, table),
+        matches = matches_if_pure(plan),
+        held = held(
+            plan,
+            table,
+            "_bf_asked.*",
+            &format!("{} cross join _bf_asked", plan.source()),
+            &equal,
+            " skip locked"
+        ),
         rows = changed(
             plan,
             table,
             &key,
-            &format!("{} where {held}", change_of(plan, Some("_bf_held"))),
-            &format!("_bf_held._bf_id, {} as unresolved", unresolved(plan))
+            &format!("{} where {due}", change_of(plan, Some("_bf_due"))),
+            &format!("_bf_due._bf_id, {} as unresolved", unresolved(plan))
         ),
         texts = key.texts,
         object = key.object,

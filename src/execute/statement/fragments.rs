@@ -86,10 +86,12 @@ _bf_rows as (select * from _bf_tried where _bf_left is not true)"
 ///
 /// - No trigger of the table can keep old values.
 /// - The assigned values cannot be evaluated separately.
+/// - The assigned expressions call a volatile function, so they must not be evaluated again.
 /// - The job is a delete.
-/// - The job has no filter, and no trigger's source contains `return old`.
+/// - The job has no filter, or its filter calls a volatile function, and no trigger's source
+///   contains `return old`.
 fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
-    if !table.suppressible || plan.kind == Kind::Delete {
+    if !table.suppressible || plan.kind == Kind::Delete || plan.volatile.values {
         return None;
     }
     let mut values = Vec::new();
@@ -121,16 +123,20 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
     );
     match &plan.filter {
         _ if table.returns_old => Some(look),
-        Some(filter) => Some(format!("case when (\n{filter}\n) then {look} end")),
+        Some(filter) if !plan.volatile.filter => Some(format!("case when (\n{filter}\n) then {look} end")),
+        Some(_) => None,
         None => None,
     }
 }
 
 /// Returns an expression that is not null for a row that still matches the filter after the row was
-/// changed. For a delete, and for a job without a filter, the expression is always null.
+/// changed. For a delete, and for a job without a filter, the expression is always null. It is also
+/// null if the filter calls a volatile function, which must not be evaluated again.
 pub(super) fn unresolved(plan: &Plan) -> String {
     match &plan.filter {
-        Some(filter) if plan.kind == Kind::Update => format!("case when (\n{filter}\n) then 1 end"),
+        Some(filter) if plan.kind == Kind::Update && !plan.volatile.filter => {
+            format!("case when (\n{filter}\n) then 1 end")
+        }
         _ => "null::pg_catalog.int4".to_owned(),
     }
 }
@@ -142,6 +148,32 @@ pub(super) fn matches(plan: &Plan) -> String {
     plan.filter
         .as_ref()
         .map_or_else(String::new, |filter| format!(" and case when (\n{filter}\n) then true else false end"))
+}
+
+/// Returns the query `_bf_held`, which locks rows, and the query `_bf_due`, which returns those of
+/// the locked rows that match the filter. Both return `columns`. A filter that calls a volatile
+/// function is evaluated only once for each row, in `_bf_held`. `wait` is empty or `skip locked`.
+pub(super) fn held(plan: &Plan, table: Table, columns: &str, source: &str, range: &str, wait: &str) -> String {
+    let lock = lock(plan, table);
+    match &plan.filter {
+        Some(filter) if plan.volatile.filter => format!(
+            "_bf_held as materialized (
+  select {columns}, case when (\n{filter}\n) then true else false end as _bf_match from only {source} where {range} for {lock}{wait}),
+_bf_due as (select * from _bf_held where _bf_match)"
+        ),
+        _ => format!(
+            "_bf_held as materialized (
+  select {columns} from only {source} where {range}{matches} for {lock}{wait}),
+_bf_due as (select * from _bf_held)",
+            matches = matches(plan)
+        ),
+    }
+}
+
+/// Returns the filter for a query that only tells which rows exist. The query would otherwise
+/// evaluate a filter that calls a volatile function a second time.
+pub(super) fn matches_if_pure(plan: &Plan) -> String {
+    if plan.volatile.filter { String::new() } else { matches(plan) }
 }
 
 /// Returns the row lock that the change itself takes. A stronger lock would keep the application

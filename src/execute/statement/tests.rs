@@ -1,7 +1,7 @@
 use super::batch::{BatchKind, batch};
 use super::table::Table;
 use crate::job::batch::BatchMode;
-use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Plan};
+use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Plan, Volatile};
 use crate::key::Key;
 
 const TABLE: Table = Table { suppressible: false, returns_old: false, keys_change: false };
@@ -34,6 +34,7 @@ fn plan() -> Plan {
         comparable: true,
         self_reading: false,
         filter_varies: false,
+        volatile: Volatile::default(),
         rows_as_text: false,
         upper: Some(Key(vec!["9".into()])),
         sizes: None,

@@ -185,6 +185,47 @@ begin
   return next;
 end $$;
 
+-- Name: _body_as_query(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._body_as_query(function oid) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  f record;
+  body text;
+  arguments text;
+begin
+  select p.proname, p.prosrc, p.proargtypes, p.proargnames, pg_get_function_sqlbody(p.oid) as parsed into f from pg_proc p where p.oid = function;
+  body := rtrim(coalesce(substring(f.parsed from '^BEGIN ATOMIC(.*)END$'), regexp_replace(f.parsed, '^RETURN ', 'SELECT '), f.prosrc), E'; \t\n\r');
+  if body ~ ';' or body !~* '^(\s|--[^\n]*\n|\()*(select|with|values|table)\M' then
+    return null;
+  end if;
+  select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.proargnames[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.proargnames[a.n]) else '' end, ', ' order by a.n)
+    into arguments from unnest(f.proargtypes::oid[]) with ordinality a(type, n);
+  -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
+  -- leave out what the query reads.
+  return format(E'select _bf_body.* from (select %s offset 0) as %I cross join lateral (\n%s\n) as _bf_body',
+    coalesce(arguments, '1'), f.proname, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
+end $_$;
+
+-- Name: _called_functions(text, text, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) RETURNS SETOF oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with token as (
+    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
+      from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
+  name as (
+    select body, kind, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token window w as (order by n))
+  select distinct p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where x.kind in ('word', 'quoted') and x.next_kind = 'open' and x.next = '(' and p.prokind = 'f'
+     and n.nspname = any (case when x.before = '.' then array[x.schema::name] else schemas end)
+     and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+$$;
+
 -- Name: _caller_settings(); Type: FUNCTION
 
 CREATE FUNCTION backfill._caller_settings() RETURNS jsonb
@@ -483,7 +524,7 @@ CREATE FUNCTION backfill._check_options(options jsonb, filter_sql text, operator
     AS $_$
 declare
   known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms',
-    'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'max_growth_bytes', 'deadline'];
+    'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'statement_triggers', 'max_growth_bytes', 'deadline'];
   o record;
   least_value numeric;
   most_value numeric;
@@ -513,7 +554,7 @@ begin
     end if;
     select r.c into choices from (values
         ('verify', array['auto', 'filter', 'expression', 'coverage', 'none']), ('vacuum', array['wait', 'run', 'off']),
-        ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved'])) r(k, c) where r.k = o.key;
+        ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved']), ('statement_triggers', array['refuse', 'skip'])) r(k, c) where r.k = o.key;
     if found and (o.type <> 'string' or (o.value #>> '{}') <> all (choices)) then
       perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
@@ -598,6 +639,27 @@ begin
   end if;
 end $$;
 
+-- Name: _check_proof_rights(oid, text, jsonb, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) RETURNS void
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  proof text := coalesce(options ->> 'verify', 'auto');
+  lacking text[];
+begin
+  if proof in ('none', 'coverage') or proof = 'auto' and filter_sql is null then
+    return;
+  end if;
+  lacking := array(select h.name from backfill._heaps(relation) h where not has_column_privilege(run_as, h.heap, 'xmin', 'select'));
+  if lacking <> '{}' then
+    perform backfill._refuse(format('role "%s" may not read system column "xmin" of %s', run_as, array_to_string(lacking[1:5], ', ')),
+      'The verification of the job reads this column. Privileges on the other columns do not include it.',
+      format('As the owner of the table, run: grant select (xmin) on %s to %I; Or set the option verify to coverage.', array_to_string(lacking[1:100], ', '), run_as));
+  end if;
+end $$;
+
 -- Name: _check_run_as(name); Type: FUNCTION
 
 CREATE FUNCTION backfill._check_run_as(asked name) RETURNS name
@@ -632,6 +694,24 @@ begin
   end if;
 end $$;
 
+-- Name: _check_self_reads(name, jsonb, oid, jsonb, text, text, text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) RETURNS text[]
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  found record;
+begin
+  select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
+  if found.place is not null then
+    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, relation::regclass),
+      'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
+      'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
+  end if;
+  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown) u);
+end $$;
+
 -- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) RETURNS jsonb
@@ -645,6 +725,8 @@ declare
   v_column  text;
   v_at      record;
   v_message text; v_detail text; v_hint text; v_state text;
+  v_plan    jsonb;
+  v_notes   text[] := '{}';
   a         record;
 begin
   perform backfill._check_target(relation);
@@ -677,7 +759,7 @@ begin
   -- those of its parent table.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
-      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
+      v_plan := backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
     exception when others then
       get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
       if v_state = 'BF001' then
@@ -694,6 +776,9 @@ begin
     end;
   end loop;
   perform backfill._check_fragments(set_sql, filter_sql);
+  if kind = 'update' then
+    v_notes := backfill._check_self_reads(run_as, settings, relation, v_plan, set_sql, filter_sql, v_assigned);
+  end if;
   if kind = 'delete' then
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
@@ -703,8 +788,24 @@ begin
         format('Create the index first, outside a transaction block: %s', a.remedies));
     end if;
   end if;
-  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
+  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned), 'notes', to_jsonb(v_notes));
 end $_$;
+
+-- Name: _check_statement_triggers(oid, text, text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_statement_triggers(relation oid, kind text, set_sql text, options jsonb) RETURNS void
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  skipped text := (select string_agg(s, ', ') from backfill._skipped_triggers(relation, kind, set_sql) s);
+begin
+  if skipped is not null and options ->> 'statement_triggers' is distinct from 'skip' then
+    perform backfill._refuse(format('statement-level triggers of %s would not fire: %s', relation::regclass, skipped),
+      'The rows of the table are in partitions or children. A batch changes these tables directly, so the statement-level triggers of the table itself do not fire.',
+      'If the job does not need these triggers, set the option statement_triggers to skip. Otherwise replace them with row-level triggers first.');
+  end if;
+end $$;
 
 -- Name: _check_submitter_rights(bigint); Type: FUNCTION
 
@@ -820,6 +921,11 @@ begin
   if (select w.paused_all from backfill.switch w) then
     return null;
   end if;
+  -- The schema may have been dropped and installed again. Until the daemon has registered its
+  -- executors again, its batches would be fenced.
+  if exists (select from backfill.worker w where w.id = _claim.worker) and not backfill._is_registered(_claim.worker, _claim.run_as) then
+    return null;
+  end if;
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
@@ -883,11 +989,12 @@ begin
   end if;
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
-  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, waiting_reason, waiting_text)
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, ttl, waiting_reason, waiting_text)
   -- The slice still waits for the same reason, until its first batch commits.
-  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl, s.waiting_reason, s.waiting_text)
-  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
-     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + _claim.ttl, _claim.ttl, s.waiting_reason, s.waiting_text)
+  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, ttl = excluded.ttl,
+     backend_pid = null, backend_start = null, rows_per_second = null, steady_rows_per_second = null, time_share = null, throttled_by = null, throttled_text = null,
+     waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
   if old.slice_id is not null then
@@ -940,6 +1047,53 @@ begin
   end if;
   return backfill._release(slice, token);
 end $$;
+
+-- Name: _column_read(jsonb, oid, oid[], text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) RETURNS text
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
+  target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
+  target_heap oid := backfill._heap_of(target);
+  -- Conditions that consist only of parts joined with AND.
+  conditions text[] := array(
+    select e.value #>> '{}' from unnest(nodes) n cross join lateral jsonb_each(n) e
+     where e.key = any (array['Filter', 'Join Filter', 'Hash Cond', 'Merge Cond']) and e.value #>> '{}' !~ '\m(OR|NOT|CASE)\M');
+  -- The output of a scan can contain columns that nothing uses. The topmost node of a subquery
+  -- outputs only what is used.
+  expressions text[] := array(
+    select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
+      left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
+     where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
+       and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
+  is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
+  scan record;
+  col text;
+begin
+  for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
+               where x.heap = any (tables) and x.alias is distinct from target ->> 'Alias' loop
+    -- A scan that is joined with the target on all columns of a unique index reads only the row
+    -- that the statement changes.
+    continue when exists (
+      select from pg_index i
+       where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
+         and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+         and (select bool_and(exists (select from unnest(conditions) c where position(format('(%1$s = %2$s)', x.here, x.there) in c) > 0 or position(format('(%2$s = %1$s)', x.here, x.there) in c) > 0))
+                from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
+                        from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
+    foreach col in array columns loop
+      if exists (select from unnest(expressions) e
+                  where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
+                     or position(format('%I.*', scan.alias) in e) > 0) then
+        return col;
+      end if;
+    end loop;
+  end loop;
+  return null;
+end $_$;
 
 -- Name: _command(text, text, text, jsonb); Type: FUNCTION
 
@@ -1303,6 +1457,7 @@ declare
   v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
   v_rel     oid     := _enqueue.target;
   v_run_as  name;
+  v_spec    jsonb;
   v_old     record;
   v_note    text;
   v_message text;
@@ -1326,7 +1481,12 @@ begin
   if found then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
-  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  v_spec := backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  perform backfill._check_statement_triggers(v_rel, v_kind, v_set, _enqueue.options);
+  perform backfill._check_proof_rights(v_rel, v_filter, _enqueue.options, v_run_as);
+  if current_setting('session_replication_role') = 'replica' then
+    perform backfill._refuse('session_replication_role is "replica" in this session', 'The triggers of backfilld, which start a job, would not fire.', 'Set it to origin, or remove it from the settings of the role and the database (as a superuser: alter role ... reset session_replication_role).');
+  end if;
   if nullif(current_setting('transaction_read_only'), 'off') is not null then
     perform backfill._refuse('this session is read-only', 'Enqueueing writes a row to the queue.', 'Connect to the primary, in a session that is not read-only.');
   end if;
@@ -1342,11 +1502,9 @@ begin
   if v_note is not null then
     raise warning '%', backfill._readable(v_note);
   end if;
-  if v_kind = 'delete' then
-    for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', backfill._readable(v_note);
-    end loop;
-  end if;
+  for v_note in select * from jsonb_array_elements_text(v_spec -> 'notes') union all select c from backfill._cascades(v_rel) c where v_kind = 'delete' loop
+    raise warning '%', backfill._readable(v_note);
+  end loop;
   v_note := backfill._not_in_effect(_enqueue.options);
   if v_note is not null then
     raise notice 'options stored with the job but ignored in this release: %', v_note;
@@ -1559,6 +1717,19 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- Name: _grant(aclitem[], text[], text, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._grant(acl aclitem[], privileges text[], statement text, role name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if exists (select from unnest(privileges) p(name) where not exists (
+       select from aclexplode(acl) a where a.grantee = (select r.oid from pg_roles r where r.rolname = role) and a.privilege_type = p.name)) then
+    execute format('grant %s to %I', statement, role);
+  end if;
+end $$;
+
 -- Name: _grant_all(); Type: FUNCTION
 
 CREATE FUNCTION backfill._grant_all() RETURNS text[]
@@ -1568,7 +1739,6 @@ CREATE FUNCTION backfill._grant_all() RETURNS text[]
 declare
   r text;
   missing text[] := '{}';
-  f record;
 begin
   lock table backfill.schema_version in share row exclusive mode;
   -- PUBLIC can execute each new function until this statement has run. The statement runs only if
@@ -1586,29 +1756,39 @@ begin
         when insufficient_privilege then missing := missing || r; continue;
       end;
     end if;
-    execute format('grant usage on schema backfill to %I', r);
-    execute format('grant select on backfill.jobs, backfill.slices, backfill.events, backfill.row_errors, backfill.workers, backfill.signals, backfill.quota to %I', r);
-    execute format('grant execute on function backfill.assert_complete(text, boolean), backfill._refuse(text, text, text), backfill._readable(text), backfill._is_utf8(text), backfill._next_step(text, text, text), backfill._name_job(text, text), backfill._sees_all(), backfill._is_operator(name), backfill._state_of(text), backfill._replaced(text), backfill._provable(text) to %I', r);
-    execute format('grant execute on procedure backfill.wait(text, interval) to %I', r);
+    perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', r) from pg_namespace n where n.nspname = 'backfill';
+    perform backfill._grant(c.relacl, array['SELECT'], format('select on backfill.%I', c.relname), r) from pg_class c
+      where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota']);
+    perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on routine %s', p.oid::regprocedure), r) from pg_proc p
+      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_provable', 'wait']);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);
-    for f in select p.oid::regprocedure as signature, p.prokind from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-              where n.nspname = 'backfill' and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
+    perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on function %s', p.oid::regprocedure), r) from pg_proc p
+      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
-                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']) loop
-      execute format('grant execute on function %s to %I', f.signature, r);
-    end loop;
-    execute format('grant select (id, name, kind, state, relation, target, set_sql, filter_sql, key, run_as_asked) on backfill._visible to %I', r);
-    execute format('grant insert (name, kind, relation, target, set_sql, filter_sql, key, priority, run_at, run_as, run_as_asked, needs_approval, options, settings) on backfill.job to %I', r);
-    execute format('grant insert (verb, job_name, reason, options) on backfill.command to %I', r);
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
+    perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
+    perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
+    perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
   end loop;
   if to_regrole('backfill_operator') is not null then
-    grant update (live_jobs, jobs_per_minute, max_row_errors) on backfill.quota to backfill_operator;
+    perform backfill._grant_columns('backfill.quota', 'update', array['live_jobs', 'jobs_per_minute', 'max_row_errors'], 'backfill_operator');
   end if;
   return missing;
+end $$;
+
+-- Name: _grant_columns(regclass, text, text[], name); Type: FUNCTION
+
+CREATE FUNCTION backfill._grant_columns(relation regclass, privilege text, columns text[], role name) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform backfill._grant(a.attacl, array[upper(privilege)], format('%s (%I) on %s', privilege, a.attname, relation), role)
+     from pg_attribute a where a.attrelid = relation and a.attname = any (columns) order by a.attnum;
 end $$;
 
 -- Name: _grant_executor(name); Type: FUNCTION
@@ -1618,15 +1798,15 @@ CREATE FUNCTION backfill._grant_executor(run_as name) RETURNS void
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  f regprocedure;
+  f record;
 begin
   -- A grant updates a row of the catalog, so one of two concurrent grants would fail.
   lock table backfill.schema_version in share row exclusive mode;
-  execute format('grant usage on schema backfill to %I', run_as);
-  for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+  perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', run_as) from pg_namespace n where n.nspname = 'backfill';
+  for f in select p.oid::regprocedure as signature, p.proacl from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
               'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since']) loop
-    execute format('grant execute on function %s to %I', f, run_as);
+    perform backfill._grant(f.proacl, array['EXECUTE'], format('execute on function %s', f.signature), run_as);
   end loop;
 end $$;
 
@@ -1661,6 +1841,15 @@ CREATE FUNCTION backfill._has_ready(run_as name[], protocol integer) RETURNS boo
      and exists (select from backfill.slice x where x.run_as = any (_has_ready.run_as) and x.state = 'ready' and x.protocol <= _has_ready.protocol)
 $$;
 
+-- Name: _heap_of(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._heap_of(node jsonb) RETURNS oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relname = node ->> 'Relation Name' and n.nspname = node ->> 'Schema'
+$$;
+
 -- Name: _heaps(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._heaps(relation oid) RETURNS TABLE(heap oid, name text, source text)
@@ -1683,16 +1872,20 @@ CREATE FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) RETUR
     AS $$
 #variable_conflict use_column
 begin
-  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
+  -- The heartbeat does not wait for a synchronous standby, so that the daemon counts as running and
+  -- keeps its leases while the standby is away.
+  perform set_config('synchronous_commit', 'local', true);
+  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl where w.id = _heartbeat.worker;
   return query
-  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
+  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, steady_rate double precision, time_share double precision, reason text, text text, throttled_by text, throttled_text text)),
   -- The leases are locked in the same order as in the functions that drop the leases of a job, to
   -- avoid deadlocks with these functions.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l skip locked),
   renewed as (
     update backfill.lease l
-       set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
+       set expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl, rows_per_second = h.rate, steady_rows_per_second = h.steady_rate, time_share = h.time_share,
+           waiting_reason = h.reason, waiting_text = h.text, throttled_by = h.throttled_by, throttled_text = h.throttled_text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
   select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
@@ -1733,6 +1926,16 @@ CREATE FUNCTION backfill._is_operator(actor name) RETURNS boolean
     AS $$
   select exists (select from pg_roles r where r.rolname = 'backfill_operator' and pg_has_role(actor, r.oid, 'MEMBER'))
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(actor, n.nspowner, 'MEMBER'))
+$$;
+
+-- Name: _is_registered(uuid, name[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_registered(worker uuid, run_as name[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from backfill.worker w where w.id = _is_registered.worker)
+     and not exists (select from unnest(_is_registered.run_as) r(role) where not exists (select from backfill.executor e where e.run_as = r.role))
 $$;
 
 -- Name: _is_spread(oid); Type: FUNCTION
@@ -1808,6 +2011,7 @@ begin
   new.options := backfill._stored_options(new.options);
   perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
+  perform backfill._check_statement_triggers(new.relation, new.kind, new.set_sql, new.options);
   return new;
 end $$;
 
@@ -2417,6 +2621,19 @@ begin
   end loop;
 end $$;
 
+-- Name: _plan_nodes(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._plan_nodes(plan jsonb) RETURNS TABLE(node jsonb, is_top boolean)
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive nodes(node, is_top) as (
+    select plan -> 0 -> 'Plan', true
+    union all
+    select c.child, c.child ? 'Subplan Name' from nodes n cross join lateral jsonb_array_elements(n.node -> 'Plans') c(child))
+  select n.node, n.is_top from nodes n
+$$;
+
 -- Name: _poll_claim(bigint, uuid); Type: FUNCTION
 
 CREATE FUNCTION backfill._poll_claim(slice bigint, token uuid) RETURNS TABLE(desired text, revision integer, live integer)
@@ -2470,6 +2687,8 @@ begin
     end if;
   end if;
   k := backfill._check_spec(kind, target, set_sql, v_filter, key, v_run_as, settings);
+  perform backfill._check_statement_triggers(target, kind, set_sql, options);
+  perform backfill._check_proof_rights(target, v_filter, options, v_run_as);
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
@@ -2541,6 +2760,8 @@ begin
       w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads the whole referring table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
+  w := w || array(select jsonb_array_elements_text(k -> 'notes'))
+         || array(select format('trigger %s of the table does not fire, because batches change its partitions or children directly', t) from backfill._skipped_triggers(target, kind, set_sql) t);
   if kind = 'delete' then
     w := w || array(select * from backfill._cascades(target));
   end if;
@@ -2908,8 +3129,9 @@ CREATE FUNCTION backfill._register_worker(worker uuid, host text, pid integer, v
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
-  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at) values (worker, host, pid, version, run_as, clock_timestamp() + ttl)
-  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at;
+  perform set_config('synchronous_commit', 'local', true);
+  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at, ttl) values (worker, host, pid, version, run_as, clock_timestamp() + _register_worker.ttl, _register_worker.ttl)
+  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at, ttl = excluded.ttl;
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
@@ -3074,8 +3296,15 @@ declare
   c record;
   n integer := 0;
 begin
-  -- Housekeeping must not wait for the locks of one job.
+  -- Housekeeping must wait neither for a synchronous standby nor for the locks of one job.
+  perform set_config('synchronous_commit', 'local', true);
   perform set_config('lock_timeout', '100', true);
+  -- If the clock of the server was set back, a lease or a registration would last until the clock
+  -- reaches its old time again.
+  update backfill.lease l set expires_at = clock_timestamp() + l.ttl
+   where l.slice_id in (select x.slice_id from backfill.lease x where x.expires_at > clock_timestamp() + x.ttl + interval '1 s' for update skip locked);
+  update backfill.worker w set expires_at = clock_timestamp() + w.ttl
+   where w.id in (select x.id from backfill.worker x where x.expires_at > clock_timestamp() + x.ttl + interval '1 s' for update skip locked);
   for c in select j.id from backfill.job j where j.id in (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp())
             order by j.priority, j.id limit 1000 for update skip locked loop
     begin
@@ -3314,6 +3543,17 @@ begin
      and (s.generation = j.generation or s.kind = 'walk' and exists (select from backfill.deferred_row a where a.slice_id = s.id));
 end $$;
 
+-- Name: _schemas_of(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._schemas_of(settings jsonb) RETURNS name[]
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.current_schemas(true);
+end $$;
+
 -- Name: _sees_all(); Type: FUNCTION
 
 CREATE FUNCTION backfill._sees_all() RETURNS boolean
@@ -3323,6 +3563,52 @@ CREATE FUNCTION backfill._sees_all() RETURNS boolean
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
+
+-- Name: _self_reads(name, jsonb, oid, jsonb, text, text, text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  tables oid[] := array(select h.heap from backfill._heaps(relation) h) || relation;
+  schemas name[] := backfill._schemas_of(settings);
+  pending oid[];
+  seen oid[] := '{}';
+  f record;
+  body text;
+begin
+  unknown := '{}';
+  name := backfill._column_read(plan, relation, tables, assigned);
+  if name is not null then
+    place := 'a subquery';
+    return;
+  end if;
+  pending := array(select c from backfill._called_functions(set_sql, 'set', schemas) c union select c from backfill._called_functions(filter_sql, 'filter', schemas) c where filter_sql is not null);
+  while pending <> '{}' and cardinality(seen) < 100 loop
+    select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
+           (select substr(c, length('search_path=') + 1) from unnest(p.proconfig) c where c like 'search_path=%') as path
+      into f from pg_proc p join pg_language g on g.oid = p.prolang where p.oid = pending[1];
+    seen := seen || pending[1];
+    pending := pending[2:];
+    if f.language = 'sql' then
+      begin
+        body := backfill._body_as_query(f.oid);
+        name := backfill._column_read(backfill._try_plan(run_as, settings || jsonb_strip_nulls(jsonb_build_object('search_path', f.path)), body), relation, tables, assigned);
+        if name is not null then
+          place := 'function ' || f.signature;
+          return;
+        end if;
+        pending := pending || array(select c from backfill._called_functions(body, 'set', schemas) c where c <> all (seen));
+        continue when body is not null;
+      exception when others then null; -- The body is followed no further.
+      end;
+    end if;
+    if f.volatility <> 'i' then
+      unknown := unknown || format('%s (language %s)', f.signature, f.language);
+    end if;
+  end loop;
+end $$;
 
 -- Name: _server_identity(); Type: FUNCTION
 
@@ -3539,6 +3825,20 @@ begin
   return null;
 end $$;
 
+-- Name: _skipped_triggers(oid, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('%I (function %s)', t.tgname, t.tgfoid::regproc) from pg_trigger t
+   where t.tgrelid = relation and not t.tgisinternal and t.tgtype::integer & 1 = 0 and t.tgenabled in ('O', 'A') and t.tgtype::integer & (case kind when 'delete' then 8 else 16 end) <> 0
+     and (kind = 'delete' or t.tgattr = '' or exists (
+       select from pg_attribute a where a.attrelid = relation and a.attnum = any (t.tgattr::smallint[]) and a.attname = any (array(select unnest(x.columns) from backfill._assignments(set_sql) x where set_sql is not null))))
+     and backfill._is_spread(relation)
+   order by t.tgname
+$$;
+
 -- Name: _split(bigint, uuid, text[], bigint); Type: FUNCTION
 
 CREATE FUNCTION backfill._split(slice bigint, token uuid, at text[], rows bigint) RETURNS text
@@ -3625,6 +3925,7 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
                     else j.waiting_text end as waiting_text,
                j.target, j.run_as, j.enqueued_by,
+                 j.throttled_by, j.throttled_text, j.time_share,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
                  extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,
@@ -3735,13 +4036,16 @@ $$;
 
 -- Name: _try_plan(name, jsonb, text); Type: FUNCTION
 
-CREATE FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) RETURNS void
+CREATE FUNCTION backfill._try_plan(run_as name, settings jsonb, statement text) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET enable_indexscan TO 'off'
+    SET enable_indexonlyscan TO 'off'
+    SET enable_bitmapscan TO 'off'
     AS $$
 declare
   c refcursor;
-  line text;
+  plan json;
   old_role text := current_setting('role');
 begin
   if run_as <> current_user then
@@ -3751,12 +4055,13 @@ begin
   -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
-  open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
+  open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
-  fetch c into line;
+  fetch c into plan;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   perform set_config('role', old_role, true);
+  return plan;
 end $$;
 
 -- Name: _type_name(oid, integer); Type: FUNCTION
@@ -3871,7 +4176,8 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
     -- If the expressions read columns that they assign, a row may still match the filter with its
     -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
-    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
+    -- A filter that calls a volatile function is evaluated only once for each row.
+    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) and not coalesce((j.plan #>> '{volatile,filter}')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
@@ -4517,6 +4823,60 @@ CREATE VIEW backfill._visible WITH (security_barrier='true') AS
            FROM pg_roles r
           WHERE pg_has_role(r.oid, 'MEMBER'::text))));
 
+-- Name: lease; Type: TABLE
+
+CREATE TABLE backfill.lease (
+    slice_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    token uuid NOT NULL,
+    holder uuid NOT NULL,
+    run_as name NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ttl interval DEFAULT '00:00:06'::interval NOT NULL,
+    backend_pid integer,
+    backend_start timestamp with time zone,
+    rows_per_second double precision,
+    waiting_reason text,
+    waiting_text text,
+    throttled_by text,
+    throttled_text text,
+    time_share double precision,
+    steady_rows_per_second double precision
+)
+WITH (fillfactor='50');
+
+-- Name: _busy; Type: VIEW
+
+CREATE VIEW backfill._busy AS
+ SELECT ( SELECT concat_ws(', '::text, ( SELECT string_agg(format('"%s"'::text, v.name), ', '::text ORDER BY v.id) AS string_agg
+                   FROM ( SELECT x.id,
+                            x.name
+                           FROM backfill._visible x
+                          WHERE (x.id = ANY (o.jobs))
+                          ORDER BY x.id
+                         LIMIT 3) v),
+                CASE
+                    WHEN ((o.jobs IS NOT NULL) AND (cardinality(o.jobs) > ( SELECT count(*) AS count
+                       FROM ( SELECT
+                               FROM backfill._visible x
+                              WHERE (x.id = ANY (o.jobs))
+                             LIMIT 3) v))) THEN ((cardinality(o.jobs) - ( SELECT count(*) AS count
+                       FROM ( SELECT
+                               FROM backfill._visible x
+                              WHERE (x.id = ANY (o.jobs))
+                             LIMIT 3) v)) || ' other jobs'::text)
+                    ELSE NULL::text
+                END) AS concat_ws
+           FROM ( SELECT array_agg(DISTINCT l.job_id) AS jobs
+                   FROM backfill.lease l
+                  WHERE (l.expires_at > clock_timestamp())) o
+          WHERE (o.jobs IS NOT NULL)) AS jobs,
+    ( SELECT format('a commit of backfilld waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting'::text, current_setting('synchronous_standby_names'::text)) AS format
+           FROM pg_stat_activity a
+          WHERE ((a.application_name ~~ 'backfilld %'::text) AND (a.wait_event = 'SyncRep'::text))
+         LIMIT 1) AS commit;
+
 -- Name: checkpoint; Type: TABLE
 
 CREATE TABLE backfill.checkpoint (
@@ -4552,24 +4912,6 @@ CREATE TABLE backfill.executor (
     trusts_owners boolean DEFAULT false NOT NULL,
     registered_at timestamp with time zone DEFAULT now() NOT NULL
 );
-
--- Name: lease; Type: TABLE
-
-CREATE TABLE backfill.lease (
-    slice_id bigint NOT NULL,
-    job_id bigint NOT NULL,
-    token uuid NOT NULL,
-    holder uuid NOT NULL,
-    run_as name NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    backend_pid integer,
-    backend_start timestamp with time zone,
-    rows_per_second double precision,
-    waiting_reason text,
-    waiting_text text
-)
-WITH (fillfactor='50');
 
 -- Name: slice; Type: TABLE
 
@@ -4624,6 +4966,7 @@ CREATE TABLE backfill.worker (
     started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     heartbeat_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
+    ttl interval DEFAULT '00:00:06'::interval NOT NULL,
     closed_until timestamp with time zone,
     duty_cycle double precision,
     budget_duty_cycle double precision
@@ -4637,40 +4980,22 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
     j.kind,
     j.state,
     j.desired_state,
-        CASE
-            WHEN (j.state = 'paused'::text) THEN NULL::text
-            WHEN (j.needs_approval AND (j.approved_at IS NULL)) THEN 'approval'::text
-            WHEN ((j.state = 'queued'::text) AND (j.run_at > clock_timestamp())) THEN 'run_at'::text
-            WHEN (j.closed_until > clock_timestamp()) THEN 'window'::text
-            WHEN ( SELECT w.paused_all
-               FROM backfill.switch w) THEN 'paused_all'::text
-            WHEN (l.reason IS NOT NULL) THEN l.reason
-            WHEN ((j.state = 'running'::text) AND a.waits) THEN 'locked_rows'::text
-            WHEN (l.live > 0) THEN NULL::text
-            WHEN (NOT (EXISTS ( SELECT
+    w.reason AS waiting_reason,
+        CASE w.reason
+            WHEN 'approval'::text THEN format('a member of backfill_operator must approve the job: select backfill.approve(%L)'::text, j.name)
+            WHEN 'run_at'::text THEN format('the job starts at %s'::text, j.run_at)
+            WHEN 'window'::text THEN COALESCE(format('the window opens at %s'::text, COALESCE(j.closed_until, ( SELECT min(x.closed_until) AS min
                FROM backfill.worker x
-              WHERE (x.expires_at > clock_timestamp())))) THEN
-            CASE
-                WHEN (EXISTS ( SELECT
-                   FROM backfill.executor e
-                  WHERE (e.run_as = j.run_as))) THEN 'daemon'::text
-                ELSE 'executor'::text
-            END
-            WHEN (NOT (EXISTS ( SELECT
-               FROM backfill.worker x
-              WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)))))) THEN 'executor'::text
-            WHEN (NOT (EXISTS ( SELECT
-               FROM backfill.worker x
-              WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)) AND ((x.closed_until IS NULL) OR (x.closed_until <= clock_timestamp())))))) THEN 'window'::text
-            ELSE t.reason
-        END AS waiting_reason,
-        CASE
-            WHEN ((j.closed_until > clock_timestamp()) AND (j.state <> 'paused'::text)) THEN format('the window opens at %s'::text, j.closed_until)
-            ELSE COALESCE(l.waiting_text,
-            CASE
-                WHEN (l.live = 0) THEN t.text
-                ELSE NULL::text
-            END)
+              WHERE (x.expires_at > clock_timestamp())))), l.waiting_text)
+            WHEN 'paused_all'::text THEN 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'::text
+            WHEN 'daemon'::text THEN 'no daemon is running on this database; start one: backfilld run'::text
+            WHEN 'executor'::text THEN format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon'::text, j.run_as)
+            WHEN 'worker'::text THEN format('no worker is free; running now: %s'::text, ( SELECT y.jobs
+               FROM backfill._busy y))
+            WHEN 'commit'::text THEN ( SELECT y.commit
+               FROM backfill._busy y)
+            WHEN 'locked_rows'::text THEN COALESCE(l.waiting_text, t.text, 'the walk is complete, except for rows that other sessions have locked'::text)
+            ELSE COALESCE(l.waiting_text, t.text)
         END AS waiting_text,
     j.target,
     j.run_as,
@@ -4687,7 +5012,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
         END AS percent_done,
     l.rows_per_second,
         CASE
-            WHEN ((j.state = 'running'::text) AND (j.rows_estimated > 0) AND ((GREATEST((0)::bigint, (j.rows_estimated - COALESCE(p.scanned, (0)::bigint))))::double precision < (l.rows_per_second * ('300000000'::numeric)::double precision))) THEN (clock_timestamp() + make_interval(secs => ((GREATEST((0)::bigint, (j.rows_estimated - COALESCE(p.scanned, (0)::bigint))))::double precision / l.rows_per_second)))
+            WHEN ((j.rows_estimated > 0) AND ((e.rows_left)::double precision < (l.steady_rows_per_second * ('300000000'::numeric)::double precision))) THEN (clock_timestamp() + make_interval(secs => ((e.rows_left)::double precision / l.steady_rows_per_second)))
             ELSE NULL::timestamp with time zone
         END AS eta,
     ((j.options ->> 'deadline'::text))::timestamp with time zone AS deadline,
@@ -4702,8 +5027,17 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
     j.options,
     j.priority,
     j.run_at,
-    j.state_reason AS reason
-   FROM ((((backfill._visible j
+    j.state_reason AS reason,
+        CASE
+            WHEN (w.reason IS NULL) THEN l.throttled_by
+            ELSE NULL::text
+        END AS throttled_by,
+        CASE
+            WHEN (w.reason IS NULL) THEN l.throttled_text
+            ELSE NULL::text
+        END AS throttled_text,
+    l.time_share
+   FROM ((((((backfill._visible j
      LEFT JOIN LATERAL ( SELECT count(*) FILTER (WHERE (s.generation = 1)) AS slices,
             count(*) FILTER (WHERE ((s.generation = 1) AND (s.state = ANY (ARRAY['done'::text, 'gone'::text])))) AS finished,
             (sum(c.rows_scanned) FILTER (WHERE (s.generation = 1)))::bigint AS scanned,
@@ -4714,6 +5048,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
           WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (j.plan IS NOT NULL))) p ON (true))
      LEFT JOIN LATERAL ( SELECT count(*) AS live,
             sum(x.rows_per_second) AS rows_per_second,
+            sum(x.steady_rows_per_second) AS steady_rows_per_second,
                 CASE
                     WHEN (count(*) = count(x.waiting_reason)) THEN min(x.waiting_reason)
                     ELSE NULL::text
@@ -4721,7 +5056,10 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
                 CASE
                     WHEN (count(*) = count(x.waiting_reason)) THEN min(x.waiting_text)
                     ELSE NULL::text
-                END AS waiting_text
+                END AS waiting_text,
+            min(x.throttled_by) AS throttled_by,
+            min(x.throttled_text) AS throttled_text,
+            avg(x.time_share) AS time_share
            FROM backfill.lease x
           WHERE ((x.job_id = j.id) AND (x.expires_at > clock_timestamp()))) l ON (true))
      LEFT JOIN LATERAL ( SELECT min(s.waiting_reason) AS reason,
@@ -4734,6 +5072,49 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
            FROM (backfill.slice s
              JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
           WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (s.state <> ALL (ARRAY['done'::text, 'gone'::text])) AND (j.state = 'running'::text))) a ON (true))
+     LEFT JOIN LATERAL ( SELECT GREATEST((0)::numeric, ((j.rows_estimated)::numeric -
+                CASE j.state
+                    WHEN 'running'::text THEN (COALESCE(p.scanned, (0)::bigint))::numeric
+                    WHEN 'verifying'::text THEN ( SELECT COALESCE(sum(c.rows_scanned), (0)::numeric) AS "coalesce"
+                       FROM (backfill.slice s
+                         JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+                      WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.generation = j.generation) AND (s.kind = 'verify'::text)))
+                    ELSE NULL::numeric
+                END)) AS rows_left) e ON (true))
+     LEFT JOIN LATERAL ( SELECT
+                CASE
+                    WHEN (j.state = 'paused'::text) THEN NULL::text
+                    WHEN (j.needs_approval AND (j.approved_at IS NULL)) THEN 'approval'::text
+                    WHEN ((j.state = 'queued'::text) AND (j.run_at > clock_timestamp())) THEN 'run_at'::text
+                    WHEN (j.closed_until > clock_timestamp()) THEN 'window'::text
+                    WHEN ( SELECT s.paused_all
+                       FROM backfill.switch s) THEN 'paused_all'::text
+                    WHEN (l.reason IS NOT NULL) THEN l.reason
+                    WHEN ((j.state = 'running'::text) AND a.waits) THEN 'locked_rows'::text
+                    WHEN ((l.live > 0) AND (l.rows_per_second > (0)::double precision)) THEN NULL::text
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM backfill.worker x
+                      WHERE (x.expires_at > clock_timestamp())))) THEN
+                    CASE
+                        WHEN (EXISTS ( SELECT
+                           FROM backfill.executor x
+                          WHERE (x.run_as = j.run_as))) THEN 'daemon'::text
+                        ELSE 'executor'::text
+                    END
+                    WHEN ( SELECT (y.commit IS NOT NULL)
+                       FROM backfill._busy y) THEN 'commit'::text
+                    WHEN (l.live > 0) THEN NULL::text
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM backfill.worker x
+                      WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)))))) THEN 'executor'::text
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM backfill.worker x
+                      WHERE ((x.expires_at > clock_timestamp()) AND (j.run_as = ANY (x.run_as)) AND ((x.closed_until IS NULL) OR (x.closed_until <= clock_timestamp())))))) THEN 'window'::text
+                    WHEN (t.reason IS NOT NULL) THEN t.reason
+                    WHEN ( SELECT (y.jobs IS NOT NULL)
+                       FROM backfill._busy y) THEN 'worker'::text
+                    ELSE NULL::text
+                END AS reason) w ON (true))
   WHERE (j.state = ANY (ARRAY['queued'::text, 'running'::text, 'paused'::text, 'verifying'::text]))
 UNION ALL
  SELECT j.id,
@@ -4782,7 +5163,10 @@ UNION ALL
     j.options,
     j.priority,
     j.run_at,
-    j.state_reason AS reason
+    j.state_reason AS reason,
+    NULL::text AS throttled_by,
+    NULL::text AS throttled_text,
+    NULL::double precision AS time_share
    FROM backfill._visible j
   WHERE (j.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]));
 
@@ -4812,7 +5196,7 @@ COMMENT ON COLUMN backfill.jobs.desired_state IS 'The requested state: running, 
 
 -- Name: COLUMN jobs.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason why no batch runs, or why batches run slower than they could. Null if nothing holds or throttles the job, if it only waits for a free worker, or if it is paused or finished.';
+COMMENT ON COLUMN backfill.jobs.waiting_reason IS 'Reason why no batch runs; null while rows move, and if the job is paused or finished.';
 
 -- Name: COLUMN jobs.waiting_text; Type: COMMENT
 
@@ -4914,6 +5298,18 @@ COMMENT ON COLUMN backfill.jobs.run_at IS 'Time before which no worker claims th
 
 COMMENT ON COLUMN backfill.jobs.reason IS 'Reason given with pause or cancel; null if none was given.';
 
+-- Name: COLUMN jobs.throttled_by; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.throttled_by IS 'What slows the job down: replica_lag, lock_waits, load, signal or rate; null while the job is held or runs at full speed.';
+
+-- Name: COLUMN jobs.throttled_text; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.throttled_text IS 'A sentence that explains throttled_by.';
+
+-- Name: COLUMN jobs.time_share; Type: COMMENT
+
+COMMENT ON COLUMN backfill.jobs.time_share IS 'Share of the last seconds in which batches of the job ran, 0 to 1; null while no worker holds a slice.';
+
 -- Name: _gauges; Type: VIEW
 
 CREATE VIEW backfill._gauges AS
@@ -4963,7 +5359,10 @@ CREATE VIEW backfill._gauges AS
             jobs.options,
             jobs.priority,
             jobs.run_at,
-            jobs.reason
+            jobs.reason,
+            jobs.throttled_by,
+            jobs.throttled_text,
+            jobs.time_share
            FROM backfill.jobs
           WHERE (jobs.state = ANY (ARRAY['running'::text, 'verifying'::text, 'paused'::text]))
         UNION ALL
@@ -4997,7 +5396,10 @@ CREATE VIEW backfill._gauges AS
             jobs.options,
             jobs.priority,
             jobs.run_at,
-            jobs.reason
+            jobs.reason,
+            jobs.throttled_by,
+            jobs.throttled_text,
+            jobs.time_share
            FROM backfill.jobs
           WHERE ((jobs.id = ANY (ARRAY( SELECT q.id
                    FROM backfill.job q
@@ -5035,7 +5437,10 @@ CREATE VIEW backfill._gauges AS
             jobs.options,
             jobs.priority,
             jobs.run_at,
-            jobs.reason
+            jobs.reason,
+            jobs.throttled_by,
+            jobs.throttled_text,
+            jobs.time_share
            FROM backfill.jobs
           WHERE ((jobs.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text])) AND (jobs.finished_at > (now() - '00:15:00'::interval)) AND ((jobs.state = 'failed'::text) OR (jobs.finished_at > (now() - '00:02:00'::interval))))) j
   ORDER BY (j.state = ANY (ARRAY['running'::text, 'verifying'::text])) DESC, (j.state = 'failed'::text) DESC, (j.finished_at IS NOT NULL), j.priority, j.id
@@ -5880,6 +6285,18 @@ REVOKE ALL ON FUNCTION backfill._assignments(set_sql text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_operator;
 
+-- Name: FUNCTION _body_as_query(function oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._body_as_query(function oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_operator;
+
+-- Name: FUNCTION _called_functions(fragment text, what text, schemas name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) TO backfill_operator;
+
 -- Name: FUNCTION _caller_settings(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._caller_settings() FROM PUBLIC;
@@ -5944,6 +6361,12 @@ REVOKE ALL ON FUNCTION backfill._check_planner() FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_planner() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_planner() TO backfill_operator;
 
+-- Name: FUNCTION _check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) TO backfill_operator;
+
 -- Name: FUNCTION _check_run_as(asked name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_run_as(asked name) FROM PUBLIC;
@@ -5954,11 +6377,23 @@ GRANT ALL ON FUNCTION backfill._check_run_as(asked name) TO backfill_operator;
 
 REVOKE ALL ON FUNCTION backfill._check_same_table(name text, relation oid) FROM PUBLIC;
 
+-- Name: FUNCTION _check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) TO backfill_operator;
+
 -- Name: FUNCTION _check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _check_statement_triggers(relation oid, kind text, set_sql text, options jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_statement_triggers(relation oid, kind text, set_sql text, options jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_statement_triggers(relation oid, kind text, set_sql text, options jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_statement_triggers(relation oid, kind text, set_sql text, options jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _check_submitter_rights(job bigint); Type: ACL
 
@@ -5987,6 +6422,12 @@ REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval,
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
+
+-- Name: FUNCTION _column_read(plan jsonb, relation oid, tables oid[], columns text[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) TO backfill_operator;
 
 -- Name: FUNCTION _command(verb text, job_name text, reason text, options jsonb); Type: ACL
 
@@ -6104,9 +6545,17 @@ REVOKE ALL ON FUNCTION backfill._fingerprint(relation oid, columns smallint[]) F
 
 REVOKE ALL ON FUNCTION backfill._finish(slice bigint, token uuid) FROM PUBLIC;
 
+-- Name: FUNCTION _grant(acl aclitem[], privileges text[], statement text, role name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._grant(acl aclitem[], privileges text[], statement text, role name) FROM PUBLIC;
+
 -- Name: FUNCTION _grant_all(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._grant_all() FROM PUBLIC;
+
+-- Name: FUNCTION _grant_columns(relation regclass, privilege text, columns text[], role name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._grant_columns(relation regclass, privilege text, columns text[], role name) FROM PUBLIC;
 
 -- Name: FUNCTION _grant_executor(run_as name); Type: ACL
 
@@ -6125,6 +6574,12 @@ GRANT ALL ON FUNCTION backfill._has_executors() TO backfill_operator;
 -- Name: FUNCTION _has_ready(run_as name[], protocol integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._has_ready(run_as name[], protocol integer) FROM PUBLIC;
+
+-- Name: FUNCTION _heap_of(node jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._heap_of(node jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._heap_of(node jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._heap_of(node jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _heaps(relation oid); Type: ACL
 
@@ -6149,6 +6604,10 @@ GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_reader;
 GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
+
+-- Name: FUNCTION _is_registered(worker uuid, run_as name[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_registered(worker uuid, run_as name[]) FROM PUBLIC;
 
 -- Name: FUNCTION _is_spread(relation oid); Type: ACL
 
@@ -6295,6 +6754,12 @@ REVOKE ALL ON FUNCTION backfill._other_table(name text, relation oid) FROM PUBLI
 -- Name: FUNCTION _own_key(relation oid, asked name[], OUT key jsonb, OUT reason text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._own_key(relation oid, asked name[], OUT key jsonb, OUT reason text) FROM PUBLIC;
+
+-- Name: FUNCTION _plan_nodes(plan jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._plan_nodes(plan jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._plan_nodes(plan jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._plan_nodes(plan jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _poll_claim(slice bigint, token uuid); Type: ACL
 
@@ -6470,6 +6935,12 @@ REVOKE ALL ON FUNCTION backfill._save_plan(slice bigint, token uuid, plan jsonb,
 
 REVOKE ALL ON FUNCTION backfill._schedule_slices(job_id bigint) FROM PUBLIC;
 
+-- Name: FUNCTION _schemas_of(settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._schemas_of(settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._schemas_of(settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._schemas_of(settings jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _sees_all(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._sees_all() FROM PUBLIC;
@@ -6477,6 +6948,12 @@ GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_reader;
 GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._sees_all() TO pg_monitor;
+
+-- Name: FUNCTION _self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) TO backfill_operator;
 
 -- Name: FUNCTION _server_identity(); Type: ACL
 
@@ -6497,6 +6974,12 @@ REVOKE ALL ON FUNCTION backfill._share_duty_cycle(worker uuid, duty_cycle double
 -- Name: FUNCTION _signal_changed(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._signal_changed() FROM PUBLIC;
+
+-- Name: FUNCTION _skipped_triggers(relation oid, kind text, set_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) TO backfill_operator;
 
 -- Name: FUNCTION _split(slice bigint, token uuid, at text[], rows bigint); Type: ACL
 

@@ -4,26 +4,31 @@ create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
 
+-- The visible jobs that occupy the workers, and a commit that waits for a synchronous standby. The
+-- view backfill.jobs reads this view once for all jobs.
+create or replace view backfill._busy as
+select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catalog.format('"%s"', v.name), ', ' order by v.id) from (select x.id, x.name from backfill._visible x where x.id = any (o.jobs) order by x.id limit 3) v),
+                                    case when o.jobs is not null and pg_catalog.cardinality(o.jobs) > (select pg_catalog.count(*) from (select from backfill._visible x where x.id = any (o.jobs) limit 3) v)
+                                         then pg_catalog.cardinality(o.jobs) - (select pg_catalog.count(*) from (select from backfill._visible x where x.id = any (o.jobs) limit 3) v) || ' other jobs' end)
+          from (select pg_catalog.array_agg(distinct l.job_id) as jobs from backfill.lease l where l.expires_at > pg_catalog.clock_timestamp()) o where o.jobs is not null) as jobs,
+       (select pg_catalog.format('a commit of backfilld waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting', pg_catalog.current_setting('synchronous_standby_names'))
+          from pg_catalog.pg_stat_activity a where a.application_name like 'backfilld %' and a.wait_event = 'SyncRep' limit 1) as commit;
+
 create or replace view backfill.jobs with (security_barrier) as
 select j.id, j.name, j.kind, j.state, j.desired_state,
-       case
-         when j.state = 'paused' then null
-         when j.needs_approval and j.approved_at is null then 'approval'
-         when j.state = 'queued' and j.run_at > pg_catalog.clock_timestamp() then 'run_at'
-         when j.closed_until > pg_catalog.clock_timestamp() then 'window'
-         when (select w.paused_all from backfill.switch w) then 'paused_all'
-         when l.reason is not null then l.reason
-         when j.state = 'running' and a.waits then 'locked_rows'
-         when l.live > 0 then null
-         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
-           then case when exists (select from backfill.executor e where e.run_as = j.run_as) then 'daemon' else 'executor' end
-         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'
-         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)
-                             and (x.closed_until is null or x.closed_until <= pg_catalog.clock_timestamp())) then 'window'
-         else t.reason
-       end as waiting_reason,
-       case when j.closed_until > pg_catalog.clock_timestamp() and j.state <> 'paused' then pg_catalog.format('the window opens at %s', j.closed_until)
-            else coalesce(l.waiting_text, case when l.live = 0 then t.text end) end as waiting_text,
+       w.reason as waiting_reason,
+       case w.reason
+         when 'approval' then pg_catalog.format('a member of backfill_operator must approve the job: select backfill.approve(%L)', j.name)
+         when 'run_at' then pg_catalog.format('the job starts at %s', j.run_at)
+         when 'window' then coalesce(pg_catalog.format('the window opens at %s', coalesce(j.closed_until, (select pg_catalog.min(x.closed_until) from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp()))), l.waiting_text)
+         when 'paused_all' then 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
+         when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
+         when 'executor' then pg_catalog.format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon', j.run_as)
+         when 'worker' then pg_catalog.format('no worker is free; running now: %s', (select y.jobs from backfill._busy y))
+         when 'commit' then (select y.commit from backfill._busy y)
+         when 'locked_rows' then coalesce(l.waiting_text, t.text, 'the walk is complete, except for rows that other sessions have locked')
+         else coalesce(l.waiting_text, t.text)
+       end as waiting_text,
        j.target, j.run_as, j.enqueued_by,
        coalesce(j.rows_scanned, p.scanned, 0) as rows_scanned,
        coalesce(j.rows_changed, p.changed, 0) as rows_changed,
@@ -36,11 +41,14 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
        l.rows_per_second,
        -- An eta more than about ten years ahead is not shown, because no useful prediction can be
        -- made from a rate that is almost zero.
-       case when j.state = 'running' and j.rows_estimated > 0 and greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) < l.rows_per_second * 3e8
-            then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => greatest(0, j.rows_estimated - coalesce(p.scanned, 0)) / l.rows_per_second) end as eta,
+       case when j.rows_estimated > 0 and e.rows_left < l.steady_rows_per_second * 3e8
+            then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => e.rows_left / l.steady_rows_per_second) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
        j.error, j.hint, j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
-       j.set_sql as set, j.filter_sql as filter, j.options, j.priority, j.run_at, j.state_reason as reason
+       j.set_sql as set, j.filter_sql as filter, j.options, j.priority, j.run_at, j.state_reason as reason,
+       case when w.reason is null then l.throttled_by end as throttled_by,
+       case when w.reason is null then l.throttled_text end as throttled_text,
+       l.time_share
   from backfill._visible j
   left join lateral (
     select pg_catalog.count(*) filter (where s.generation = 1) as slices, pg_catalog.count(*) filter (where s.generation = 1 and s.state in ('done', 'gone')) as finished,
@@ -48,9 +56,10 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and j.plan is not null) p on true
   left join lateral (
-    select pg_catalog.count(*) as live, pg_catalog.sum(x.rows_per_second) as rows_per_second,
+    select pg_catalog.count(*) as live, pg_catalog.sum(x.rows_per_second) as rows_per_second, pg_catalog.sum(x.steady_rows_per_second) as steady_rows_per_second,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
-           case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text
+           case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text,
+           pg_catalog.min(x.throttled_by) as throttled_by, pg_catalog.min(x.throttled_text) as throttled_text, pg_catalog.avg(x.time_share) as time_share
       from backfill.lease x where x.job_id = j.id and x.expires_at > pg_catalog.clock_timestamp()) l on true
   -- The waiting reasons of unclaimed slices. The last holder of a slice stored its reason when it
   -- released the slice.
@@ -62,6 +71,32 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone') and j.state = 'running') a on true
+  -- The rows that the walk, or the verification, still has to scan.
+  left join lateral (
+    select greatest(0, j.rows_estimated - case j.state
+        when 'running' then coalesce(p.scanned, 0)
+        when 'verifying' then (select coalesce(pg_catalog.sum(c.rows_scanned), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+                                where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') end) as rows_left) e on true
+  left join lateral (
+    select case
+         when j.state = 'paused' then null
+         when j.needs_approval and j.approved_at is null then 'approval'
+         when j.state = 'queued' and j.run_at > pg_catalog.clock_timestamp() then 'run_at'
+         when j.closed_until > pg_catalog.clock_timestamp() then 'window'
+         when (select s.paused_all from backfill.switch s) then 'paused_all'
+         when l.reason is not null then l.reason
+         when j.state = 'running' and a.waits then 'locked_rows'
+         when l.live > 0 and l.rows_per_second > 0 then null
+         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
+           then case when exists (select from backfill.executor x where x.run_as = j.run_as) then 'daemon' else 'executor' end
+         when (select y.commit is not null from backfill._busy y) then 'commit'
+         when l.live > 0 then null
+         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'
+         when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)
+                             and (x.closed_until is null or x.closed_until <= pg_catalog.clock_timestamp())) then 'window'
+         when t.reason is not null then t.reason
+         when (select y.jobs is not null from backfill._busy y) then 'worker'
+       end as reason) w on true
  where j.state in ('queued', 'running', 'paused', 'verifying')
 union all
 select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.run_as, j.enqueued_by,
@@ -75,7 +110,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.r
          '%s row%s still match%s the filter after the update. Each was updated once; the filter cannot distinguish updated rows from other rows. Inspect: select * from %s where (%s) limit 20;',
          j.rows_unresolved, case when j.rows_unresolved <> 1 then 's' end, case when j.rows_unresolved = 1 then 'es' end, j.target, j.filter_sql) end),
        j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
-       j.set_sql, j.filter_sql, j.options, j.priority, j.run_at, j.state_reason
+       j.set_sql, j.filter_sql, j.options, j.priority, j.run_at, j.state_reason, null, null, null
   from backfill._visible j where j.state in ('succeeded', 'failed', 'cancelled');
 
 create or replace view backfill.slices with (security_barrier) as
@@ -147,7 +182,7 @@ comment on column backfill.jobs.name is 'Name of the job, unique.';
 comment on column backfill.jobs.kind is 'update or delete.';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
 comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
-comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs, or why batches run slower than they could. Null if nothing holds or throttles the job, if it only waits for a free worker, or if it is paused or finished.';
+comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs; null while rows move, and if the job is paused or finished.';
 comment on column backfill.jobs.target is 'Table that the job changes.';
 comment on column backfill.jobs.run_as is 'Role that the job runs as.';
 comment on column backfill.jobs.enqueued_by is 'Role that enqueued the job.';
@@ -162,6 +197,9 @@ comment on column backfill.jobs.eta is 'Time at which the walk is expected to fi
 comment on column backfill.jobs.deadline is 'Deadline of the job (option deadline); null if it has none.';
 comment on column backfill.jobs.error is 'Error that made the job fail; null if it has not failed.';
 comment on column backfill.jobs.hint is 'Hint that says how to fix the error. For a job that succeeded with rows_unresolved above 0, it says how to inspect these rows.';
+comment on column backfill.jobs.throttled_by is 'What slows the job down: replica_lag, lock_waits, load, signal or rate; null while the job is held or runs at full speed.';
+comment on column backfill.jobs.throttled_text is 'A sentence that explains throttled_by.';
+comment on column backfill.jobs.time_share is 'Share of the last seconds in which batches of the job ran, 0 to 1; null while no worker holds a slice.';
 comment on column backfill.jobs.enqueued_at is 'Time at which the job was enqueued.';
 comment on column backfill.jobs.started_at is 'Time at which a worker first claimed the job in its current run; null if no worker has claimed it.';
 comment on column backfill.jobs.finished_at is 'Time at which the job succeeded, failed or was cancelled; null if it has not finished.';

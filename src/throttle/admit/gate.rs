@@ -8,10 +8,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::job::permit::Permit;
-use crate::job::waiting::{Waiting, WaitingReason};
+use crate::job::waiting::{Report, Waiting, WaitingReason};
 use crate::throttle::admit::batch_size::{self, BatchSize};
 use crate::throttle::admit::carry_over::CarryOver;
-use crate::throttle::admit::hold_time::HoldTime;
+use crate::throttle::admit::hold_time::{HoldTime, LONGEST_PAUSE, Waits};
 use crate::throttle::admit::pacer::Pacer;
 use crate::throttle::admit::rate_gauge::{RateGauge, SliceRate};
 use crate::throttle::control::verdict::{Decision, Pace};
@@ -43,7 +43,10 @@ pub enum Admission {
     Go(Permit),
     /// No batch may start yet. The caller checks for a pause, a `tune` or a shutdown, and then
     /// calls [`Gate::admit`] again.
-    Hold(Waiting),
+    Wait {
+        waiting: Waiting,
+        how: Waits,
+    },
 }
 
 /// Holds the state that all gates of one database share. All clones share the same state.
@@ -78,6 +81,7 @@ impl Gates {
             size: BatchSize::default(),
             running: None,
             paced: None,
+            idle_since: Instant::now(),
         }
     }
 
@@ -103,8 +107,11 @@ pub struct Gate {
     size: BatchSize,
     /// The running batch, from its admission until it is settled.
     running: Option<InFlightBatch>,
-    /// Reason for the wait in the last call of [`Gate::admit`], if a slower pace caused the wait.
+    /// Reason for the wait in the last call of [`Gate::admit`], if a slower pace or the rate limit
+    /// caused the wait.
     paced: Option<Waiting>,
+    /// Time at which the last batch ended, or at which the gate was opened.
+    idle_since: Instant,
 }
 
 impl Gate {
@@ -127,8 +134,10 @@ impl Gate {
             // Call this during a hold, too, so that the time of the hold counts towards the cost of
             // the last batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
-            let (waiting, wait) = match (decision, paid) {
-                (Decision::Hold(waiting), paid) => (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait)),
+            let (waiting, wait, left) = match (decision, paid) {
+                (Decision::Hold(waiting), paid) => {
+                    (waiting, paid.map_or_else(|unpaid| unpaid.wait, |()| max_wait), Duration::MAX)
+                }
                 (Decision::Go(pace), Ok(())) => {
                     self.running = Some(self.gates.in_flight.begin());
                     let target = batch_size::target(limits.target, pace.other_load);
@@ -137,7 +146,7 @@ impl Gate {
                 }
                 (Decision::Go(Pace { because: Some(because), .. }), Err(unpaid)) if !unpaid.by_rate => {
                     self.paced = slowed.then(|| because.clone());
-                    (because, unpaid.wait)
+                    (because, unpaid.wait, unpaid.left)
                 }
                 (Decision::Go(_), Err(unpaid)) => {
                     let rate = limits.max_rows_per_second.unwrap_or_default();
@@ -145,18 +154,22 @@ impl Gate {
                     // is shown as 0.01, and not as 0.
                     let rate = ((rate * 100.0).round() / 100.0).max(0.01);
                     let text = format!("limited to {rate} rows per second (this slice's share of max_rows_per_second)");
-                    (Waiting::new(WaitingReason::Rate, text), unpaid.wait)
+                    let waiting = Waiting::new(WaitingReason::Rate, text);
+                    self.paced = Some(waiting.clone());
+                    (waiting, unpaid.wait, unpaid.left)
                 }
             };
+            let pause = self.idle_since.elapsed().saturating_add(left);
+            let how = if pause > LONGEST_PAUSE { Waits::Held } else { Waits::Throttled };
             if now >= deadline {
-                return Admission::Hold(waiting);
+                return Admission::Wait { waiting, how };
             }
             let until = deadline.min(now + wait.min(max_wait));
             tokio::select! {
                 Ok(()) = self.snapshots.changed(), if limits.throttle_on => {}
                 () = tokio::time::sleep_until(until) => {}
             }
-            self.gates.hold_time.add(waiting.reason, now.elapsed());
+            self.gates.hold_time.add(waiting.reason, how, now.elapsed());
         }
     }
 
@@ -167,6 +180,7 @@ impl Gate {
     /// applies the limits that its caller passes.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
+        self.idle_since = Instant::now();
         self.pacer.owe(rows, took);
         self.rate.settle(rows, took);
     }
@@ -199,9 +213,9 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Returns the reason why batches run at a slower pace. Returns none if batches run at full
-    /// speed, at the job's own rate, or at the fastest pace that is possible while other sessions
-    /// are active.
+    /// Returns the reason why batches run at a slower pace, including the job's own rate limit.
+    /// Returns none if batches run at full speed, or at the fastest pace that is possible while
+    /// other sessions are active.
     pub fn paced(&self) -> Option<&Waiting> {
         self.paced.as_ref()
     }
@@ -228,9 +242,9 @@ impl Gate {
         self.rate.scanned(rows);
     }
 
-    /// Returns the rows per second that the walk currently scans.
-    pub fn rows_per_second(&mut self) -> f64 {
-        self.rate.rows_per_second()
+    /// Returns the rates of the slice, for its next heartbeat.
+    pub fn report(&mut self) -> Report {
+        self.rate.report()
     }
 }
 
@@ -306,7 +320,7 @@ mod tests {
         let start = Instant::now();
         let held = gate.admit(FREE, Duration::from_millis(300)).await;
         let text = "replica lag has not been read yet".to_owned();
-        assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::ReplicaLag, text)));
+        assert_eq!(held, Admission::Wait { waiting: Waiting::new(WaitingReason::ReplicaLag, text), how: Waits::Held });
         assert_eq!(start.elapsed(), Duration::from_millis(300));
         bench.publish(None);
         assert!(matches!(gate.admit(FREE, Duration::ZERO).await, Admission::Go(_)));
@@ -369,7 +383,7 @@ mod tests {
         let slow = Limits { max_rows_per_second: Some(10.0), ..off };
         let held = gate.admit(slow, Duration::from_millis(100)).await;
         let text = "limited to 10 rows per second (this slice's share of max_rows_per_second)".to_owned();
-        assert_eq!(held, Admission::Hold(Waiting::new(WaitingReason::Rate, text)));
+        assert_eq!(held, Admission::Wait { waiting: Waiting::new(WaitingReason::Rate, text), how: Waits::Throttled });
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,7 +398,7 @@ mod tests {
             let turn = gate.admit(at_rate(50.0), Duration::from_millis(37));
             match tokio::time::timeout(Duration::from_millis(23), turn).await {
                 Ok(Admission::Go(_)) => break,
-                Ok(Admission::Hold(waiting)) => assert_eq!(waiting.reason, WaitingReason::Rate),
+                Ok(Admission::Wait { waiting, .. }) => assert_eq!(waiting.reason, WaitingReason::Rate),
                 Err(_dropped) => {}
             }
         }
@@ -398,10 +412,10 @@ mod tests {
         bench.publish(Some(0.9));
         let mut gate = bench.gate(1);
         gate.settle(100, Duration::from_millis(100));
-        let Admission::Hold(waiting) = gate.admit(FREE, Duration::from_millis(50)).await else {
-            panic!("the batch was not held");
+        let Admission::Wait { waiting, how } = gate.admit(FREE, Duration::from_millis(50)).await else {
+            panic!("the batch did not wait");
         };
-        assert_eq!(waiting.reason, WaitingReason::ReplicaLag);
+        assert_eq!((waiting.reason, how), (WaitingReason::ReplicaLag, Waits::Throttled));
         assert_eq!(waiting.text, "s1 is 0.9 s behind (limit 1.0 s): batches run 2 % of the time");
     }
 
@@ -411,7 +425,7 @@ mod tests {
         bench.publish(None);
         let permit = |admission: Admission| match admission {
             Admission::Go(permit) => permit,
-            Admission::Hold(waiting) => panic!("{waiting:?}"),
+            Admission::Wait { waiting, .. } => panic!("{waiting:?}"),
         };
         let admit = async |limits| permit(bench.gate(1).admit(limits, Duration::ZERO).await);
         let on_idle_server = admit(FREE).await;
@@ -424,6 +438,21 @@ mod tests {
         assert_eq!(admit(FREE).await, beside_others);
         assert_eq!(admit(Limits { throttle_on: false, ..FREE }).await, on_idle_server);
         assert_eq!(admit(Limits { target: Some(Duration::from_millis(10)), ..FREE }).await, on_idle_server);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_of_more_than_five_seconds_counts_as_held() {
+        let bench = Bench::new();
+        bench.publish(None);
+        let mut gate = bench.gate(1);
+        gate.settle(1, Duration::ZERO);
+        for (rate, expected) in [(1.0, Waits::Throttled), (0.25, Waits::Throttled), (0.1, Waits::Held)] {
+            bench.publish(None);
+            match gate.admit(at_rate(rate), Duration::from_millis(10)).await {
+                Admission::Wait { how, .. } => assert_eq!(how, expected, "{rate}"),
+                Admission::Go(_) => panic!("the batch did not wait"),
+            }
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -106,12 +106,16 @@ impl Pacer {
     pub fn pay(&mut self, rows_per_second: Option<f64>, duty_cycle: f64) -> Result<(), Unpaid> {
         self.last = Terms { rate: rows_per_second.unwrap_or(f64::INFINITY), duty_cycle };
         let price = self.owed.price(rows_per_second, duty_cycle);
-        let unpaid = |wait| Unpaid { wait, by_rate: price.rows >= price.rest };
+        let unpaid = |wait, left: f64| Unpaid {
+            wait,
+            left: Duration::try_from_secs_f64(left / 1e6).unwrap_or(Duration::MAX),
+            by_rate: price.rows >= price.rest,
+        };
         let mut left = price.rows.max(price.rest) - price.credit;
         while left >= 1.0 {
             // At a rate of 0 or less, the amount is never paid.
             if !left.is_finite() {
-                return Err(unpaid(Duration::MAX));
+                return Err(unpaid(Duration::MAX, left));
             }
             let piece = NonZeroU32::new(left.min(PIECE_CELLS) as u32).unwrap_or(NonZeroU32::MIN);
             match self.limiter.check_n(piece) {
@@ -119,8 +123,8 @@ impl Pacer {
                     self.owed.paid += f64::from(piece.get());
                     left -= f64::from(piece.get());
                 }
-                Ok(Err(not_until)) => return Err(unpaid(not_until.wait_time_from(TokioClock.now()))),
-                Err(_larger_than_burst) => return Err(unpaid(BURST)),
+                Ok(Err(not_until)) => return Err(unpaid(not_until.wait_time_from(TokioClock.now()), left)),
+                Err(_larger_than_burst) => return Err(unpaid(BURST, left)),
             }
         }
         // If a fraction of a cell remains to be paid, the next batch pays it. Otherwise tiny
@@ -130,11 +134,12 @@ impl Pacer {
     }
 }
 
-/// Tells how long the caller must wait before it can pay more, and whether the rate limit or the
-/// duty cycle causes the wait.
+/// Tells how long the caller must wait before it can pay more, how long until the whole amount is
+/// paid, and whether the rate limit or the duty cycle causes the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unpaid {
     pub wait: Duration,
+    pub left: Duration,
     pub by_rate: bool,
 }
 

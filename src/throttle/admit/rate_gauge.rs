@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::job::waiting::Report;
 use crate::throttle::admit::decaying_ratio::DecayingRatio;
 use crate::throttle::control::verdict::Pace;
 
@@ -17,6 +18,11 @@ const BATCHES_KEPT: f64 = 0.95;
 /// windows by this factor, so the last window has half of the total weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
+/// Decay of the average rate from which the remaining time is estimated. The average covers about
+/// the last minute, so that the estimate does not jump with each pause.
+const STEADY_WINDOWS_KEPT: f64 = 0.98;
+/// Decay of the share of the time in which batches run. The average covers about the last 10 s.
+const SHARES_KEPT: f64 = 0.9;
 /// A rate below this many rows per second is shown as 0, because a rate that is halved each second
 /// never reaches 0.
 const LEAST: f64 = 0.01;
@@ -70,6 +76,7 @@ impl SliceRate {
     #[allow(clippy::cast_precision_loss)]
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.speed.add(rows as f64, took.as_secs_f64());
+        self.walked.busy += took;
     }
 
     /// Records that the slice may run. If the duty cycle is below 1, the rate that the pace allows
@@ -98,10 +105,10 @@ impl SliceRate {
         self.walked.rows += rows;
     }
 
-    /// Returns the rows per second that the walk currently scans. The value falls while the walk
+    /// Returns the rates of the walk, without a reason for a wait. The rates fall while the walk
     /// waits.
-    pub fn rows_per_second(&mut self) -> f64 {
-        self.walked.rate()
+    pub fn report(&mut self) -> Report {
+        self.walked.report()
     }
 }
 
@@ -117,25 +124,45 @@ struct Walked {
     since: Instant,
     /// Rows scanned in the window that began at `since`.
     rows: u64,
+    /// Run time of the batches in this window.
+    busy: Duration,
     windows: DecayingRatio,
+    steady: DecayingRatio,
+    shares: DecayingRatio,
 }
 
 impl Walked {
     fn new() -> Self {
-        Self { since: Instant::now(), rows: 0, windows: DecayingRatio::new(WINDOWS_KEPT) }
+        Self {
+            since: Instant::now(),
+            rows: 0,
+            busy: Duration::ZERO,
+            windows: DecayingRatio::new(WINDOWS_KEPT),
+            steady: DecayingRatio::new(STEADY_WINDOWS_KEPT),
+            shares: DecayingRatio::new(SHARES_KEPT),
+        }
     }
 
     #[allow(clippy::cast_precision_loss)]
-    fn rate(&mut self) -> f64 {
-        let elapsed = self.since.elapsed();
-        if elapsed >= WINDOW {
-            self.windows.add(self.rows as f64, elapsed.as_secs_f64());
-            (self.since, self.rows) = (Instant::now(), 0);
+    fn report(&mut self) -> Report {
+        let elapsed = self.since.elapsed().as_secs_f64();
+        let (rows, busy) = (self.rows as f64, self.busy.as_secs_f64());
+        if elapsed >= WINDOW.as_secs_f64() {
+            self.windows.add(rows, elapsed);
+            self.steady.add(rows, elapsed);
+            self.shares.add(busy, elapsed);
+            (self.since, self.rows, self.busy) = (Instant::now(), 0, Duration::ZERO);
         }
-        // Before the end of the first window, the rate is computed from the part of the window that
-        // has passed.
-        let rate = self.windows.ratio(0.0).unwrap_or_else(|| self.rows as f64 / elapsed.as_secs_f64().max(0.1));
-        if rate < LEAST { 0.0 } else { rate }
+        // Before the end of the first window, the rates are computed from the part of the window
+        // that has passed.
+        let begun = |ratio: &DecayingRatio, sum: f64| ratio.ratio(0.0).unwrap_or_else(|| sum / elapsed.max(0.1));
+        let rate = |ratio: &DecayingRatio| Some(begun(ratio, rows)).filter(|rate| *rate >= LEAST).unwrap_or(0.0);
+        Report {
+            rows_per_second: rate(&self.windows),
+            steady_rows_per_second: rate(&self.steady),
+            time_share: begun(&self.shares, busy).min(1.0),
+            ..Report::default()
+        }
     }
 }
 
@@ -178,7 +205,7 @@ mod tests {
         for _ in 0..100 {
             tokio::time::advance(Duration::from_millis(100)).await;
             slice.scanned(50);
-            rate = slice.rows_per_second();
+            rate = slice.report().rows_per_second;
         }
         assert!((490.0..510.0).contains(&rate), "{rate}");
     }
@@ -189,8 +216,8 @@ mod tests {
         slice.scanned(100_000);
         for _ in 0..60 {
             tokio::time::advance(Duration::from_secs(1)).await;
-            slice.rows_per_second();
+            slice.report();
         }
-        assert!(slice.rows_per_second() == 0.0);
+        assert!(slice.report().rows_per_second == 0.0);
     }
 }

@@ -82,7 +82,7 @@ async fn a_role_leaves_a_worker_to_the_jobs_of_other_roles() {
     let other = "set role f; create table other (id int primary key, a int); insert into other values (1)";
     scene.cluster.sql("alice", "app", other).await;
     let _daemon = scene.start_daemon().await;
-    let busy = "select sum(slices) = 2 and (select count(*) = 2 from backfill.lease where backend_pid is not null) from backfill.workers";
+    let busy = "select sum(slices) = 2 and (select count(*) = 2 from backfill.lease where backend_pid is not null and expires_at > clock_timestamp()) from backfill.workers";
     until_true(&ctl, SOON, busy).await;
     // The submitter keeps its jobs' rows in `backfill.job` locked.
     run(&mallory, "begin; select backfill.tune(name, '{}') from backfill.jobs where name like 'm%'").await;

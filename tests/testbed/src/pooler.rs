@@ -1,5 +1,5 @@
-//! A pooler in transaction mode: each transaction of a client gets the most recently used idle
-//! server session.
+//! A pooler. In transaction mode, each transaction of a client gets the most recently used idle
+//! server session, with whatever other clients left in it. The modes are those of PgBouncer.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,6 +14,17 @@ use tokio::task::JoinHandle;
 /// one.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
+/// For how long a client keeps a server session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Until the client disconnects. The session is then reset with `discard all`.
+    Session,
+    /// Until the end of a transaction.
+    Transaction,
+    /// For one statement. A transaction of several messages is refused.
+    Statement,
+}
+
 /// A pooler in front of a server, on a port of 127.0.0.1. After it is dropped, it accepts no new
 /// clients.
 #[derive(Debug)]
@@ -24,7 +35,7 @@ pub struct Pooler {
 
 impl Pooler {
     /// Starts a pooler in front of a server that requires no password.
-    pub async fn to(target: SocketAddr) -> Self {
+    pub async fn in_mode(mode: Mode, target: SocketAddr) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the pooler");
         let addr = listener.local_addr().expect("the pooler's address");
         let idle = Idle::default();
@@ -32,10 +43,14 @@ impl Pooler {
             while let Ok((client, _)) = listener.accept().await {
                 // The result is ignored: an I/O error means that the client or the server closed
                 // its connection.
-                tokio::spawn(serve(client, target, Arc::clone(&idle)));
+                tokio::spawn(serve(client, mode, target, Arc::clone(&idle)));
             }
         });
         Self { addr, accepting }
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
     }
 
     /// Returns `postgres://user@pooler/db`.
@@ -50,14 +65,31 @@ impl Drop for Pooler {
     }
 }
 
-async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Result<()> {
+async fn serve(mut client: TcpStream, mode: Mode, target: SocketAddr, idle: Idle) -> io::Result<()> {
     const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
+    const CANCEL_REQUEST: [u8; 4] = 80_877_102_u32.to_be_bytes();
     let mut startup = body(&mut client).await?;
     while startup == SSL_REQUEST {
         client.write_all(b"N").await?;
         startup = body(&mut client).await?;
     }
-    let server = connect(target, &startup, &mut client).await?;
+    // A cancel request is forwarded as it is.
+    if startup.starts_with(&CANCEL_REQUEST) {
+        let mut server = TcpStream::connect(target).await?;
+        server.write_all(&framed(None, &startup)).await?;
+        return Ok(());
+    }
+    let mut server = connect(target, &startup, &mut client).await?;
+    if mode == Mode::Session {
+        while let Ok(request) = request(&mut client).await {
+            server.write_all(&request).await?;
+            until_ready(&mut server, &mut client).await?;
+        }
+        server.write_all(&framed(Some(b'Q'), b"discard all\0")).await?;
+        until_ready(&mut server, &mut tokio::io::sink()).await?;
+        give_back(&idle, &startup, server);
+        return Ok(());
+    }
     give_back(&idle, &startup, server);
     loop {
         let request = request(&mut client).await?;
@@ -69,6 +101,11 @@ async fn serve(mut client: TcpStream, target: SocketAddr, idle: Idle) -> io::Res
         server.write_all(&request).await?;
         // While the transaction is open, the client keeps this server session.
         while until_ready(&mut server, &mut client).await? != b'I' {
+            if mode == Mode::Statement {
+                let error = b"SERROR\0VERROR\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0";
+                client.write_all(&framed(Some(b'E'), error)).await?;
+                return Ok(());
+            }
             server.write_all(&self::request(&mut client).await?).await?;
         }
         give_back(&idle, &startup, server);

@@ -3,7 +3,7 @@ set local statement_timeout = '10s';
 
 alter table public.orders add column if not exists total_cents bigint;
 
--- Fills new rows. The backfill does not write total, so it does not fire the trigger.
+-- Fills new rows. The backfill does not write column total, so it does not fire the trigger.
 create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
 begin
   new.total_cents := round(new.total * 100)::bigint;

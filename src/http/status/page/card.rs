@@ -120,7 +120,7 @@ fn why(job: &Job, today: &str) -> Markup {
             }
         }
         @if let Some(next) = next { p.why { (next) } }
-        @else if job.state == "queued" && job.waiting_reason.is_none() { p.why { strong { "Waiting for a free worker" } } }
+        @if let (None, Some(text)) = (&job.waiting_reason, &job.throttled_text) { p.why { strong { "Slowed down: " } (text) } }
         @if let (Some(reason), "paused" | "cancelled") = (&job.reason, job.desired_state.as_str()) { p.why { "Reason: " (reason) } }
         @if let Some(error) = &job.error {
             p.error { strong { "Error: " } (error) }
@@ -141,9 +141,12 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "slot" => "a replication slot retains too much WAL",
         "archiver" => "the archiver is behind",
         "lock_waits" => "other sessions are waiting for locks",
-        "load" => "running slower because of the load on the server",
-        "signal" => "a custom signal is near or at its limit, or cannot be read",
+        "load" => "the server is under load",
+        "signal" => "a custom signal is at its limit, or cannot be read",
         "rate" => "rate limit of the job",
+        "worker" => "no worker is free",
+        "connections" => "the server has no free connection",
+        "commit" => "a commit waits for a synchronous standby",
         "locked_rows" => "other sessions have locked the rows that are left",
         "vacuum" => "autovacuum is running on the table",
         "daemon" => "no daemon is running",

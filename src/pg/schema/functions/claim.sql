@@ -30,6 +30,11 @@ begin
   if (select w.paused_all from backfill.switch w) then
     return null;
   end if;
+  -- The schema may have been dropped and installed again. Until the daemon has registered its
+  -- executors again, its batches would be fenced.
+  if exists (select from backfill.worker w where w.id = _claim.worker) and not backfill._is_registered(_claim.worker, _claim.run_as) then
+    return null;
+  end if;
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
@@ -93,11 +98,12 @@ begin
   end if;
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
-  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, waiting_reason, waiting_text)
+  insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, ttl, waiting_reason, waiting_text)
   -- The slice still waits for the same reason, until its first batch commits.
-  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + ttl, s.waiting_reason, s.waiting_text)
-  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at,
-     backend_pid = null, backend_start = null, rows_per_second = null, waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
+  values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + _claim.ttl, _claim.ttl, s.waiting_reason, s.waiting_text)
+  on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, ttl = excluded.ttl,
+     backend_pid = null, backend_start = null, rows_per_second = null, steady_rows_per_second = null, time_share = null, throttled_by = null, throttled_text = null,
+     waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
   if old.slice_id is not null then

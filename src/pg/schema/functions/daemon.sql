@@ -1,17 +1,29 @@
+-- Runs a GRANT if the role lacks one of the privileges in the object's access list. acl is this
+-- list, and privileges are its privilege types. A GRANT that changes nothing would still fire the
+-- event triggers of the database, update the catalog and be written to an audit log.
+create or replace function backfill._grant(acl aclitem[], privileges text[], statement text, role name) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  if exists (select from unnest(privileges) p(name) where not exists (
+       select from aclexplode(acl) a where a.grantee = (select r.oid from pg_roles r where r.rolname = role) and a.privilege_type = p.name)) then
+    execute format('grant %s to %I', statement, role);
+  end if;
+end $$;
+
 -- Grants the role of an executor the privileges on schema backfill that its batches need. Each
 -- function that a batch calls must be in this list.
 create or replace function backfill._grant_executor(run_as name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  f regprocedure;
+  f record;
 begin
   -- A grant updates a row of the catalog, so one of two concurrent grants would fail.
   lock table backfill.schema_version in share row exclusive mode;
-  execute format('grant usage on schema backfill to %I', run_as);
-  for f in select p.oid from pg_proc p join pg_namespace n on n.oid = p.pronamespace
+  perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', run_as) from pg_namespace n where n.nspname = 'backfill';
+  for f in select p.oid::regprocedure as signature, p.proacl from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
               'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since']) loop
-    execute format('grant execute on function %s to %I', f, run_as);
+    perform backfill._grant(f.proacl, array['EXECUTE'], format('execute on function %s', f.signature), run_as);
   end loop;
 end $$;
 
@@ -41,8 +53,9 @@ end $$;
 create or replace function backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
-  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at) values (worker, host, pid, version, run_as, clock_timestamp() + ttl)
-  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at;
+  perform set_config('synchronous_commit', 'local', true);
+  insert into backfill.worker as w (id, host, pid, version, run_as, expires_at, ttl) values (worker, host, pid, version, run_as, clock_timestamp() + _register_worker.ttl, _register_worker.ttl)
+  on conflict (id) do update set heartbeat_at = clock_timestamp(), expires_at = excluded.expires_at, ttl = excluded.ttl;
   delete from backfill.worker w where w.expires_at < clock_timestamp() - interval '1 hour';
 end $$;
 
@@ -60,24 +73,28 @@ begin
 end $$;
 
 -- Renews the registration of a daemon and the leases that it still holds, in one round trip. The
--- argument named held lists the leases: [{"slice", "token", "rate", "reason", "text"}]. The daemon
--- has lost each slice that is in this argument but not in the result. A lease that another
--- transaction has locked is in the result, but it is not renewed. So one job cannot delay the
--- renewal of the leases of other jobs.
+-- argument named held lists the leases and what the daemon reports about them. The daemon has lost
+-- each slice that is in this argument but not in the result. A lease that another transaction has
+-- locked is in the result, but it is not renewed. So one job cannot delay the renewal of the leases
+-- of other jobs.
 create or replace function backfill._heartbeat(worker uuid, ttl interval, held jsonb) returns table (slice bigint, desired text, revision integer, live integer, renewed boolean)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 begin
-  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + ttl where w.id = _heartbeat.worker;
+  -- The heartbeat does not wait for a synchronous standby, so that the daemon counts as running and
+  -- keeps its leases while the standby is away.
+  perform set_config('synchronous_commit', 'local', true);
+  update backfill.worker w set heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl where w.id = _heartbeat.worker;
   return query
-  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, reason text, text text)),
+  with h as (select * from jsonb_to_recordset(held) as x(slice bigint, token uuid, rate double precision, steady_rate double precision, time_share double precision, reason text, text text, throttled_by text, throttled_text text)),
   -- The leases are locked in the same order as in the functions that drop the leases of a job, to
   -- avoid deadlocks with these functions.
   locked as materialized (
     select l.slice_id from backfill.lease l join h on h.slice = l.slice_id and h.token = l.token order by l.slice_id for update of l skip locked),
   renewed as (
     update backfill.lease l
-       set expires_at = clock_timestamp() + ttl, rows_per_second = h.rate, waiting_reason = h.reason, waiting_text = h.text
+       set expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl, rows_per_second = h.rate, steady_rows_per_second = h.steady_rate, time_share = h.time_share,
+           waiting_reason = h.reason, waiting_text = h.text, throttled_by = h.throttled_by, throttled_text = h.throttled_text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
   select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
@@ -95,8 +112,15 @@ declare
   c record;
   n integer := 0;
 begin
-  -- Housekeeping must not wait for the locks of one job.
+  -- Housekeeping must wait neither for a synchronous standby nor for the locks of one job.
+  perform set_config('synchronous_commit', 'local', true);
   perform set_config('lock_timeout', '100', true);
+  -- If the clock of the server was set back, a lease or a registration would last until the clock
+  -- reaches its old time again.
+  update backfill.lease l set expires_at = clock_timestamp() + l.ttl
+   where l.slice_id in (select x.slice_id from backfill.lease x where x.expires_at > clock_timestamp() + x.ttl + interval '1 s' for update skip locked);
+  update backfill.worker w set expires_at = clock_timestamp() + w.ttl
+   where w.id in (select x.id from backfill.worker x where x.expires_at > clock_timestamp() + x.ttl + interval '1 s' for update skip locked);
   for c in select j.id from backfill.job j where j.id in (select x.job_id from backfill.slice x where x.state = 'held' and x.due_at <= clock_timestamp())
             order by j.priority, j.id limit 1000 for update skip locked loop
     begin
@@ -120,6 +144,14 @@ begin
     perform backfill._notify_daemons();
   end if;
 end $$;
+
+-- Returns whether the daemon and its executors are registered. They are not if the schema was
+-- dropped and installed again.
+create or replace function backfill._is_registered(worker uuid, run_as name[]) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from backfill.worker w where w.id = _is_registered.worker)
+     and not exists (select from unnest(_is_registered.run_as) r(role) where not exists (select from backfill.executor e where e.run_as = r.role))
+$$;
 
 -- Stores the time until which the database's window is closed for this daemon, or null while the
 -- window is open.

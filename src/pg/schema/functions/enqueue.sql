@@ -74,6 +74,7 @@ declare
   v_filter  text    := backfill._filter_of(_enqueue.kind, _enqueue.filter);
   v_rel     oid     := _enqueue.target;
   v_run_as  name;
+  v_spec    jsonb;
   v_old     record;
   v_note    text;
   v_message text;
@@ -97,7 +98,12 @@ begin
   if found then
     return backfill._same_or_raise(v_name, v_old.id, v_old.state, v_old.difference);
   end if;
-  perform backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  v_spec := backfill._check_spec(v_kind, v_rel, v_set, v_filter, _enqueue.key, v_run_as, _enqueue.settings);
+  perform backfill._check_statement_triggers(v_rel, v_kind, v_set, _enqueue.options);
+  perform backfill._check_proof_rights(v_rel, v_filter, _enqueue.options, v_run_as);
+  if current_setting('session_replication_role') = 'replica' then
+    perform backfill._refuse('session_replication_role is "replica" in this session', 'The triggers of backfilld, which start a job, would not fire.', 'Set it to origin, or remove it from the settings of the role and the database (as a superuser: alter role ... reset session_replication_role).');
+  end if;
   if nullif(current_setting('transaction_read_only'), 'off') is not null then
     perform backfill._refuse('this session is read-only', 'Enqueueing writes a row to the queue.', 'Connect to the primary, in a session that is not read-only.');
   end if;
@@ -113,11 +119,9 @@ begin
   if v_note is not null then
     raise warning '%', backfill._readable(v_note);
   end if;
-  if v_kind = 'delete' then
-    for v_note in select * from backfill._cascades(v_rel) loop
-      raise warning '%', backfill._readable(v_note);
-    end loop;
-  end if;
+  for v_note in select * from jsonb_array_elements_text(v_spec -> 'notes') union all select c from backfill._cascades(v_rel) c where v_kind = 'delete' loop
+    raise warning '%', backfill._readable(v_note);
+  end loop;
   v_note := backfill._not_in_effect(_enqueue.options);
   if v_note is not null then
     raise notice 'options stored with the job but ignored in this release: %', v_note;
@@ -226,6 +230,7 @@ begin
   new.options := backfill._stored_options(new.options);
   perform backfill._check_fragments(new.set_sql, new.filter_sql);
   perform backfill._check_job(new.relation, new.kind, new.set_sql, new.key, new.run_as);
+  perform backfill._check_statement_triggers(new.relation, new.kind, new.set_sql, new.options);
   return new;
 end $$;
 

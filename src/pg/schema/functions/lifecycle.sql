@@ -93,7 +93,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
     -- If the expressions read columns that they assign, a row may still match the filter with its
     -- new value, and a sweep would change the row twice. An example is n = n + 1 where n < 5.
-    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) then 'filter'
+    -- A filter that calls a volatile function is evaluated only once for each row.
+    when j.filter_sql is not null and not coalesce((j.plan ->> 'self_reading')::boolean, false) and not coalesce((j.plan #>> '{volatile,filter}')::boolean, false) then 'filter'
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;

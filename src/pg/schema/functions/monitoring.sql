@@ -71,6 +71,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                     then (select string_agg(backfill._redacted_reason(s), '; ' order by s.source) from backfill.signal s where s.signal = 'signal' and s.reason is not null)
                     else j.waiting_text end as waiting_text,
                j.target, j.run_as, j.enqueued_by,
+                 j.throttled_by, j.throttled_text, j.time_share,
                  j.rows_scanned, j.rows_changed, j.rows_unresolved, j.rows_quarantined, j.rows_estimated, j.percent_done, j.rows_per_second,
                  to_char(j.eta at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as eta,
                  extract(epoch from j.eta - clock_timestamp())::float8 as eta_seconds,

@@ -67,7 +67,7 @@ create or replace function backfill._check_options(options jsonb, filter_sql tex
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms',
-    'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'max_growth_bytes', 'deadline'];
+    'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'statement_triggers', 'max_growth_bytes', 'deadline'];
   o record;
   least_value numeric;
   most_value numeric;
@@ -97,7 +97,7 @@ begin
     end if;
     select r.c into choices from (values
         ('verify', array['auto', 'filter', 'expression', 'coverage', 'none']), ('vacuum', array['wait', 'run', 'off']),
-        ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved'])) r(k, c) where r.k = o.key;
+        ('throttle', array['on', 'off']), ('walk', array['auto', 'plain', 'interleaved']), ('statement_triggers', array['refuse', 'skip'])) r(k, c) where r.k = o.key;
     if found and (o.type <> 'string' or (o.value #>> '{}') <> all (choices)) then
       perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be one of: %s.', array_to_string(choices, ', ')), 'Correct the value.');
     end if;
@@ -151,15 +151,17 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
       or o.key = 'walk' and o.value #>> '{}' = 'interleaved')
 $$;
 
--- Makes the server parse and plan a statement under the job's search_path, as the role run_as. The
--- caller must be able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor
--- accepts only one statement. While the job's search_path is set, the function names each function
--- and operator with its schema. Otherwise the server could find an object of the user first.
-create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns void
-language plpgsql set search_path = pg_catalog, pg_temp as $$
+-- Makes the server parse and plan a statement under the job's search_path, as the role run_as.
+-- Returns the plan, without index scans and bitmap scans (see self_reads.sql). The caller must be
+-- able to SET ROLE to run_as. The statement is opened as a cursor, because a cursor accepts only
+-- one statement. While the job's search_path is set, the function names each function and operator
+-- with its schema. Otherwise the server could find an object of the user first.
+create or replace function backfill._try_plan(run_as name, settings jsonb, statement text) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp
+set enable_indexscan = off set enable_indexonlyscan = off set enable_bitmapscan = off as $$
 declare
   c refcursor;
-  line text;
+  plan json;
   old_role text := current_setting('role');
 begin
   if run_as <> current_user then
@@ -169,12 +171,13 @@ begin
   -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
-  open c for execute 'explain (costs off) ' operator(pg_catalog.||) statement;
+  open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
-  fetch c into line;
+  fetch c into plan;
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   perform set_config('role', old_role, true);
+  return plan;
 end $$;
 
 create or replace function backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) returns void
@@ -259,8 +262,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
--- Checks a spec against the table and the server. Returns the key in the same form as _key_of, and
--- the assigned columns.
+-- Checks a spec against the table and the server. Returns the key in the same form as _key_of, the
+-- assigned columns, and warnings (notes).
 create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -270,6 +273,8 @@ declare
   v_column  text;
   v_at      record;
   v_message text; v_detail text; v_hint text; v_state text;
+  v_plan    jsonb;
+  v_notes   text[] := '{}';
   a         record;
 begin
   perform backfill._check_target(relation);
@@ -302,7 +307,7 @@ begin
   -- those of its parent table.
   for a in select h.name, h.source from backfill._heaps(relation) h limit 100 loop
     begin
-      perform backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
+      v_plan := backfill._try_plan(run_as, settings, backfill._work_sql(kind, a.source, set_sql, filter_sql));
     exception when others then
       get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint, v_state = returned_sqlstate;
       if v_state = 'BF001' then
@@ -319,6 +324,9 @@ begin
     end;
   end loop;
   perform backfill._check_fragments(set_sql, filter_sql);
+  if kind = 'update' then
+    v_notes := backfill._check_self_reads(run_as, settings, relation, v_plan, set_sql, filter_sql, v_assigned);
+  end if;
   if kind = 'delete' then
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
@@ -328,7 +336,51 @@ begin
         format('Create the index first, outside a transaction block: %s', a.remedies));
     end if;
   end if;
-  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned));
+  return v_key || jsonb_build_object('assigned', to_jsonb(v_assigned), 'notes', to_jsonb(v_notes));
+end $$;
+
+-- Refuses a job whose verification would fail because the role may not read the system column xmin.
+-- The verification compares xmin with the snapshot of the planning, to find rows that the walk
+-- missed. A grant on all columns of a table does not include its system columns.
+create or replace function backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) returns void
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  proof text := coalesce(options ->> 'verify', 'auto');
+  lacking text[];
+begin
+  if proof in ('none', 'coverage') or proof = 'auto' and filter_sql is null then
+    return;
+  end if;
+  lacking := array(select h.name from backfill._heaps(relation) h where not has_column_privilege(run_as, h.heap, 'xmin', 'select'));
+  if lacking <> '{}' then
+    perform backfill._refuse(format('role "%s" may not read system column "xmin" of %s', run_as, array_to_string(lacking[1:5], ', ')),
+      'The verification of the job reads this column. Privileges on the other columns do not include it.',
+      format('As the owner of the table, run: grant select (xmin) on %s to %I; Or set the option verify to coverage.', array_to_string(lacking[1:100], ', '), run_as));
+  end if;
+end $$;
+
+-- Returns the statement-level triggers that one plain statement on the table would fire, but that a
+-- job does not fire, because its batches name the partitions or children of the table.
+create or replace function backfill._skipped_triggers(relation oid, kind text, set_sql text) returns setof text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select format('%I (function %s)', t.tgname, t.tgfoid::regproc) from pg_trigger t
+   where t.tgrelid = relation and not t.tgisinternal and t.tgtype::integer & 1 = 0 and t.tgenabled in ('O', 'A') and t.tgtype::integer & (case kind when 'delete' then 8 else 16 end) <> 0
+     and (kind = 'delete' or t.tgattr = '' or exists (
+       select from pg_attribute a where a.attrelid = relation and a.attnum = any (t.tgattr::smallint[]) and a.attname = any (array(select unnest(x.columns) from backfill._assignments(set_sql) x where set_sql is not null))))
+     and backfill._is_spread(relation)
+   order by t.tgname
+$$;
+
+create or replace function backfill._check_statement_triggers(relation oid, kind text, set_sql text, options jsonb) returns void
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  skipped text := (select string_agg(s, ', ') from backfill._skipped_triggers(relation, kind, set_sql) s);
+begin
+  if skipped is not null and options ->> 'statement_triggers' is distinct from 'skip' then
+    perform backfill._refuse(format('statement-level triggers of %s would not fire: %s', relation::regclass, skipped),
+      'The rows of the table are in partitions or children. A batch changes these tables directly, so the statement-level triggers of the table itself do not fire.',
+      'If the job does not need these triggers, set the option statement_triggers to skip. Otherwise replace them with row-level triggers first.');
+  end if;
 end $$;
 
 -- Refuses a job that assigns a column of a partition key, because the change could move rows to

@@ -219,6 +219,8 @@ begin
     end if;
   end if;
   k := backfill._check_spec(kind, target, set_sql, v_filter, key, v_run_as, settings);
+  perform backfill._check_statement_triggers(target, kind, set_sql, options);
+  perform backfill._check_proof_rights(target, v_filter, options, v_run_as);
   s := backfill._sample(kind, target, set_sql, v_filter, k, settings);
   p := backfill._estimate_cost(kind, target, array(select jsonb_array_elements_text(k -> 'assigned')));
 
@@ -290,6 +292,8 @@ begin
       w := w || format('%s refers to an assigned column and has no index for this foreign key, so the server reads the whole referring table for each changed row; create the index first: %s', r.referring, r.remedy);
     end if;
   end loop;
+  w := w || array(select jsonb_array_elements_text(k -> 'notes'))
+         || array(select format('trigger %s of the table does not fire, because batches change its partitions or children directly', t) from backfill._skipped_triggers(target, kind, set_sql) t);
   if kind = 'delete' then
     w := w || array(select * from backfill._cascades(target));
   end if;

@@ -169,12 +169,20 @@ create table backfill.lease (
   run_as          name        not null,
   claimed_at      timestamptz not null,
   expires_at      timestamptz not null,
+  -- The duration of the lease, as its holder is configured.
+  ttl             interval    not null default '6 s',
   -- The session in which the holder runs its batches. A takeover terminates this session.
   backend_pid     integer,
   backend_start   timestamptz,
   rows_per_second double precision,
   waiting_reason  text,
-  waiting_text    text
+  waiting_text    text,
+  throttled_by    text,
+  throttled_text  text,
+  -- The share of the last seconds in which batches ran, 0 to 1.
+  time_share      double precision,
+  -- rows_per_second, averaged over about a minute.
+  steady_rows_per_second double precision
 ) with (fillfactor = 50);
 create index lease_job on backfill.lease (job_id);
 
@@ -223,6 +231,8 @@ create table backfill.worker (
   started_at        timestamptz not null default clock_timestamp(),
   heartbeat_at      timestamptz not null default clock_timestamp(),
   expires_at        timestamptz not null,
+  -- The time from a heartbeat to expires_at.
+  ttl               interval    not null default '6 s',
   -- Time at which the database's window opens again for this daemon. If the time is null or has
   -- passed, the window is open.
   closed_until      timestamptz,

@@ -5,7 +5,7 @@ TIMEOUTS = """
     set local statement_timeout = '10s'
 """
 
-# Fills new rows. The backfill does not write total, so it does not fire the trigger.
+# Fills new rows. The backfill does not write column total, so it does not fire the trigger.
 TRIGGER = """
     create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
     begin

@@ -5,7 +5,7 @@ class FillOrdersTotalCents < ActiveRecord::Migration[6.1]
     execute "set local statement_timeout = '10s'"
     add_column :orders, :total_cents, :bigint, if_not_exists: true
 
-    # Fills new rows. The backfill does not write total, so it does not fire the trigger.
+    # Fills new rows. The backfill does not write column total, so it does not fire the trigger.
     execute <<~SQL
       create or replace function public.orders_total_cents() returns trigger language plpgsql as $$
       begin

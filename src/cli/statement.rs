@@ -1,0 +1,197 @@
+//! Runs the statements of a verb in such a way that they are right through any pooler. A statement
+//! and its settings are one message of the simple query protocol, which the server runs as one
+//! transaction. The settings end with this transaction, and no prepared statement is used. So
+//! nothing of a verb remains in a server session that a pooler then gives to another client.
+
+use std::time::Duration;
+
+use tokio_postgres::SimpleQueryMessage;
+use tokio_postgres::SimpleQueryRow;
+
+use crate::error::{Error, Kind, Result};
+use crate::pg::connect::{Session, within};
+use crate::pg::ident::ascii_literal;
+
+/// Settings of a statement that finds only PostgreSQL's own objects unless they are qualified.
+pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local statement_timeout = '10s'; \
+     set local lock_timeout = '5s'; set local synchronous_commit = on; set local jit = off; ";
+/// The login may have `default_transaction_read_only`. The server refuses this setting on a
+/// standby.
+const WRITABLE: &str = "set local transaction_read_only = off; ";
+/// SQLSTATE of a statement that writes in a read-only transaction.
+const READ_ONLY: &str = "25006";
+
+/// A value that can be written into a statement as a literal.
+pub(super) trait Literal: Sync {
+    fn literal(&self) -> String;
+}
+
+impl Literal for &str {
+    fn literal(&self) -> String {
+        ascii_literal(self)
+    }
+}
+
+impl Literal for String {
+    fn literal(&self) -> String {
+        ascii_literal(self)
+    }
+}
+
+impl Literal for i32 {
+    fn literal(&self) -> String {
+        ascii_literal(&self.to_string())
+    }
+}
+
+impl Literal for bool {
+    fn literal(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// The literal of an array.
+impl Literal for Vec<String> {
+    fn literal(&self) -> String {
+        let item = |item: &String| format!("\"{}\"", item.replace('\\', "\\\\").replace('"', "\\\""));
+        ascii_literal(&format!("{{{}}}", self.iter().map(item).collect::<Vec<_>>().join(",")))
+    }
+}
+
+impl<T: Literal> Literal for Option<T> {
+    fn literal(&self) -> String {
+        self.as_ref().map_or_else(|| "null".to_owned(), Literal::literal)
+    }
+}
+
+/// A row whose values are texts.
+#[derive(Debug)]
+pub(super) struct TextRow(SimpleQueryRow);
+
+/// A value that can be read from its text in the server's answer.
+pub(super) trait FromText: Sized {
+    fn from_text(text: Option<&str>) -> Option<Self>;
+}
+
+impl FromText for String {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        text.map(str::to_owned)
+    }
+}
+
+impl FromText for i64 {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        text?.parse().ok()
+    }
+}
+
+impl FromText for f64 {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        text?.parse().ok()
+    }
+}
+
+impl FromText for bool {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        match text? {
+            "t" => Some(true),
+            "f" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+impl<T: FromText> FromText for Option<T> {
+    fn from_text(text: Option<&str>) -> Option<Self> {
+        match text {
+            None => Some(None),
+            text => T::from_text(text).map(Some),
+        }
+    }
+}
+
+impl TextRow {
+    /// Returns the value of a column.
+    ///
+    /// # Errors
+    /// [`Kind::Unreadable`] if the row has no such column, or if its text is not a `T`.
+    pub fn read<T: FromText>(&self, column: &str) -> Result<T> {
+        let unreadable = || Error::new(Kind::Unreadable, format!("the server sent no valid value of {column}"));
+        let text = self.0.try_get(column).map_err(|_| unreadable())?;
+        T::from_text(text).ok_or_else(unreadable)
+    }
+
+    /// Returns the first column of the row, which may be null.
+    pub fn first(&self) -> Option<String> {
+        self.0.try_get(0).ok().flatten().map(str::to_owned)
+    }
+}
+
+/// Runs statements as one transaction, with the settings `settings`. The parameters `$1`, `$2` and
+/// so on stand for `values`. Returns the rows of all statements.
+///
+/// # Errors
+/// The error of the server. [`Kind::ConnectionLost`] after `limit`.
+pub(super) async fn run(
+    session: &Session,
+    settings: &str,
+    sql: &str,
+    values: &[&dyn Literal],
+    limit: Duration,
+) -> Result<Vec<TextRow>> {
+    let sql = filled(sql, values);
+    let send = async |before: &str| {
+        let sent = format!("{before}{settings}{sql}");
+        within(limit, session.client.simple_query(&sent)).await
+    };
+    let answer = match send("").await {
+        Err(error) if is_read_only(&error) => match send(WRITABLE).await {
+            // The server is a standby.
+            Err(_) => return Err(error),
+            answer => answer?,
+        },
+        answer => answer?,
+    };
+    let row = |message| match message {
+        SimpleQueryMessage::Row(row) => Some(TextRow(row)),
+        _ => None,
+    };
+    Ok(answer.into_iter().filter_map(row).collect())
+}
+
+/// Returns whether the transaction was read-only. `backfill.enqueue` reports this itself.
+fn is_read_only(error: &Error) -> bool {
+    error.sqlstate.as_deref() == Some(READ_ONLY) || error.message == "this session is read-only"
+}
+
+/// Replaces each parameter with the literal of its value.
+fn filled(sql: &str, values: &[&dyn Literal]) -> String {
+    let mut filled = String::new();
+    let mut parts = sql.split('$');
+    filled.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+        let value = part[..digits].parse::<usize>().ok().and_then(|n| values.get(n.checked_sub(1)?));
+        match value {
+            Some(value) => filled.push_str(&value.literal()),
+            None => filled.push_str(&format!("${}", &part[..digits])),
+        }
+        filled.push_str(&part[digits..]);
+    }
+    filled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_cannot_leave_its_literal() {
+        let key = Some(vec!["a\"b\\".to_owned(), "c".to_owned()]);
+        let none: Option<String> = None;
+        assert_eq!(
+            filled("select $1, $2::int, $3, $4, $10", &[&"it's $2", &none, &key, &true]),
+            "select 'it''s $2', null::int,  E'{\"a\\\\\"b\\\\\\\\\",\"c\"}', true, $10"
+        );
+    }
+}

@@ -1,0 +1,178 @@
+-- These functions find expressions of an update that read, in other rows of the table, a column
+-- that the job assigns. The result of such a job depends on the order of its batches, because a
+-- later batch reads values that an earlier batch has changed. The functions read the plans that the
+-- server makes. In a plan, views and simple functions in SQL are already expanded.
+
+-- Returns all nodes of a plan. is_top is true for the topmost node of a subquery that the server
+-- runs separately.
+create or replace function backfill._plan_nodes(plan jsonb) returns table (node jsonb, is_top boolean)
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  with recursive nodes(node, is_top) as (
+    select plan -> 0 -> 'Plan', true
+    union all
+    select c.child, c.child ? 'Subplan Name' from nodes n cross join lateral jsonb_array_elements(n.node -> 'Plans') c(child))
+  select n.node, n.is_top from nodes n
+$$;
+
+-- Returns the first of the given columns that a plan reads in other rows than the row that the
+-- statement changes. `tables` are the tables that hold the rows of the target `relation`. Returns
+-- null if there is no such column. The plan must not contain index scans, because the condition of
+-- a partial index would be missing from it.
+create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
+  target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
+  target_heap oid := backfill._heap_of(target);
+  -- Conditions that consist only of parts joined with AND.
+  conditions text[] := array(
+    select e.value #>> '{}' from unnest(nodes) n cross join lateral jsonb_each(n) e
+     where e.key = any (array['Filter', 'Join Filter', 'Hash Cond', 'Merge Cond']) and e.value #>> '{}' !~ '\m(OR|NOT|CASE)\M');
+  -- The output of a scan can contain columns that nothing uses. The topmost node of a subquery
+  -- outputs only what is used.
+  expressions text[] := array(
+    select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
+      left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
+     where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
+       and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
+  is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
+  scan record;
+  col text;
+begin
+  for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
+               where x.heap = any (tables) and x.alias is distinct from target ->> 'Alias' loop
+    -- A scan that is joined with the target on all columns of a unique index reads only the row
+    -- that the statement changes.
+    continue when exists (
+      select from pg_index i
+       where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
+         and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+         and (select bool_and(exists (select from unnest(conditions) c where position(format('(%1$s = %2$s)', x.here, x.there) in c) > 0 or position(format('(%2$s = %1$s)', x.here, x.there) in c) > 0))
+                from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
+                        from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
+    foreach col in array columns loop
+      if exists (select from unnest(expressions) e
+                  where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
+                     or position(format('%I.*', scan.alias) in e) > 0) then
+        return col;
+      end if;
+    end loop;
+  end loop;
+  return null;
+end $$;
+
+-- Returns the table of a node of a plan.
+create or replace function backfill._heap_of(node jsonb) returns oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relname = node ->> 'Relation Name' and n.nspname = node ->> 'Schema'
+$$;
+
+-- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
+-- functions in C. If a name is overloaded, all functions of this name are returned. The names are
+-- looked up in the given schemas.
+create or replace function backfill._called_functions(fragment text, what text, schemas name[]) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with token as (
+    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
+      from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
+  name as (
+    select body, kind, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token window w as (order by n))
+  select distinct p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where x.kind in ('word', 'quoted') and x.next_kind = 'open' and x.next = '(' and p.prokind = 'f'
+     and n.nspname = any (case when x.before = '.' then array[x.schema::name] else schemas end)
+     and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+$$;
+
+-- Returns the schemas of a search_path that exist. The function runs with its caller's privileges
+-- under this search_path, so each name is qualified.
+create or replace function backfill._schemas_of(settings jsonb) returns name[]
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.current_schemas(true);
+end $$;
+
+-- Returns a SELECT that runs the body of a function in SQL with unknown arguments, or null if this
+-- is not possible. The arguments are the columns of a subquery. As in the function, a column of a
+-- table takes precedence over an argument of the same name.
+create or replace function backfill._body_as_query(function oid) returns text
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  f record;
+  body text;
+  arguments text;
+begin
+  select p.proname, p.prosrc, p.proargtypes, p.proargnames, pg_get_function_sqlbody(p.oid) as parsed into f from pg_proc p where p.oid = function;
+  body := rtrim(coalesce(substring(f.parsed from '^BEGIN ATOMIC(.*)END$'), regexp_replace(f.parsed, '^RETURN ', 'SELECT '), f.prosrc), E'; \t\n\r');
+  if body ~ ';' or body !~* '^(\s|--[^\n]*\n|\()*(select|with|values|table)\M' then
+    return null;
+  end if;
+  select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.proargnames[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.proargnames[a.n]) else '' end, ', ' order by a.n)
+    into arguments from unnest(f.proargtypes::oid[]) with ordinality a(type, n);
+  -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
+  -- leave out what the query reads.
+  return format(E'select _bf_body.* from (select %s offset 0) as %I cross join lateral (\n%s\n) as _bf_body',
+    coalesce(arguments, '1'), f.proname, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
+end $$;
+
+-- Finds out whether the expressions of an update read an assigned column in other rows of the
+-- table. `plan` is the plan of the job's statement. Follows the functions in SQL that the
+-- expressions call. Returns in `place` what reads such a column, and in `name` the column. Returns
+-- in `unknown` the functions that cannot be followed, unless they are immutable.
+create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], out place text, out name text, out unknown text[])
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  tables oid[] := array(select h.heap from backfill._heaps(relation) h) || relation;
+  schemas name[] := backfill._schemas_of(settings);
+  pending oid[];
+  seen oid[] := '{}';
+  f record;
+  body text;
+begin
+  unknown := '{}';
+  name := backfill._column_read(plan, relation, tables, assigned);
+  if name is not null then
+    place := 'a subquery';
+    return;
+  end if;
+  pending := array(select c from backfill._called_functions(set_sql, 'set', schemas) c union select c from backfill._called_functions(filter_sql, 'filter', schemas) c where filter_sql is not null);
+  while pending <> '{}' and cardinality(seen) < 100 loop
+    select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
+           (select substr(c, length('search_path=') + 1) from unnest(p.proconfig) c where c like 'search_path=%') as path
+      into f from pg_proc p join pg_language g on g.oid = p.prolang where p.oid = pending[1];
+    seen := seen || pending[1];
+    pending := pending[2:];
+    if f.language = 'sql' then
+      begin
+        body := backfill._body_as_query(f.oid);
+        name := backfill._column_read(backfill._try_plan(run_as, settings || jsonb_strip_nulls(jsonb_build_object('search_path', f.path)), body), relation, tables, assigned);
+        if name is not null then
+          place := 'function ' || f.signature;
+          return;
+        end if;
+        pending := pending || array(select c from backfill._called_functions(body, 'set', schemas) c where c <> all (seen));
+        continue when body is not null;
+      exception when others then null; -- The body is followed no further.
+      end;
+    end if;
+    if f.volatility <> 'i' then
+      unknown := unknown || format('%s (language %s)', f.signature, f.language);
+    end if;
+  end loop;
+end $$;
+
+-- Refuses an update whose expressions read an assigned column in other rows of the table. Returns
+-- one text for each function for which this cannot be found out.
+create or replace function backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) returns text[]
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  found record;
+begin
+  select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
+  if found.place is not null then
+    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, relation::regclass),
+      'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
+      'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
+  end if;
+  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown) u);
+end $$;

@@ -1,0 +1,298 @@
+//! Tests that a job has the effect of one plain statement, or is refused: jobs whose expressions
+//! read other rows, expressions with side effects, and statement-level triggers.
+
+use backfilld_testbed::cluster::{Cluster, Options};
+use tokio_postgres::Client;
+
+use crate::enqueue::notices;
+use crate::support::{SOON, daemon, installed, refused, run, sql, until_state, value};
+
+/// A table in which the expressions of the tests read other rows, with views and functions.
+const SHELF: &str = "
+create table cu (id int primary key, grp int, perm text, note text);
+insert into cu select g, g % 100, case when g < 100 then 'rw' else 'r' end from generate_series(0, 399) g;
+create index on cu (grp) where perm = 'rw';
+create table other (grp int, perm text);
+create view v as select * from cu;
+create view counts as select grp, count(*) filter (where perm = 'rw') as rw, count(*) as all_rows from cu group by grp;
+create function in_text(g int) returns bigint language sql stable as 'select count(*) from cu where grp = g and perm = ''rw''';
+create function in_number(int) returns bigint language sql stable as 'select count(*) from cu where grp = $1 and perm = ''rw'';';
+create function parsed(g int) returns bigint language sql stable begin atomic select count(*) from cu where grp = g and perm = 'rw'; end;
+create function returned(g int) returns bigint language sql stable return (select count(*) from cu where grp = g and perm = 'rw');
+create function outer_function(g int) returns bigint language sql stable as 'select in_text(g) + 0';
+create function harmless(g int) returns bigint language sql stable as 'select count(*) from cu where grp = g';
+create function perm_of_other(grp int) returns bigint language sql stable as 'select count(*) from other x where x.perm = perm_of_other.grp::text';
+create schema hidden;
+create function hidden.f(g int) returns bigint language sql stable set search_path = public as 'select count(*) from cu where grp = g and perm = ''rw''';
+create function procedural(g int) returns bigint language plpgsql stable as 'begin return (select count(*) from cu where grp = g and perm = ''rw''); end';
+create function fixed(g int) returns int language plpgsql immutable as 'begin return g; end';
+create table pa (id int primary key, grp int, perm text) partition by range (id);
+create table pa1 partition of pa for values from (0) to (200);
+create table pa2 partition of pa for values from (200) to (1000);
+insert into pa select id, grp, perm from cu;
+create table two (a int, b int, n int, primary key (a, b)); insert into two select g, g, 0 from generate_series(1, 100) g";
+
+/// The expressions read `perm` of other rows, and the job assigns `perm`. The result would depend
+/// on the order of the batches.
+#[tokio::test]
+async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, SHELF).await;
+    let set = "perm = ''admin''";
+    let cases = [
+        ("cu", set, "(select count(*) from cu x where x.grp = cu.grp and x.perm = ''rw'') = 1"),
+        ("cu", set, "exists (select from cu x where x.grp = cu.grp and x.id <> cu.id and x.perm = ''rw'')"),
+        ("cu", set, "grp in (select grp from cu where perm = ''rw'')"),
+        ("cu", set, "not exists (select from cu x where x.grp = cu.grp and x.perm = ''r'')"),
+        (
+            "cu",
+            set,
+            "(with w as (select grp, perm from cu) select count(*) from w where w.grp = cu.grp and w.perm = ''rw'') = 1",
+        ),
+        ("cu", set, "(select count(x) from cu x where x.grp = cu.grp) = 1"),
+        ("cu", set, "(select x.perm from cu x order by x.id limit 1) = ''rw''"),
+        (
+            "cu",
+            set,
+            "(select y.p from (select max(perm) as p, grp from cu group by grp) y where y.grp = cu.grp) = ''rw''",
+        ),
+        ("cu", set, "(select count(*) from v x where x.grp = cu.grp and x.perm = ''rw'') = 1"),
+        ("cu", set, "(select rw from counts x where x.grp = cu.grp) = 1"),
+        ("cu", set, "(select count(*) from cu x where x.perm = ''rw'' and (x.id = cu.id or x.grp = 3)) = 1"),
+        ("two", "n = (select max(x.n) from two x where x.a = two.a)", "true"),
+        ("cu", set, "in_text(grp) = 1"),
+        ("cu", set, "in_number(grp) = 1"),
+        ("cu", set, "parsed(grp) = 1"),
+        ("cu", set, "returned(grp) = 1"),
+        ("cu", set, "outer_function(grp) = 1"),
+        ("cu", set, "public.in_text (grp) = 1"),
+        ("cu", set, "hidden.f(grp) = 1"),
+        ("cu", "perm = (select max(x.perm) from cu x where x.grp = cu.grp)", "true"),
+        ("cu", "(note, perm) = (select ''n'', max(x.perm) from cu x where x.grp = cu.grp)", "true"),
+        ("pa", set, "(select count(*) from pa x where x.grp = pa.grp and x.perm = ''rw'') = 1"),
+        ("pa", set, "exists (select from pa2 x where x.grp = pa.grp and x.perm = ''rw'')"),
+        ("pa1", set, "(select count(*) from pa x where x.grp = pa1.grp and x.perm = ''rw'') = 1"),
+    ];
+    for (table, set, filter) in cases {
+        for function in ["enqueue('j', ", "preview("] {
+            let refusal = refused(&owner, &format!("select backfill.{function}'{table}', '{set}', '{filter}')")).await;
+            assert_eq!(refusal.sqlstate, "BF001", "{function} {set} {filter}: {refusal:?}");
+            let reads =
+                if table == "two" { "reads column \"n\" of other rows" } else { "reads column \"perm\" of other rows" };
+            assert!(refusal.message.contains(reads), "{set} {filter}: {refusal:?}");
+            assert!(refusal.hint.as_ref().is_some_and(|hint| hint.contains("another column or table")), "{refusal:?}");
+        }
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs").await, 0);
+}
+
+/// None of these expressions reads `perm` of another row.
+#[tokio::test]
+async fn a_job_that_reads_other_columns_or_other_tables_is_accepted() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(&owner, SHELF).await;
+    heard.lock().unwrap().clear();
+    let set = "perm = ''admin''";
+    let cases = [
+        ("cu", set, "perm = ''rw''"),
+        ("cu", set, "(select count(*) from cu x where x.grp = cu.grp) = 4 and perm = ''rw''"),
+        ("cu", set, "(select max(x.id) from cu x where x.grp = cu.grp) = id"),
+        ("cu", set, "exists (select from other x where x.grp = cu.grp and x.perm = ''rw'')"),
+        ("cu", set, "grp in (select grp from v)"),
+        ("cu", set, "(select all_rows from counts x where x.grp = cu.grp) = 4"),
+        ("cu", set, "(with w as (select grp, perm from cu) select count(*) from w where w.grp = cu.grp) = 4"),
+        // These expressions read the row that they change.
+        ("cu", set, "(select x.perm from cu x where x.id = cu.id) = ''rw''"),
+        ("cu", set, "exists (select from cu x where x.perm = ''rw'' and cu.id = x.id)"),
+        ("cu", set, "id in (select id from cu where perm = ''rw'')"),
+        ("cu", "perm = (select x.perm || ''!'' from cu x where x.id = cu.id)", "true"),
+        ("pa", set, "(select x.perm from pa x where x.id = pa.id) = ''rw''"),
+        ("two", "n = (select x.n + 1 from two x where x.a = two.a and x.b = two.b)", "true"),
+        ("pa1", set, "(select max(x.perm) from pa x where x.id = pa1.id) = ''rw''"),
+        // The job does not change this partition.
+        ("pa1", set, "exists (select from pa2 x where x.grp = pa1.grp and x.perm = ''rw'')"),
+        ("cu", set, "harmless(grp) = 4"),
+        ("cu", set, "perm_of_other(grp) = 0"),
+        ("cu", set, "fixed(grp) = 4 and now() > ''2020-01-01''"),
+        ("cu", "note = (select string_agg(x.perm, '','') from cu x where x.grp = cu.grp)", "note is null"),
+        ("pa", set, "(select count(*) from pa x where x.grp = pa.grp) = 4"),
+        ("pa", set, "exists (select from cu x where x.grp = pa.grp and x.perm = ''rw'')"),
+    ];
+    for (n, (table, set, filter)) in cases.iter().enumerate() {
+        run(&owner, &format!("select backfill.enqueue('j{n}', '{table}', '{set}', '{filter}')")).await;
+    }
+    run(&owner, "select backfill.enqueue_delete('d', 'cu', 'id not in (select min(id) from cu group by perm)')").await;
+    let heard = heard.lock().unwrap().clone();
+    assert!(!heard.iter().any(|line| line.contains("find out")), "{heard:?}");
+}
+
+/// Nobody can know which rows a function in another language reads.
+#[tokio::test]
+async fn a_function_that_cannot_be_followed_is_named_in_a_warning() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(&owner, SHELF).await;
+    run(&owner, "select backfill.enqueue('j', 'cu', 'perm = ''admin''', 'procedural(grp) = 1')").await;
+    let said = "cannot find out what function public.procedural(integer) (language plpgsql) reads";
+    assert!(heard.lock().unwrap().iter().any(|line| line.contains(said)), "{heard:?}");
+    let warned = format!(
+        "select count(*) from backfill.preview('cu', 'perm = ''admin''', 'procedural(grp) = 1') where item = 'warning' and value like '%{said}%'"
+    );
+    assert_eq!(value::<i64>(&owner, &warned).await, 1);
+}
+
+/// Each function writes a row into `log` each time it is called.
+const LOGGING: &str = "
+create table log (job text, id int);
+create function cp(job text, i int, p text) returns text language plpgsql as $$ begin insert into log values (job, i); return p; end $$;
+create function yes(job text, i int) returns boolean language plpgsql as $$ begin insert into log values (job, i); return i % 2 = 0; end $$;
+create function touch() returns trigger language plpgsql as $$ begin new.at := now(); return new; end $$;
+create function keep() returns trigger language plpgsql as $$ begin if new.id % 10 = 0 then return old; end if; return new; end $$;
+create function drop_some() returns trigger language plpgsql as $$ begin if new.id % 10 = 0 then return null; end if; return new; end $$";
+
+async fn source(owner: &Client, table: &str, trigger: Option<&str>) {
+    run(owner, &format!("create table {table} (id int primary key, p text, at timestamptz); insert into {table} select g, 'x' from generate_series(1, 100) g")).await;
+    if let Some(trigger) = trigger {
+        run(owner, &format!("create trigger t before update on {table} for each row execute function {trigger}()"))
+            .await;
+    }
+}
+
+/// Without locked rows, bad rows and failures, a job calls the functions of its expressions as
+/// often as one plain statement does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_expression_with_side_effects_is_evaluated_as_often_as_in_one_statement() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, LOGGING).await;
+    let _daemon = daemon(&cluster).await;
+    let mut cases = Vec::new();
+    for (n, trigger) in [None, Some("touch"), Some("keep")].into_iter().enumerate() {
+        for (m, (set, filter)) in [
+            ("p = cp('NAME', id, p)", "p is not null"),
+            ("p = cp('NAME', id, p)", "true"),
+            ("p = cp('NAME', id, p || 'y')", "p = 'x'"),
+            ("p = 'y'", "yes('NAME', id)"),
+            ("p = cp('NAME', id, 'z')", "yes('NAME', id) and p = 'x'"),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let name = format!("s{n}{m}");
+            source(&owner, &format!("plain_{name}"), trigger).await;
+            source(&owner, &name, trigger).await;
+            cases.push((name, set, filter, trigger));
+        }
+    }
+    for (name, set, filter, trigger) in &cases {
+        let (set, filter) = (set.replace("NAME", name), filter.replace("NAME", name));
+        let plain = format!("update plain_{name} set {set} where {filter}")
+            .replace(&format!("'{name}'"), &format!("'plain_{name}'"));
+        run(&owner, &plain).await;
+        let enqueue = "select backfill.enqueue($1, $1::text::regclass, $2, $3, options => '{\"max_batch_rows\": 30}')";
+        owner.query_one(enqueue, &[name, &set, &filter]).await.unwrap();
+        until_ended(&cluster, name).await;
+        let calls =
+            "select (select count(*) from log where job = $1), (select count(*) from log where job = 'plain_' || $1)";
+        let row = owner.query_one(calls, &[name]).await.unwrap();
+        let (job, plain): (i64, i64) = (row.get(0), row.get(1));
+        assert_eq!(job, plain, "set {set}, filter {filter}, trigger {trigger:?}");
+        assert!(plain > 0, "{set} {filter}");
+    }
+}
+
+/// Some of the jobs fail, because the trigger `keep` leaves rows unchanged.
+async fn until_ended(cluster: &Cluster, name: &str) {
+    let owner = cluster.owner().await;
+    crate::support::until_true(
+        &owner,
+        SOON,
+        &format!("select state in ('succeeded', 'failed') from backfill.jobs where name = '{name}'"),
+    )
+    .await;
+}
+
+/// A filter with side effects is evaluated once for each row, also if a trigger suppresses some of
+/// the changes. The daemon still finds these rows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suppressed_change_is_found_if_the_filter_has_side_effects() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, LOGGING).await;
+    source(&owner, "s", Some("drop_some")).await;
+    let _daemon = daemon(&cluster).await;
+    run(&owner, "select backfill.enqueue('s', 's', 'p = ''y''', 'yes(''s'', id)')").await;
+    until_ended(&cluster, "s").await;
+    let ended = "select state || ' ' || rows_changed || ' ' || rows_quarantined from backfill.jobs";
+    assert_eq!(value::<String>(&owner, ended).await, "failed 40 10");
+    assert_eq!(value::<i64>(&owner, "select count(*) from s where p = 'y'").await, 40);
+}
+
+/// One plain statement on the table fires the trigger once, with all rows in its transition table.
+/// The batches of a job change the partitions and children directly.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_trigger_that_would_not_fire_is_refused_or_skipped() {
+    let cluster = installed(Options::default()).await;
+    let (owner, _) = notices(&cluster.owner_url()).await;
+    run(
+        &owner,
+        "create table pa (id int primary key, n int, m int) partition by range (id);
+         create table pa1 partition of pa for values from (0) to (1000);
+         insert into pa select generate_series(1, 500);
+         create table pt (id int primary key, n int, m int); create table child (primary key (id)) inherits (pt);
+         insert into child select generate_series(1, 500);
+         create table whole (id int primary key, n int, m int); insert into whole select generate_series(1, 500);
+         create table aud (name text, rows bigint);
+         create function au() returns trigger language plpgsql as $$ begin insert into aud select tg_table_name, count(*) from nt; return null; end $$;
+         create function no() returns trigger language plpgsql as $$ begin return null; end $$;
+         create trigger st after update on whole referencing new table as nt for each statement execute function au()",
+    )
+    .await;
+    for table in ["pa", "pt"] {
+        run(&owner, &format!("create trigger st after update on {table} referencing new table as nt for each statement execute function au();
+            create trigger of_m before update of m on {table} for each statement execute function no();
+            create trigger gone before delete on {table} for each statement execute function no()")).await;
+        let calls = [
+            (format!("enqueue('u', '{table}', 'n = 1', 'n is null')"), "st (function public.au)"),
+            (
+                format!("enqueue('m', '{table}', 'm = 1', 'm is null')"),
+                "of_m (function public.no), st (function public.au)",
+            ),
+            (format!("enqueue_delete('d', '{table}', 'n is null')"), "gone (function public.no)"),
+            (format!("preview('{table}', 'n = 1', 'n is null')"), "st (function public.au)"),
+        ];
+        for (call, triggers) in calls {
+            let refusal = refused(&owner, &format!("select backfill.{call}")).await;
+            assert_eq!(refusal.sqlstate, "BF001", "{refusal:?}");
+            assert!(refusal.message.ends_with(&format!("would not fire: {triggers}")), "{call}: {refusal:?}");
+            assert!(refusal.hint.is_some_and(|hint| hint.contains("statement_triggers")), "{call}");
+        }
+        let skip = r#"options => '{"statement_triggers": "skip"}'"#;
+        let named = format!(
+            "select count(*) from backfill.preview('{table}', 'n = 1', 'n is null', {skip}) where item = 'warning' and value like 'trigger st (function public.au) of the table does not fire%'"
+        );
+        assert_eq!(value::<i64>(&owner, &named).await, 1);
+        run(&owner, &format!("select backfill.enqueue('{table}', '{table}', 'n = 1', 'n is null', {skip})")).await;
+    }
+    // The rows of this table are in the table itself, so its trigger fires for each batch.
+    run(&owner, "select backfill.enqueue('whole', 'whole', 'n = 1', 'n is null')").await;
+    let _daemon = daemon(&cluster).await;
+    for name in ["pa", "pt", "whole"] {
+        until_state(&cluster, name, "succeeded", SOON).await;
+    }
+    assert_eq!(value::<i64>(&owner, "select sum(rows)::bigint from aud where name = 'whole'").await, 500);
+    assert_eq!(value::<i64>(&owner, "select count(*) from aud where name <> 'whole'").await, 0);
+
+    // The trigger is created after the job was enqueued.
+    run(
+        &owner,
+        "drop trigger st on pa; select backfill.enqueue('late', 'pa', 'n = 2', 'n = 1', needs_approval => true)",
+    )
+    .await;
+    sql(&cluster, "create trigger st after update on pa for each statement execute function no(); select backfill.approve('late')").await;
+    until_ended(&cluster, "late").await;
+    let error: String = value(&owner, "select error from backfill.jobs where name = 'late'").await;
+    assert!(error.contains("would not fire: st (function public.no)"), "{error}");
+}
