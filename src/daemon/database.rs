@@ -351,7 +351,7 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
             if number % CHECKS == 0
                 && let Err(error) = self.check_again(started, worker).await
             {
-                tracing::warn!(error = %error.message, "could not check the registration of the daemon");
+                tracing::debug!(error = %error.message, "could not check the clock and the registration of the daemon");
             }
             pulse.beat();
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
@@ -384,8 +384,23 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
             return Ok(());
         }
         tracing::warn!("schema backfill no longer contains the registration of this daemon; registering again");
-        Box::pin(self.try_start(false)).await?;
+        self.register_executors(&started.control).await?;
         queue::register_worker(&started.control, worker, &started.roles, self.lease.ttl).await
+    }
+
+    /// Registers the executors again, in a session that the daemon has open already.
+    async fn register_executors(&self, control: &Control) -> Result<()> {
+        let database = self.logins.database();
+        let one_url = database.executors.is_empty();
+        if one_url {
+            let login: String = control.query_one("select session_user::text", &[]).await?.read(0)?;
+            return queue::register_executor(control, &login, &login, true, database.trust_table_owners).await;
+        }
+        for executor in &database.executors {
+            let info = connect::parse(&executor.login()?, "backfilld start")?;
+            queue::register_executor(control, info.user(), &executor.run_as, false, false).await?;
+        }
+        Ok(())
     }
 
     /// Runs one turn. Returns [`Ended::Idle`] if `until_idle` is set and no job can run, and

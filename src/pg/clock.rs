@@ -15,6 +15,10 @@ use crate::pg::row::Columns;
 /// offset.
 const NOTABLE: i64 = 5_000;
 
+/// A measurement that took longer is not used, because its result may be wrong by half of this
+/// time.
+const MOST_PRECISE_WITHIN: SignedDuration = SignedDuration::from_secs(1);
+
 /// The difference between the server's clock and the clock of this machine. All clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct ServerClock(Arc<AtomicI64>);
@@ -27,6 +31,9 @@ impl ServerClock {
         let asked_at = local();
         let server: i64 = control.query_one(NOW, &[]).await?.read(0)?;
         let took = local().duration_since(asked_at);
+        if took > MOST_PRECISE_WITHIN {
+            return Ok(());
+        }
         let offset = server - (asked_at + took / 2).as_millisecond();
         let before = self.0.swap(offset, Ordering::Relaxed);
         if offset.abs() >= NOTABLE && (offset - before).abs() >= NOTABLE {

@@ -237,8 +237,10 @@ select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_acti
    and coalesce(a.wait_event_type operator(pg_catalog.<>) all (array['IO', 'LWLock', 'IPC', 'BufferPin', 'Client']), true)";
         let Some(pid) = self.pid else { return Ok(Overrunning::Unclear) };
         let other = self.open_another().await?;
+        let look = within(CONNECT_TIMEOUT, other.client.prepare(LOOK)).await?;
+        let prompt = PROMPT + self.slack();
         let look = async || {
-            let row = within(PROMPT, other.client.query_opt(LOOK, &[&pid])).await?;
+            let row = within(prompt, other.client.query_opt(&look, &[&pid])).await?;
             row.map_or(Ok(None), |row| row.read::<String>(0).map(Some))
         };
         let seen = async {

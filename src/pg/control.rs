@@ -5,12 +5,13 @@
 use std::time::Duration;
 
 use deadpool_postgres::{Client, HookError, Object, Pool, PoolError};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use crate::error::{Error, Kind, Result};
-use crate::pg::connect::within;
+use crate::pg::connect::{Session, within};
 use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
@@ -53,7 +54,7 @@ impl Control {
             let statement = client.prepare_cached(sql).await?;
             client.query(&statement, values).await
         };
-        let answer = answered(&self.logins, sql, CONTROL_LIMIT, answer).await;
+        let answer = answered(&self.logins, sql, CONTROL_LIMIT, AtTheEnd::Cancel, answer).await;
         self.settled(client, answer)
     }
 
@@ -78,7 +79,7 @@ impl Control {
             transaction.commit().await?;
             Ok(rows)
         };
-        let answer = answered(&self.logins, sql, CONTROL_LIMIT, answer).await;
+        let answer = answered(&self.logins, sql, CONTROL_LIMIT, AtTheEnd::Cancel, answer).await;
         self.settled(client, answer)
     }
 
@@ -104,6 +105,14 @@ impl Control {
     }
 }
 
+/// What happens to a statement that has not ended in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AtTheEnd {
+    /// The statement is cancelled, and its answer may still arrive for a moment.
+    Cancel,
+    Leave,
+}
+
 /// Waits for the answer to a statement of the control login. If the answer does not arrive, asks
 /// the server in another session whether the statement is still running. A connection on which the
 /// data no longer arrives is thus noticed within seconds, while a statement that waits, for example
@@ -116,6 +125,7 @@ pub async fn answered<T>(
     logins: &Logins,
     sql: &str,
     limit: Duration,
+    at_the_end: AtTheEnd,
     answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
 ) -> Result<T> {
     let mut answer = std::pin::pin!(answer);
@@ -129,14 +139,16 @@ pub async fn answered<T>(
         if Instant::now() >= deadline {
             // A commit can wait for a synchronous standby without end, and no timeout of the server
             // ends this wait. A cancel request ends it, and the commit then succeeds.
-            let cancelled = timeout(PATIENCE, cancel_running(logins, sql, limit));
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer.map_err(Error::from),
-                _ = cancelled => {}
-            }
-            if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
-                return answer.map_err(Error::from);
+            if at_the_end == AtTheEnd::Cancel {
+                let cancelled = timeout(PATIENCE, cancel_running(logins, sql, limit));
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => return answer.map_err(Error::from),
+                    _ = cancelled => {}
+                }
+                if let Ok(answer) = timeout(PATIENCE, &mut answer).await {
+                    return answer.map_err(Error::from);
+                }
             }
             return Err(Error::new(
                 Kind::ConnectionLost,
@@ -165,9 +177,9 @@ pub async fn answered<T>(
 async fn cancel_running(logins: &Logins, sql: &str, limit: Duration) -> Result<()> {
     const CANCEL: &str = "
 select pg_cancel_backend(a.pid) from pg_stat_activity a
- where a.usename = session_user and a.state = 'active' and left(a.query, 90) = left($1, 90)
+ where a.datname = current_database() and a.usename = session_user and a.state = 'active' and left(a.query, 90) = left($1, 90)
    and a.query_start < clock_timestamp() - make_interval(secs => $2)";
-    let session = logins.open_control("backfilld probe", |_| {}).await?;
+    let (_turn, session) = open_probe(logins).await?;
     let seconds = limit.saturating_sub(Duration::from_secs(1)).as_secs_f64();
     within(PATIENCE, session.client.query(CANCEL, &[&sql, &seconds])).await.map(drop)
 }
@@ -178,9 +190,18 @@ async fn is_running(logins: &Logins, sql: &str) -> Result<bool> {
     // the statement.
     const RUNNING: &str = "
 select exists (select from pg_stat_activity a
-                where a.usename = session_user and a.pid <> pg_backend_pid() and a.state not like 'idle%'
+                where a.datname = current_database() and a.usename = session_user and a.pid <> pg_backend_pid() and a.state not like 'idle%'
                   and (a.state = 'disabled' or left(a.query, 90) = left($1, 90)))";
+    let (_turn, session) = open_probe(logins).await?;
+    within(CONTROL_LIMIT, session.client.query_one(RUNNING, &[&sql])).await?.read(0)
+}
+
+/// Opens a session for a question about other sessions of the login. At most one such session is
+/// open for each database. The login may have a default role that may not see its sessions.
+async fn open_probe(logins: &Logins) -> Result<(OwnedMutexGuard<()>, Session)> {
+    let turn = logins.probing().await;
     let session = timeout(CONTROL_LIMIT, logins.open_control("backfilld probe", |_| {})).await;
     let session = session.map_err(|_| Error::new(Kind::ConnectionLost, "no response"))??;
-    within(CONTROL_LIMIT, session.client.query_one(RUNNING, &[&sql])).await?.read(0)
+    within(PATIENCE, session.client.batch_execute("set role none")).await?;
+    Ok((turn, session))
 }

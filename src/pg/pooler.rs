@@ -31,14 +31,16 @@ pub async fn is_pooled(first: &Session, second: &Session) -> Result<bool> {
     let after = pid(first, "").await?;
     match within(CONTROL_LIMIT, second.client.batch_execute("rollback")).await {
         Err(error) if error.sqlstate.as_deref() == Some("08P01") => Ok(true),
-        Err(_) if first.client.simple_query("select").await.is_ok() => Ok(true),
+        Err(_) if second.client.is_closed() && pid(first, "").await.is_ok() => Ok(true),
         ended => ended.map(|()| before == meanwhile || before != after),
     }
 }
 
 async fn pid(session: &Session, before: &str) -> Result<String> {
-    // A timeout of the login must not end this check.
-    let sql = format!("{before}set local statement_timeout = 0; select pg_catalog.pg_backend_pid()");
+    // The timeouts of the login must not end this check.
+    let sql = format!(
+        "{before}set local statement_timeout = 0; set local idle_in_transaction_session_timeout = 0; select pg_catalog.pg_backend_pid()"
+    );
     let answer = within(CONTROL_LIMIT, session.client.simple_query(&sql)).await?;
     let found = answer.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.try_get(0).ok().flatten().map(str::to_owned),

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_postgres::Client;
@@ -50,11 +51,18 @@ pub struct Logins {
     database: Database,
     /// Whether a connection has succeeded before.
     proven: Arc<AtomicBool>,
+    /// Locked while a session for a question about other sessions is open.
+    probing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Logins {
     pub fn new(database: Database) -> Self {
-        Self { database, proven: Arc::default() }
+        Self { database, proven: Arc::default(), probing: Arc::default() }
+    }
+
+    /// Waits until no other task of this daemon asks about other sessions of the login.
+    pub async fn probing(&self) -> OwnedMutexGuard<()> {
+        self.probing.clone().lock_owned().await
     }
 
     pub fn database(&self) -> &Database {
@@ -153,8 +161,8 @@ impl Logins {
             .wait_timeout(Some(CONTROL_LIMIT))
             .post_create(Hook::async_fn(|client, _| {
                 Box::pin(async move {
-                    client.batch_execute(CONTROL_RECIPE).await.map_err(HookError::Backend)?;
-                    Ok(())
+                    let prepared = tokio::time::timeout(CONTROL_LIMIT, client.batch_execute(CONTROL_RECIPE)).await;
+                    prepared.map_err(|_| HookError::message("the server did not respond"))?.map_err(HookError::Backend)
                 })
             }))
             .build()

@@ -253,12 +253,11 @@ pub async fn end_session(control: &Control, claim: &Claim) -> Result<bool> {
 /// Releases a slice because the job's window is closed. All slices of the job then wait until the
 /// window opens.
 pub async fn close(control: &Control, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
-    // If the server's clock is ahead of the daemon's clock, `until` may be in the past for the
-    // server. Without the `case`, the slice would then be claimed and released in a loop.
+    // The daemon's estimate of the server's clock can be a little late, and `until` is then in the
+    // past for the server. Without the minimum, the slice would be claimed and released in a loop.
     const SQL: &str = "
-select backfill._close_window($1, $2, case when $3 > clock_timestamp() then $3 else clock_timestamp() + make_interval(secs => $4) end)";
-    let left = until.duration_since(SystemTime::now()).unwrap_or_default().max(Duration::from_secs(1));
-    control.query_opt(SQL, &[&claim.slice_id, &claim.token, &until, &seconds(left)]).await.and_then(state)
+select backfill._close_window($1, $2, greatest($3, clock_timestamp() + interval '1 s'))";
+    control.query_opt(SQL, &[&claim.slice_id, &claim.token, &until]).await.and_then(state)
 }
 
 /// Releases a slice. The slice may be claimed again only after `pause`. Until the next claim, the

@@ -32,6 +32,18 @@ pub async fn register_worker(control: &Control, worker: Uuid, roles: &[String], 
     control.query_opt(SQL, &[&worker, &host(), &pid, &version, &roles, &ttl]).await.map(drop)
 }
 
+/// Registers a login as the executor of a role.
+pub async fn register_executor(
+    control: &Control,
+    login: &str,
+    run_as: &str,
+    one_url: bool,
+    trusts_owners: bool,
+) -> Result<()> {
+    const SQL: &str = "select backfill._register_executor($1::text::name, $2::text::name, $3, $4)";
+    control.query_opt(SQL, &[&login, &run_as, &one_url, &trusts_owners]).await.map(drop)
+}
+
 /// Returns whether the daemon and its executors are registered.
 pub async fn is_registered(control: &Control, worker: Uuid, roles: &[String]) -> Result<bool> {
     const SQL: &str = "select backfill._is_registered($1, $2::text[]::name[])";

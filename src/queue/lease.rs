@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::job::claim::{Claim, Desired};
 use crate::job::waiting::Report;
 use crate::pg::connect::{Session, within};
-use crate::pg::control::answered;
+use crate::pg::control::{AtTheEnd, answered};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 
@@ -204,9 +204,14 @@ impl Leases {
         let Some(open) = session else { return Err(Error::new(crate::error::Kind::Internal, "no session")) };
         let asked_at = Instant::now();
         let asked = self.report();
-        let rows =
-            answered(logins, HEARTBEAT, limit, open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]))
-                .await?;
+        let rows = answered(
+            logins,
+            HEARTBEAT,
+            limit,
+            AtTheEnd::Leave,
+            open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]),
+        )
+        .await?;
         let answers = rows
             .iter()
             .map(|row| {

@@ -202,6 +202,9 @@ pub enum Response {
     AskForHolder,
     /// Record that the connection was lost during this batch, and end the claim.
     RecordLoss,
+    /// Release the slice for a growing time. The next claim reads the checkpoint again, and
+    /// continues with a smaller batch.
+    GiveWay,
     /// End the claim with the error.
     Fail(Cause),
 }
@@ -266,6 +269,7 @@ pub fn respond(failed: FailedBatch) -> Response {
         Action::Restart if tries < OVERRUNS => Response::Restart,
         Action::Stop => Response::AskForHolder,
         Action::Reconnect if walking && kind == Kind::ConnectionLost => Response::RecordLoss,
+        Action::Reconnect if walking && kind == Kind::Unanswered => Response::GiveWay,
         Action::Prepare | Action::Doubt | Action::Restart | Action::Reconnect | Action::Fail => {
             Response::Fail(Cause::AsItIs)
         }

@@ -18,6 +18,7 @@ use crate::worker::error_policy::{
     Action, FailedBatch, OVERRUNS, PREPARE_ATTEMPTS, Response, action, backoff, respond, told, waits_for,
 };
 use crate::worker::interrupted::{AFTER, Interruption, LONGEST};
+use crate::worker::release::end_session;
 
 /// Maximum time between two attempts of a batch. The worker checks for a pause or a cancel of the
 /// job only after this time, so a longer time would delay both.
@@ -71,6 +72,10 @@ impl ClaimRun<'_> {
             (Response::Wait, _) => return self.wait(error.kind, &told(&error), Some(batch)).await,
             (Response::PerRow, _) => self.walk.per_row(),
             (Response::Restart, _) => return Ok(self.restart(&error, Some(batch))),
+            (Response::GiveWay, _) => {
+                end_session(self.scope.context, self.scope.claim).await;
+                return Ok(self.restart(&error, Some(batch)));
+            }
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
             (Response::RecordLoss, _) => {
                 self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), &error);
@@ -83,8 +88,8 @@ impl ClaimRun<'_> {
     }
 
     /// Ends the claim after a statement exceeded its time limit and this daemon cancelled the
-    /// statement or terminated its session. If `failed` is given, the next claim begins with fewer
-    /// rows than this batch.
+    /// statement or terminated its session, or after its answer did not arrive. If `failed` is
+    /// given, the next claim begins with fewer rows than this batch.
     pub(super) fn restart(&mut self, error: &Error, failed: Option<&Batch>) -> Step {
         if let Some(batch) = failed {
             self.walk.narrow(batch.rows);

@@ -40,6 +40,7 @@ use crate::job::settings::JobSettings;
 use crate::job::state::State;
 use crate::metrics;
 use crate::queue::claim as queue;
+use crate::queue::daemon;
 use crate::queue::lease::Lease;
 use crate::shutdown::Shutdown;
 use crate::window;
@@ -211,8 +212,21 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
             warn(context, claim, &error);
             Ok(Turn::Failed)
         }
+        // If the schema was dropped and installed again, the login of an executor has lost its
+        // privileges on the schema until the daemon registers again.
+        _ if !is_registered(context).await => {
+            release_for_retry(context, claim, lease, &error).await?;
+            Ok(Turn::Failed)
+        }
         _ => fail(context, claim, error).await,
     }
+}
+
+/// Returns whether the daemon and its executors are registered. If this cannot be found out,
+/// assumes that they are.
+async fn is_registered(context: &Context) -> bool {
+    let (worker, roles) = (context.leases.worker(), &context.settings.roles);
+    daemon::is_registered(&context.control, worker, roles).await.unwrap_or(true)
 }
 
 async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<Turn> {

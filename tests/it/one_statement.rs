@@ -20,6 +20,10 @@ create function in_number(int) returns bigint language sql stable as 'select cou
 create function parsed(g int) returns bigint language sql stable begin atomic select count(*) from cu where grp = g and perm = 'rw'; end;
 create function returned(g int) returns bigint language sql stable return (select count(*) from cu where grp = g and perm = 'rw');
 create function outer_function(g int) returns bigint language sql stable as 'select in_text(g) + 0';
+create function with_output(out found bigint, g int) language sql stable as 'select count(*) from cu where grp = g and perm = ''rw''';
+create schema apart;
+create function apart.inner_function(g int) returns bigint language sql stable as 'select count(*) from public.cu where grp = g and perm = ''rw''';
+create function apart.caller(g int) returns bigint language sql stable set search_path = apart as 'select inner_function(g) + 0';
 create function harmless(g int) returns bigint language sql stable as 'select count(*) from cu where grp = g';
 create function perm_of_other(grp int) returns bigint language sql stable as 'select count(*) from other x where x.perm = perm_of_other.grp::text';
 create schema hidden;
@@ -61,6 +65,15 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "(select rw from counts x where x.grp = cu.grp) = 1"),
         ("cu", set, "(select count(*) from cu x where x.perm = ''rw'' and (x.id = cu.id or x.grp = 3)) = 1"),
         ("two", "n = (select max(x.n) from two x where x.a = two.a)", "true"),
+        (
+            "cu",
+            "perm = (select max(s.p) from (select x.perm as p from other x union all select perm from cu) s)",
+            "true",
+        ),
+        ("cu", "perm = (select max(s.p) from (select x.perm as p, random() as r from cu x) s where s.r < 2)", "true"),
+        ("cu", "perm = (select max(o.perm) from cu o left join other i on i.grp = o.grp and o.id = cu.id)", "true"),
+        ("cu", set, "with_output(grp) = 1"),
+        ("cu", set, "apart.caller(grp) = 1"),
         ("cu", set, "in_text(grp) = 1"),
         ("cu", set, "in_number(grp) = 1"),
         ("cu", set, "parsed(grp) = 1"),
@@ -295,4 +308,24 @@ async fn a_statement_trigger_that_would_not_fire_is_refused_or_skipped() {
     until_ended(&cluster, "late").await;
     let error: String = value(&owner, "select error from backfill.jobs where name = 'late'").await;
     assert!(error.contains("would not fire: st (function public.no)"), "{error}");
+}
+
+/// A role plants functions whose names look like calls in the expressions of another role. While a
+/// job is enqueued, none of their code runs.
+#[tokio::test]
+async fn no_code_of_another_role_runs_while_a_function_is_followed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    cluster.sql("postgres", "app", "create role mallory login; grant create on schema public to mallory; create table seen (who text); grant insert on seen to public").await;
+    let planted = r#"create function leave() returns int language plpgsql as $$ begin insert into public.seen values (current_user); return 1; end $$;
+        create function now_and_then() returns int language plpgsql immutable as $$ begin return (select public.leave()); end $$;
+        create function "in"() returns int language sql as 'select public.now_and_then()';
+        create function "any"(int) returns int language sql as 'select public.now_and_then()';
+        create function lower(int) returns int language sql as 'select public.now_and_then()'"#;
+    cluster.sql("mallory", "app", planted).await;
+    run(&owner, "create table t (id int primary key, a int, b text); insert into t values (1, 1, 'x')").await;
+    for (n, filter) in ["id in (1, 2)", "id = any (array[1])", "lower(b) = ''x''"].into_iter().enumerate() {
+        run(&owner, &format!("select backfill.enqueue('j{n}', 't', 'a = 2', '{filter}'); select * from backfill.preview('t', 'a = 2', '{filter}')")).await;
+    }
+    assert_eq!(cluster.value::<i64>("postgres", "app", "select count(*) from seen").await, 0);
 }

@@ -89,14 +89,14 @@ async fn each_reason_to_wait_has_a_text() {
          select backfill.enqueue('fourth', 'fourth', 'n = n + 1')",
     )
     .await;
-    until_true(&owner, SOON, "select bool_and(waiting_reason = 'worker' and waiting_text = 'no worker is free; running now: \"first\", \"second\"') from backfill.jobs where name in ('third', 'fourth')").await;
+    until_true(&owner, SOON, "select bool_and(coalesce(waiting_reason = 'worker' and waiting_text = 'no worker is free; running now: \"first\", \"second\"', false)) from backfill.jobs where name in ('third', 'fourth')").await;
     // A role that may not see these jobs does not learn their names.
     cluster.sql("postgres", "app", "create role clerk login; grant backfill_submitter to clerk; grant select, update on third to clerk; grant clerk to owner").await;
     let clerk = cluster.client("clerk", "app").await;
     run(&owner, "set role clerk; set role none").await;
     assert_eq!(value::<i64>(&clerk, "select count(*) from backfill.jobs").await, 0);
     sql(&cluster, "select backfill.pause_all()").await;
-    until_true(&owner, SOON, "select bool_and(waiting_reason = 'paused_all' and waiting_text like 'all jobs are paused%') from backfill.jobs where name in ('first', 'third')").await;
+    until_true(&owner, SOON, "select bool_and(coalesce(waiting_reason = 'paused_all' and waiting_text like 'all jobs are paused%', false)) from backfill.jobs where name in ('first', 'third')").await;
 }
 
 /// The synchronous standby is gone, so commits wait. The job says so, and the daemon counts as

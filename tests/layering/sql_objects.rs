@@ -74,7 +74,14 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "queue::daemon",
-        &["_deregister_worker", "_register_worker", "_is_registered", "_run_housekeeping", "_set_worker_window"],
+        &[
+            "_deregister_worker",
+            "_register_worker",
+            "_register_executor",
+            "_is_registered",
+            "_run_housekeeping",
+            "_set_worker_window",
+        ],
     ),
     ("queue::lease", &["_heartbeat", "_register_worker"]),
     ("queue::retention", &["_prune_history"]),

@@ -196,12 +196,15 @@ declare
   body text;
   arguments text;
 begin
-  select p.proname, p.prosrc, p.proargtypes, p.proargnames, pg_get_function_sqlbody(p.oid) as parsed into f from pg_proc p where p.oid = function;
+  select p.proname, p.prosrc, p.proargtypes, pg_get_function_sqlbody(p.oid) as parsed,
+         -- proargnames also contains the names of output arguments.
+         array(select u.name from unnest(p.proargnames, p.proargmodes) with ordinality u(name, mode, n) where coalesce(u.mode, 'i') in ('i', 'b', 'v') order by u.n) as names
+    into f from pg_proc p where p.oid = function;
   body := rtrim(coalesce(substring(f.parsed from '^BEGIN ATOMIC(.*)END$'), regexp_replace(f.parsed, '^RETURN ', 'SELECT '), f.prosrc), E'; \t\n\r');
-  if body ~ ';' or body !~* '^(\s|--[^\n]*\n|\()*(select|with|values|table)\M' then
+  if body ~ ';' or exists (select from unnest(f.proargtypes::oid[]) a(type) join pg_type y on y.oid = a.type where y.typtype = 'p') or body !~* '^(\s|--[^\n]*\n|\()*(select|with|values|table)\M' then
     return null;
   end if;
-  select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.proargnames[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.proargnames[a.n]) else '' end, ', ' order by a.n)
+  select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.names[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.names[a.n]) else '' end, ', ' order by a.n)
     into arguments from unnest(f.proargtypes::oid[]) with ordinality a(type, n);
   -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
   -- leave out what the query reads.
@@ -222,6 +225,7 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     select body, kind, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token window w as (order by n))
   select distinct p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where x.kind in ('word', 'quoted') and x.next_kind = 'open' and x.next = '(' and p.prokind = 'f'
+     and not (x.kind = 'word' and x.before is distinct from '.' and x.body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C')))
      and n.nspname = any (case when x.before = '.' then array[x.schema::name] else schemas end)
      and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
 $$;
@@ -1058,10 +1062,11 @@ declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
   target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
   target_heap oid := backfill._heap_of(target);
-  -- Conditions that consist only of parts joined with AND.
+  -- Conditions that each joined row satisfies and that consist only of parts joined with AND.
   conditions text[] := array(
     select e.value #>> '{}' from unnest(nodes) n cross join lateral jsonb_each(n) e
-     where e.key = any (array['Filter', 'Join Filter', 'Hash Cond', 'Merge Cond']) and e.value #>> '{}' !~ '\m(OR|NOT|CASE)\M');
+     where (e.key = 'Filter' and n ? 'Relation Name' or e.key = any (array['Join Filter', 'Hash Cond', 'Merge Cond']) and n ->> 'Join Type' in ('Inner', 'Semi', 'Right Semi', 'Anti', 'Right Anti'))
+       and e.value #>> '{}' !~ '\m(OR|NOT|CASE|IS|COALESCE)\M');
   -- The output of a scan can contain columns that nothing uses. The topmost node of a subquery
   -- outputs only what is used.
   expressions text[] := array(
@@ -1081,7 +1086,11 @@ begin
       select from pg_index i
        where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
-         and (select bool_and(exists (select from unnest(conditions) c where position(format('(%1$s = %2$s)', x.here, x.there) in c) > 0 or position(format('(%2$s = %1$s)', x.here, x.there) in c) > 0))
+         and (select bool_and(exists (
+                select from unnest(conditions) c
+                 cross join unnest(array[format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
+                                         format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there)]) p
+                 where c = p or position(p || ' AND ' in c) > 0 or position(' AND ' || p in c) > 0))
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
@@ -2630,7 +2639,8 @@ CREATE FUNCTION backfill._plan_nodes(plan jsonb) RETURNS TABLE(node jsonb, is_to
   with recursive nodes(node, is_top) as (
     select plan -> 0 -> 'Plan', true
     union all
-    select c.child, c.child ? 'Subplan Name' from nodes n cross join lateral jsonb_array_elements(n.node -> 'Plans') c(child))
+    select c.child, c.child ? 'Subplan Name' or c.child ->> 'Parent Relationship' in ('Member', 'Subquery') or n.node ->> 'Node Type' in ('SetOp', 'Recursive Union')
+      from nodes n cross join lateral jsonb_array_elements(n.node -> 'Plans') c(child))
   select n.node, n.is_top from nodes n
 $$;
 
@@ -3572,11 +3582,11 @@ CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, 
     AS $$
 declare
   tables oid[] := array(select h.heap from backfill._heaps(relation) h) || relation;
-  schemas name[] := backfill._schemas_of(settings);
-  pending oid[];
+  pending jsonb;
   seen oid[] := '{}';
   f record;
   body text;
+  path jsonb;
 begin
   unknown := '{}';
   name := backfill._column_read(plan, relation, tables, assigned);
@@ -3584,22 +3594,28 @@ begin
     place := 'a subquery';
     return;
   end if;
-  pending := array(select c from backfill._called_functions(set_sql, 'set', schemas) c union select c from backfill._called_functions(filter_sql, 'filter', schemas) c where filter_sql is not null);
-  while pending <> '{}' and cardinality(seen) < 100 loop
+  -- Each entry is a function, and the settings under which its body runs.
+  pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
+                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings)) c
+                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings)) c where filter_sql is not null) x);
+  while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
+           not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
            (select substr(c, length('search_path=') + 1) from unnest(p.proconfig) c where c like 'search_path=%') as path
-      into f from pg_proc p join pg_language g on g.oid = p.prolang where p.oid = pending[1];
-    seen := seen || pending[1];
-    pending := pending[2:];
-    if f.language = 'sql' then
+      into f from pg_proc p join pg_language g on g.oid = p.prolang where p.oid = (pending #>> '{0,function}')::oid;
+    path := (pending #> '{0,settings}') || jsonb_strip_nulls(jsonb_build_object('search_path', f.path));
+    pending := pending - 0;
+    continue when f.oid = any (seen);
+    seen := seen || f.oid;
+    if f.language = 'sql' and f.is_trusted and cardinality(seen) <= 100 then
       begin
         body := backfill._body_as_query(f.oid);
-        name := backfill._column_read(backfill._try_plan(run_as, settings || jsonb_strip_nulls(jsonb_build_object('search_path', f.path)), body), relation, tables, assigned);
+        name := backfill._column_read(backfill._try_plan(run_as, path, body), relation, tables, assigned);
         if name is not null then
           place := 'function ' || f.signature;
           return;
         end if;
-        pending := pending || array(select c from backfill._called_functions(body, 'set', schemas) c where c <> all (seen));
+        pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path)) c);
         continue when body is not null;
       exception when others then null; -- The body is followed no further.
       end;
@@ -4823,6 +4839,17 @@ CREATE VIEW backfill._visible WITH (security_barrier='true') AS
            FROM pg_roles r
           WHERE pg_has_role(r.oid, 'MEMBER'::text))));
 
+-- Name: executor; Type: TABLE
+
+CREATE TABLE backfill.executor (
+    login name NOT NULL,
+    run_as name NOT NULL,
+    one_url boolean DEFAULT false NOT NULL,
+    is_superuser boolean DEFAULT false NOT NULL,
+    trusts_owners boolean DEFAULT false NOT NULL,
+    registered_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
 -- Name: lease; Type: TABLE
 
 CREATE TABLE backfill.lease (
@@ -4874,7 +4901,10 @@ CREATE VIEW backfill._busy AS
           WHERE (o.jobs IS NOT NULL)) AS jobs,
     ( SELECT format('a commit of backfilld waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting'::text, current_setting('synchronous_standby_names'::text)) AS format
            FROM pg_stat_activity a
-          WHERE ((a.application_name ~~ 'backfilld %'::text) AND (a.wait_event = 'SyncRep'::text))
+          WHERE ((a.application_name ~~ 'backfilld %'::text) AND (a.wait_event = 'SyncRep'::text) AND (a.state_change < (clock_timestamp() - '00:00:02'::interval)) AND ((a.usename IN ( SELECT e.login
+                   FROM backfill.executor e)) OR (a.usename = ( SELECT pg_get_userbyid(n.nspowner) AS pg_get_userbyid
+                   FROM pg_namespace n
+                  WHERE (n.nspname = 'backfill'::name)))))
          LIMIT 1) AS commit;
 
 -- Name: checkpoint; Type: TABLE
@@ -4900,17 +4930,6 @@ CREATE TABLE backfill.deferred_row (
     key text[] NOT NULL,
     attempts integer DEFAULT 1 NOT NULL,
     first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
-);
-
--- Name: executor; Type: TABLE
-
-CREATE TABLE backfill.executor (
-    login name NOT NULL,
-    run_as name NOT NULL,
-    one_url boolean DEFAULT false NOT NULL,
-    is_superuser boolean DEFAULT false NOT NULL,
-    trusts_owners boolean DEFAULT false NOT NULL,
-    registered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
 -- Name: slice; Type: TABLE

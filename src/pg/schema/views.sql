@@ -12,7 +12,9 @@ select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catal
                                          then pg_catalog.cardinality(o.jobs) - (select pg_catalog.count(*) from (select from backfill._visible x where x.id = any (o.jobs) limit 3) v) || ' other jobs' end)
           from (select pg_catalog.array_agg(distinct l.job_id) as jobs from backfill.lease l where l.expires_at > pg_catalog.clock_timestamp()) o where o.jobs is not null) as jobs,
        (select pg_catalog.format('a commit of backfilld waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting', pg_catalog.current_setting('synchronous_standby_names'))
-          from pg_catalog.pg_stat_activity a where a.application_name like 'backfilld %' and a.wait_event = 'SyncRep' limit 1) as commit;
+          from pg_catalog.pg_stat_activity a
+         where a.application_name like 'backfilld %' and a.wait_event = 'SyncRep' and a.state_change < pg_catalog.clock_timestamp() - interval '2 s'
+           and (a.usename in (select e.login from backfill.executor e) or a.usename = (select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n where n.nspname = 'backfill')) limit 1) as commit;
 
 create or replace view backfill.jobs with (security_barrier) as
 select j.id, j.name, j.kind, j.state, j.desired_state,
