@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
+use tokio_postgres::Statement;
 use tokio_postgres::types::Json;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -160,10 +161,10 @@ impl Leases {
     /// Renews all leases at the interval `every` until `stop`. Also renews the worker's row in
     /// `backfill.worker`, which would otherwise expire.
     pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
-        let mut session: Option<Session> = None;
+        let mut session: Option<(Session, Statement)> = None;
         let mut silent = false;
         let mut turns = tokio::time::interval(every);
-        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 biased;
@@ -188,20 +189,25 @@ impl Leases {
         }
     }
 
-    async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<Session>) -> Result<()> {
+    async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<(Session, Statement)>) -> Result<()> {
         const REGISTER: &str =
             "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
         const HEARTBEAT: &str = "select slice, desired, revision, live, renewed from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
-        if session.as_ref().is_none_or(|open| open.client.is_closed()) {
+        if session.as_ref().is_none_or(|(open, _)| open.client.is_closed()) {
             let open = logins.open_control("backfilld heartbeat", |_| {}).await?;
             let pid = i32::try_from(std::process::id()).unwrap_or(0);
             let version = env!("CARGO_PKG_VERSION");
             within(limit, open.client.query(REGISTER, &[&self.worker, &host(), &pid, &version, &roles, &ttl])).await?;
-            *session = Some(open);
+            // On a slow network, preparing the statement each time would double the time of a
+            // heartbeat.
+            let heartbeat = within(limit, open.client.prepare(HEARTBEAT)).await?;
+            *session = Some((open, heartbeat));
         }
-        let Some(open) = session else { return Err(Error::new(crate::error::Kind::Internal, "no session")) };
+        let Some((open, heartbeat)) = session else {
+            return Err(Error::new(crate::error::Kind::Internal, "no session"));
+        };
         let asked_at = Instant::now();
         let asked = self.report();
         let rows = answered(
@@ -209,7 +215,7 @@ impl Leases {
             HEARTBEAT,
             limit,
             AtTheEnd::Leave,
-            open.client.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]),
+            open.client.query(&*heartbeat, &[&self.worker, &ttl, &Json(&asked)]),
         )
         .await?;
         let answers = rows

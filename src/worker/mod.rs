@@ -140,7 +140,12 @@ async fn run_claim(context: &mut Context, claim: &Claim, lease: &Lease, stop: &S
             tell(context, claim, queue::close(&context.control, claim, until).await?).await;
         }
         Ok(ClaimEnd::Planned(state)) => tell(context, claim, state).await,
-        Ok(ClaimEnd::Lost) => {}
+        // No other worker has claimed the slice if its token is still the one of this claim. The
+        // slice then need not wait until its lease expires.
+        Ok(ClaimEnd::Lost) => match queue::release(&context.control, claim).await {
+            Ok(state) => tell(context, claim, state).await,
+            Err(error) => tracing::debug!(error = %error.message, "the slice could not be released"),
+        },
         Ok(ClaimEnd::PutOff(cause)) => tell(context, claim, put_off(context, claim, lease, &cause).await?).await,
         Err(error) => return end_failed_claim(context, claim, lease, error).await,
     }
