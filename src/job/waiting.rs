@@ -58,7 +58,8 @@ impl WaitingReason {
     }
 }
 
-/// What a slice reports with its heartbeat. A slice either waits, or is slowed down, or neither.
+/// The report that a slice sends with its heartbeat. At most one of `waiting` and `throttled` is
+/// set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// Rows that the walk scanned per second in the last seconds.

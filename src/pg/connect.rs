@@ -277,7 +277,7 @@ select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_acti
     }
 }
 
-/// What became of a session whose statement did not end.
+/// The result of terminating the session of a statement that ignored a cancel.
 enum Overrunning {
     /// The statement was still running until its session was terminated.
     Ended,

@@ -105,11 +105,12 @@ impl Control {
     }
 }
 
-/// What happens to a statement that has not ended in time.
+/// Whether to cancel a statement that exceeds its time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AtTheEnd {
-    /// The statement is cancelled, and its answer may still arrive for a moment.
+    /// Cancel the statement, then wait a moment longer for its answer.
     Cancel,
+    /// Do not cancel the statement.
     Leave,
 }
 
