@@ -40,15 +40,17 @@ impl Commands {
         }
     }
 
-    /// Returns `error` after replacing the SQL functions in its hint with commands. If there are
-    /// several databases, each command names its database.
+    /// Returns `error` after replacing the SQL functions in its detail and hint with commands. If
+    /// there are several databases, each command names its database.
     pub fn explain(&self, mut error: Error) -> Error {
-        error.hint = error.hint.map(|hint| self.hint(&hint));
+        error.detail = error.detail.map(|detail| self.translate(&detail));
+        error.hint = error.hint.map(|hint| self.translate(&hint));
         error
     }
 
-    /// Returns the hint with its SQL functions replaced by commands.
-    pub fn hint(&self, text: &str) -> String {
+    /// Returns a hint, a detail or the text about a wait, with its SQL functions replaced by
+    /// commands.
+    pub fn translate(&self, text: &str) -> String {
         self.with_database(&of_sql(text))
     }
 
@@ -65,7 +67,7 @@ impl Commands {
 }
 
 /// In a hint, replaces SQL functions with commands, and their parameters with flags.
-pub(super) fn of_sql(text: &str) -> String {
+fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("select backfill.resume_all();", "backfilld resume --all")
         .replace("backfill.pause_all", "backfilld pause --all")
@@ -75,8 +77,10 @@ pub(super) fn of_sql(text: &str) -> String {
         let (name, options) = arguments.split_once("', '").unwrap_or(("NAME", arguments));
         format!("backfilld tune {} --options '{options}'", show::word(name))
     };
-    text = replace_call(&text, "backfill.tune(name, '", tune);
-    text = replace_call(&text, "backfill.tune('", tune);
+    for statement in ["select ", ""] {
+        text = replace_call(&text, &format!("{statement}backfill.tune(name, '"), tune);
+        text = replace_call(&text, &format!("{statement}backfill.tune('"), tune);
+    }
     for verb in VERBS {
         let call = |name: &str| format!("backfilld {verb} {}", show::word(name));
         for statement in ["select ", "call ", ""] {
@@ -85,7 +89,9 @@ pub(super) fn of_sql(text: &str) -> String {
         text = text.replace(&format!("backfill.{verb}"), &format!("backfilld {verb}"));
     }
     for parameter in PARAMETERS {
-        text = text.replace(&format!("{parameter} => "), &format!("--{} ", parameter.replace('_', "-")));
+        let flag = format!("--{}", parameter.replace('_', "-"));
+        text = text.replace(&format!("{parameter} => "), &format!("{flag} "));
+        text = text.replace(&format!("argument \"{parameter}\""), &format!("flag {flag}"));
     }
     text
 }
@@ -129,6 +135,11 @@ mod tests {
                 r#"Run backfilld tune 'a b' --options '{"verify": "auto"}', then backfilld rerun 'a b'."#,
             ),
             ("Wait until it finishes: call backfill.wait('a')", "Wait until it finishes: backfilld wait a"),
+            (
+                "Allow more: select backfill.tune('a', '{\"max_row_errors\": 9}'). Then run backfill.retry.",
+                "Allow more: backfilld tune a --options '{\"max_row_errors\": 9}'. Then run backfilld retry.",
+            ),
+            ("The argument \"key\" names it.", "The flag --key names it."),
             ("See backfill.row_errors.", "See backfill.row_errors."),
             (
                 "To continue: select backfill.retry('a/b'); to restart: select backfill.rerun('a/b');",
@@ -140,6 +151,30 @@ mod tests {
         ] {
             assert_eq!(of_sql(sql), command);
         }
+    }
+
+    /// Translates the details and hints of all refusals in the snapshot of messages.
+    #[test]
+    fn no_translated_message_still_speaks_sql() {
+        let messages = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/messages.txt"));
+        let messages = messages.expect("the snapshot of messages");
+        let texts = messages.lines().filter(|line| line.starts_with("  hint: ") || line.starts_with("  detail: "));
+        let mut count = 0;
+        for text in texts.map(of_sql) {
+            count += 1;
+            for verb in VERBS {
+                for sql in
+                    [format!("backfill.{verb}"), format!("select backfilld {verb}"), format!("call backfilld {verb}")]
+                {
+                    assert!(!text.contains(&sql), "{sql}: {text}");
+                }
+            }
+            for parameter in PARAMETERS {
+                assert!(!text.contains(&format!("{parameter} =>")), "{parameter}: {text}");
+                assert!(!text.contains(&format!("argument \"{parameter}\"")), "{parameter}: {text}");
+            }
+        }
+        assert!(count > 200, "only {count} texts");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use clap::Args;
 use tokio_postgres::Client;
 
+use super::commands::Commands;
 use super::{session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
@@ -40,7 +41,7 @@ pub(super) fn print() -> Result<u8> {
 }
 
 pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
-    let mut session = session::open_direct(config.database()?).await?;
+    let mut session = session::open_direct(config, config.database()?).await?;
     let applied = match install::migrate(&mut session.client, args.with_publication).await {
         Ok(applied) => applied,
         Err(error) => return Err(not_allowed(&session.client, error).await),
@@ -75,18 +76,19 @@ pub(super) async fn run(config: &Config, args: MigrateArgs) -> Result<u8> {
     }
     if !missing.is_empty() {
         let roles = missing.iter().map(|row| row.read(0)).collect::<Result<Vec<String>>>()?;
-        show::line(&for_a_dba(&roles))?;
+        show::line(&for_a_dba(&roles, &Commands::of(config)))?;
     }
     Ok(0)
 }
 
 /// Returns the statements that a DBA must run to create `roles`. Jobs also run without these roles,
 /// but then only the owner of the schema can enqueue or view jobs.
-fn for_a_dba(roles: &[String]) -> String {
-    let mut text =
+fn for_a_dba(roles: &[String], commands: &Commands) -> String {
+    let mut text = format!(
         "\nThis login cannot create roles. Until the roles exist, only the owner of the schema can enqueue or view jobs.\n\
-                    Have a DBA run the following, then run backfilld migrate again to grant the privileges:\n"
-            .to_owned();
+         Have a DBA run the following, then run {} again to grant the privileges:\n",
+        commands.of_verb("migrate")
+    );
     for role in roles {
         text.push_str(&format!("\n  create role {role} nologin;"));
     }

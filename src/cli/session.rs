@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::AsyncMessage;
 
-use super::commands;
+use super::commands::Commands;
 use super::statement::{self, Literal, TextRow};
 use crate::config::Config;
 use crate::config::database::Database;
@@ -22,12 +22,14 @@ const APPLICATION_NAME: &str = "backfilld cli";
 /// Opens a session to the database that the verb works on. The session has the login's own
 /// settings. Each statement sets what it needs; see [`statement`].
 pub(super) async fn open(config: &Config) -> Result<Session> {
-    open_to(config.database()?).await
+    open_to(config, config.database()?).await
 }
 
-pub(super) async fn open_to(database: &Database) -> Result<Session> {
+pub(super) async fn open_to(config: &Config, database: &Database) -> Result<Session> {
     let logins = Logins::new(database.clone());
-    logins.open_plain(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
+    let commands = Commands::of_database(config, &database.name);
+    let print = move |message| print_notice(message, &commands);
+    logins.open_plain(APPLICATION_NAME, print).await.map_err(|error| not_connected(error, database))
 }
 
 /// Opens a session with the settings of the daemon's control sessions, for verbs that use more than
@@ -35,12 +37,16 @@ pub(super) async fn open_to(database: &Database) -> Result<Session> {
 ///
 /// # Errors
 /// [`Kind::Config`] if a pooler would give the session to other clients.
-pub(super) async fn open_direct(database: &Database) -> Result<Session> {
-    if pooler::is_pooled(&open_to(database).await?, &open_to(database).await?).await? {
+pub(super) async fn open_direct(config: &Config, database: &Database) -> Result<Session> {
+    if pooler::is_pooled(&open_to(config, database).await?, &open_to(config, database).await?).await? {
         return Err(pooler::error(Kind::Config));
     }
     let logins = Logins::new(database.clone());
-    logins.open_control(APPLICATION_NAME, print_notice).await.map_err(|error| not_connected(error, database))
+    let commands = Commands::of_database(config, &database.name);
+    logins
+        .open_control(APPLICATION_NAME, move |message| print_notice(message, &commands))
+        .await
+        .map_err(|error| not_connected(error, database))
 }
 
 /// Runs one statement and returns its rows.
@@ -81,15 +87,12 @@ pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &
 }
 
 /// Prints a notice from the server to standard error.
-pub(super) fn print_notice(message: AsyncMessage) {
+fn print_notice(message: AsyncMessage, commands: &Commands) {
     if let AsyncMessage::Notice(notice) = message {
         let mut text = format!("{}: {}", notice.severity().to_lowercase(), notice.message());
         for (what, more) in [("detail", notice.detail()), ("hint", notice.hint())] {
             if let Some(more) = more {
-                text.push_str(&format!(
-                    "\n  {what}: {}",
-                    if what == "hint" { commands::of_sql(more) } else { more.to_owned() }
-                ));
+                text.push_str(&format!("\n  {what}: {}", commands.translate(more)));
             }
         }
         eprintln!("{}", text::printable_lines(&text));

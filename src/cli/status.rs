@@ -41,15 +41,16 @@ pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
     Ok(0)
 }
 
-/// Reads the jobs as JSON objects. The columns, their names and their order are part of the public
-/// contract.
+/// Reads the jobs as JSON objects, in the order of the text. The columns, their names and their
+/// order are part of the public contract.
 const JSON: &str = "
 select pg_catalog.row_to_json(x)::text
 from (select id, name, kind, state, desired_state, waiting_reason, target, run_as, enqueued_by, rows_scanned,
              rows_changed, rows_unresolved, rows_quarantined, rows_estimated, percent_done, rows_per_second, eta,
              deadline, error, hint, enqueued_at, started_at, finished_at, verified_at, waiting_text, set, filter,
              options, priority, run_at, reason, throttled_by, throttled_text, time_share
-      from backfill.jobs where $1::text is null or name = $1 order by id) x";
+      from backfill.jobs where $1::text is null or name = $1
+      order by finished_at is not null, case when finished_at is null then priority end, finished_at desc, id) x";
 
 async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
     let settings = format!("{OURS}set local time zone 'UTC'; ");
@@ -113,10 +114,10 @@ fn beneath(text: &str) -> String {
     if text.is_empty() { String::new() } else { format!("\n{text}") }
 }
 
-/// Returns the text of a field. In a hint, SQL functions are replaced with the equivalent commands.
-/// Other texts may quote the user, so they stay as they are.
+/// Returns the text of a field. In a hint and in the text about a wait, SQL functions are replaced
+/// with the equivalent commands. Other texts may quote the user, so they stay as they are.
 fn said(label: &str, text: &str, commands: &Commands) -> String {
-    if label == "hint" { commands.hint(text) } else { text.to_owned() }
+    if matches!(label, "hint" | "waiting") { commands.translate(text) } else { text.to_owned() }
 }
 
 /// Returns the lines below a job's row: why the job failed or waits, and the next step.

@@ -50,7 +50,7 @@ select pg_catalog.pg_advisory_xact_lock(1650551145, 1)";
 const DROP: &str = "set local client_min_messages = warning; drop schema backfill cascade";
 
 pub(super) async fn run(config: &Config, args: UninstallArgs) -> Result<u8> {
-    let mut session = session::open_direct(config.database()?).await?;
+    let mut session = session::open_direct(config, config.database()?).await?;
     // The check comes first, because the census reads the schema's views, and these views execute
     // the schema's functions.
     ownership::check(&session.client).await.map_err(not_owner)?;

@@ -34,7 +34,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
     let database = config.database()?;
     let commands = Commands::of(config);
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut session = session::open_to(database).await?;
+    let mut session = session::open_to(config, database).await?;
     let mut lost_at: Option<Instant> = None;
     let mut told: Option<String> = None;
     loop {
@@ -51,7 +51,7 @@ pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
                 if since.elapsed() > RECONNECT_TIMEOUT {
                     return Err(error);
                 }
-                if let Ok(again) = session::open_to(database).await {
+                if let Ok(again) = session::open_to(config, database).await {
                     session = again;
                 }
                 None
@@ -106,7 +106,7 @@ fn timed_out(args: &WaitArgs, job: Option<&Job>, commands: &Commands) -> Error {
     let eta = job.eta.map_or(String::new(), |_| format!(", about {} remaining", job.eta_shown()));
     let error = error.detail(format!("It is {}, {} done{waiting}{eta}.", job.state_shown(), job.percent_shown()));
     match job.needs(commands) {
-        Some(next) => error.hint(next),
+        Some(next) => error.hint(format!("Next: {next}")),
         None => error.hint("The job continues in the background: wait again, if necessary with a longer --timeout."),
     }
 }

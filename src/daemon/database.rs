@@ -142,6 +142,11 @@ impl Service {
         let leases = Leases::new(worker_id, self.lease.ttl);
         let throttle =
             Throttle::new(self.name.clone(), self.logins.database().replicas.clone(), &self.logins.database().signals);
+        // Without this registration, a job that a worker claims before the first heartbeat would be
+        // shown as waiting for a daemon.
+        if let Err(error) = queue::register_worker(&started.control, worker_id, &started.roles, self.lease.ttl).await {
+            tracing::debug!(error = %error.message, "could not register the worker; its first heartbeat does so");
+        }
         let (wake, wakeups) = watch::channel(0);
         let (working, is_working) = watch::channel(false);
         // Stops the helper tasks below. They outlive the workers, because leases must be renewed
@@ -308,14 +313,7 @@ impl Service {
                 // connect. The jobs of the other roles must not wait for this role.
                 tracing::warn!(error = %error.message, "the jobs of role {} wait until its executor can connect", executor.run_as);
             }
-            register(&session.client, info.user(), &executor.run_as, false, false).await?;
             roles.push(executor.run_as.clone());
-        }
-        if roles.is_empty() {
-            let trusts_owners = self.logins.database().trust_table_owners;
-            register(&session.client, &login, &login, true, trusts_owners).await?;
-            warn_of_authors(&session.client, &login).await?;
-            roles.push(login);
         }
         const LIMIT: &str = "
 select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = session_user and not r.rolsuper), -1),
@@ -324,6 +322,11 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
         let (size, throttle_size) = self.logins.pool_sizes(limit);
         let control = Control::new(&self.logins, size)?;
         control.connect().await?;
+        self.register_executors(&control).await?;
+        if roles.is_empty() {
+            warn_of_authors(&session.client, &login).await?;
+            roles.push(login);
+        }
         let now: String = row.read(1)?;
         let since = self.since.get_or_init(|| now).clone();
         let clock = ServerClock::default();
@@ -388,7 +391,8 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
         queue::register_worker(&started.control, worker, &started.roles, self.lease.ttl).await
     }
 
-    /// Registers the executors again, in a session that the daemon has open already.
+    /// Registers the login of each executor. Without executors in the configuration, the daemon's
+    /// own login is the only executor.
     async fn register_executors(&self, control: &Control) -> Result<()> {
         let database = self.logins.database();
         let one_url = database.executors.is_empty();
@@ -439,17 +443,6 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
 async fn direct(info: &ConnInfo) -> Result<()> {
     let (first, second) = (connect::open(info, |_| {}).await?, connect::open(info, |_| {}).await?);
     if pooler::is_pooled(&first, &second).await? { Err(pooler::error(Kind::Config)) } else { Ok(()) }
-}
-
-async fn register(
-    client: &tokio_postgres::Client,
-    login: &str,
-    run_as: &str,
-    one_url: bool,
-    trusts_owners: bool,
-) -> Result<()> {
-    const SQL: &str = "select backfill._register_executor($1::text::name, $2::text::name, $3, $4)";
-    within(CONTROL_LIMIT, client.query(SQL, &[&login, &run_as, &one_url, &trusts_owners])).await.map(drop)
 }
 
 /// Warns if unfinished jobs run code of other roles with the privileges of the only login.

@@ -33,7 +33,7 @@ impl Reloading {
         match self.prove().await {
             Ok((newer, access, change)) => self.adopt(newer, access, change),
             Err(error) => {
-                tracing::error!(error = %error, "could not apply the new configuration; the previous configuration stays in effect until the error is fixed and SIGHUP is sent again");
+                tracing::error!(error = %error.message, hint = error.hint, "could not apply the new configuration; the previous configuration stays in effect until the error is fixed and SIGHUP is sent again");
             }
         }
     }

@@ -296,7 +296,7 @@ fn in_ascii(text: &str) -> String {
 pub async fn fail(control: &Control, claim: &Claim, error: &Error) -> Result<Option<State>> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4, $5)";
     let message = match &error.detail {
-        Some(detail) => format!("{} ({detail})", error.message),
+        Some(detail) => format!("{} ({})", error.message, detail.trim_end_matches('.')),
         None => error.message.clone(),
     };
     let send = async |message: &str, hint: Option<&str>, redacted: Option<&Redacted>| {

@@ -8,7 +8,11 @@ use uuid::Uuid;
 use crate::error::Result;
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
-use crate::queue::lease::host;
+
+/// Registers a daemon. Parameters: ID of the worker, host, process ID, version, roles, and TTL in
+/// seconds.
+pub(super) const REGISTER_WORKER: &str =
+    "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
 
 /// Stores the time until which this daemon's window for the database is closed. None means that the
 /// window is open.
@@ -25,11 +29,10 @@ pub async fn run_housekeeping(control: &Control) -> Result<()> {
 
 /// Registers the daemon, or renews its registration.
 pub async fn register_worker(control: &Control, worker: Uuid, roles: &[String], ttl: Duration) -> Result<()> {
-    const SQL: &str = "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
     let pid = i32::try_from(std::process::id()).unwrap_or(0);
     let version = env!("CARGO_PKG_VERSION");
     let ttl = ttl.as_secs_f64();
-    control.query_opt(SQL, &[&worker, &host(), &pid, &version, &roles, &ttl]).await.map(drop)
+    control.query_opt(REGISTER_WORKER, &[&worker, &host(), &pid, &version, &roles, &ttl]).await.map(drop)
 }
 
 /// Registers a login as the executor of a role.
@@ -55,4 +58,12 @@ pub async fn is_registered(control: &Control, worker: Uuid, roles: &[String]) ->
 pub async fn deregister_worker(control: &Control, worker: Uuid) -> Result<()> {
     const SQL: &str = "select backfill._deregister_worker($1)";
     control.query_opt(SQL, &[&worker]).await.map(drop)
+}
+
+/// Returns the host name from the environment or from `/proc`, or `unknown`.
+pub(super) fn host() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
+        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -20,6 +20,7 @@ use crate::pg::connect::{Session, within};
 use crate::pg::control::{AtTheEnd, answered};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
+use crate::queue::daemon::{REGISTER_WORKER, host};
 
 /// Time from a failed heartbeat to the next one.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -190,8 +191,6 @@ impl Leases {
     }
 
     async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<(Session, Statement)>) -> Result<()> {
-        const REGISTER: &str =
-            "select backfill._register_worker($1, $2, $3, $4, $5::text[]::name[], make_interval(secs => $6))";
         const HEARTBEAT: &str = "select slice, desired, revision, live, renewed from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
@@ -199,7 +198,8 @@ impl Leases {
             let open = logins.open_control("backfilld heartbeat", |_| {}).await?;
             let pid = i32::try_from(std::process::id()).unwrap_or(0);
             let version = env!("CARGO_PKG_VERSION");
-            within(limit, open.client.query(REGISTER, &[&self.worker, &host(), &pid, &version, &roles, &ttl])).await?;
+            within(limit, open.client.query(REGISTER_WORKER, &[&self.worker, &host(), &pid, &version, &roles, &ttl]))
+                .await?;
             // On a slow network, preparing the statement each time would double the time of a
             // heartbeat.
             let heartbeat = within(limit, open.client.prepare(HEARTBEAT)).await?;
@@ -230,14 +230,6 @@ impl Leases {
         self.renewed(asked_at, &asked, &answers);
         Ok(())
     }
-}
-
-/// Returns the host name from the environment or from `/proc`, or `unknown`.
-pub(super) fn host() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok())
-        .map_or_else(|| "unknown".to_owned(), |name| name.trim().to_owned())
 }
 
 impl Lease {

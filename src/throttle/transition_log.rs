@@ -123,7 +123,7 @@ impl OutageLog {
             (None, Ok(_)) => {}
             (Some(_), Ok(_)) => info!("can {what} again"),
             (was, Err(error)) if was == Some(error.kind) => {}
-            (_, Err(error)) => warn!(error = error as &dyn std::error::Error, "could not {what}"),
+            (_, Err(error)) => warn!(error = %error.message, hint = error.hint, "could not {what}"),
         }
         self.failing = outcome.as_ref().err().map(|error| error.kind);
     }

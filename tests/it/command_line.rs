@@ -97,6 +97,17 @@ async fn status_as_json_has_every_column_of_the_view() {
     keys.sort_unstable();
     columns.sort_unstable();
     assert_eq!(keys, columns);
+
+    // The jobs are in the order of the text: unfinished jobs by priority, then the others.
+    run(&owner, "select backfill.enqueue('urgent', 't', 'n = 2', priority => -5)").await;
+    run(&owner, "select backfill.enqueue('ended', 't', 'n = 3', priority => -9); select backfill.cancel('ended')")
+        .await;
+    let page: serde_json::Value = serde_json::from_str(&backfilld(&cluster, &["status", "--json"]).await).unwrap();
+    let names: Vec<&str> = page.as_array().unwrap().iter().filter_map(|job| job["name"].as_str()).collect();
+    let text = backfilld(&cluster, &["status"]).await;
+    let rows = text.lines().filter(|line| !line.starts_with(' ')).skip(1);
+    let shown: Vec<&str> = rows.filter_map(|line| line.split_whitespace().next()).take(3).collect();
+    assert_eq!((&names, &shown), (&vec!["urgent", "j", "ended"], &names));
 }
 
 #[tokio::test]
@@ -120,6 +131,16 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     assert!(text.contains("It is paused: run backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
+    // The text about a wait, and the hint of a notice.
+    run(&owner, "select backfill.enqueue('a', 't', 'n = 1', needs_approval => true)").await;
+    let text = run_command(&["status", "a"]).await;
+    assert!(text.contains("must approve the job: backfilld --database eu approve a"), "{text}");
+    assert!(!text.contains("select backfill."), "{text}");
+    run(&owner, "select backfill.cancel('a'); select backfill.cancel('j')").await;
+    let text = run_command(&["tune", "j", "--option", "slices=2"]).await;
+    assert!(text.contains("backfilld --database eu retry j"), "{text}");
+    let text = run_command(&["enqueue", "a", "--target", "t", "--set", "n = 1", "--needs-approval"]).await;
+    assert!(text.contains("backfilld --database eu retry a"), "{text}");
 }
 
 #[tokio::test]

@@ -146,7 +146,7 @@ async fn a_submitter_without_other_rights_enqueues_before_any_daemon_and_under_o
     assert_eq!(row.get::<_, String>(1), r#""we ""ird"."Ta""ble""#);
     assert_eq!(row.get::<_, String>(2), "odd \"clerk");
     assert_eq!(row.get::<_, String>(3), "odd \"clerk");
-    assert_eq!(row.get::<_, String>(4), "executor");
+    assert_eq!(row.get::<_, String>(4), "daemon");
     assert!(refused(&clerk, "select * from backfill.job").await.message.contains("permission denied"));
     // These fragments look dangerous but are valid.
     for set in [

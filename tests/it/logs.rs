@@ -19,6 +19,25 @@ fn said<'a>(lines: &'a [Value], message: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message))).collect()
 }
 
+/// In the log, a hint is a field of its own. A message with a hint in it would have several lines,
+/// and the log would show them as one line with a literal `\n`.
+#[tokio::test]
+async fn a_hint_is_a_field_of_the_log_line() {
+    let cluster = installed(Options::default()).await;
+    cluster.sql("postgres", "app", "revoke pg_read_all_stats from owner").await;
+    let daemon = daemon_with(&cluster, &format!("log: {{format: json, level: info}}\n{NO_PROBE}")).await;
+    wait::until(SOON, "the failed measurement is logged", async || {
+        !said(&lines(&daemon), "could not read a signal").is_empty()
+    })
+    .await;
+    let lines = lines(&daemon);
+    let line = said(&lines, "could not read a signal")[0];
+    assert!(line["hint"].as_str().is_some_and(|hint| hint.ends_with("grant pg_read_all_stats to owner;")), "{line}");
+    for text in lines.iter().filter_map(Value::as_object).flat_map(|line| line.values()).filter_map(Value::as_str) {
+        assert!(!text.contains('\n'), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_hold_logs_a_line_at_its_start_and_end_and_a_batch_logs_none() {
     let cluster = installed(Options::default()).await;

@@ -170,7 +170,7 @@ async fn a_job_runs_on_its_executor_and_the_control_login_never_evaluates_its_ex
     assert_eq!(
         value::<String>(&app, "select string_agg(distinct run_as || ' ' || waiting_reason, ',') from backfill.jobs")
             .await,
-        "e executor"
+        "e daemon"
     );
     let daemon = with_executor(&cluster);
     daemon.wait_ready(SOON).await;

@@ -12,7 +12,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("cli::doctor::rights", &["_key_of_job", "_unfinished_jobs", "_untrusted_roles"]),
     ("cli::migrate", &["_grant_all"]),
     ("cli::preview", &["_caller_settings", "_preview", "_preview_text"]),
-    ("daemon::database", &["_check_options", "_register_executor", "_unfinished_jobs", "_untrusted_roles"]),
+    ("daemon::database", &["_check_options", "_unfinished_jobs", "_untrusted_roles"]),
     ("daemon::gauges", &["_gauges", "_oldest_queued", "_queue"]),
     ("daemon::growth", &["_growth"]),
     (
@@ -83,7 +83,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "_set_worker_window",
         ],
     ),
-    ("queue::lease", &["_heartbeat", "_register_worker"]),
+    ("queue::lease", &["_heartbeat"]),
     ("queue::retention", &["_prune_history"]),
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];

@@ -32,13 +32,13 @@ pub(super) async fn run(config: &Config, args: DoctorArgs) -> Result<u8> {
     let mut code = 0;
     for database in config.databases_to_run()? {
         let mut found = Findings::new(database.name.clone());
-        if let Err(error) = examine(database, &mut found).await {
+        if let Err(error) = examine(config, database, &mut found).await {
             code = code.max(error.exit_code());
             found.failed("connection", error);
         }
         let commands = Commands::of_database(config, &database.name);
         for finding in &mut found.all {
-            finding.remedy = finding.remedy.take().map(|hint| commands.hint(&hint));
+            finding.remedy = finding.remedy.take().map(|hint| commands.translate(&hint));
         }
         if !args.json {
             let place = database.resolve_url().map_or(String::new(), |url| format!(": {url}"));
@@ -68,10 +68,10 @@ fn counted(number: usize, what: &str) -> String {
 
 /// # Errors
 /// The connection or the check for a pooler failed. Every other error becomes a finding.
-async fn examine(database: &Database, found: &mut Findings) -> Result<()> {
+async fn examine(config: &Config, database: &Database, found: &mut Findings) -> Result<()> {
     // This check comes first, because no other check is reliable behind a pooler in transaction
     // mode.
-    let session = match session::open_direct(database).await {
+    let session = match session::open_direct(config, database).await {
         Err(error) if error.message == pooler::MESSAGE => {
             found.fail("pooler", error.message, pooler::REMEDY);
             return Ok(());

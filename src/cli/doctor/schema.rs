@@ -17,6 +17,7 @@ from backfill.workers";
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
     // A query on a schema that another role owns could execute code of that role. So nothing of the
     // schema is read if this check fails.
+    let login: String = cell(&one(session, "select session_user::text as login", &[]).await?, "login")?;
     match ownership::check(&session.client).await {
         Ok(()) => {}
         Err(error) if error.kind == Kind::Schema => {
@@ -41,7 +42,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
         Err(error) if error.kind == Kind::Permission => {
             found.fail(
                 "schema",
-                format!("this login cannot read schema backfill: {}", error.message),
+                format!("\"{login}\" cannot read schema backfill: {}", error.message),
                 "Connect as the owner of the schema. The daemon must do so too.",
             );
             return Ok(false);
@@ -49,7 +50,7 @@ pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<b
         Err(error) => return Err(error),
     }
     found.ok("schema", format!("installed, version {}", VERSION));
-    found.ok("owner", "the login owns everything in schema backfill");
+    found.ok("owner", format!("\"{login}\" owns everything in schema backfill"));
     let row = one(session, DAEMONS, &[]).await?;
     match cell::<Option<String>>(&row, "places")? {
         Some(places) => found.ok("daemon", format!("{} running: {places}", cell::<i64>(&row, "alive")?)),

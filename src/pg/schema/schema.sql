@@ -256,10 +256,10 @@ declare
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
-      raise exception using errcode = '42501', message = format('role "%s" is not allowed to run backfill.%s', new.actor, new.verb), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s all jobs', new.actor, split_part(new.verb, '_', 1)), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
     end if;
     update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
-    perform backfill._record_event(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
+    perform backfill._record_event(null, new.verb, concat_ws(': ', case new.verb when 'pause_all' then 'all jobs paused' else 'all jobs resumed' end, new.reason), null, new.actor);
     perform backfill._notify_daemons();
     return null;
   end if;
@@ -674,11 +674,11 @@ declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Correct the name of the role: run_as => ''ROLE''. Without this argument the job runs as the default role.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
     perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as),
-      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Set run_as to the owner of the table, or leave run_as out to run the job as the default role.'
-           else format('Leave run_as out to run the job as the default role. Or, as an administrator, run: grant %I to %I%s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
+      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Name the owner of the table: run_as => ''OWNER''. Without this argument the job runs as the default role.'
+           else format('Without run_as => ''%1$s'' the job runs as the default role. Or, as an administrator, run: grant %1$I to %2$I%3$s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
   end if;
   return v_run_as;
 end $_$;
@@ -2128,7 +2128,7 @@ begin
     select u.k into missing from unnest(asked) as u(k)
      where not exists (select from pg_attribute a where a.attrelid = relation and a.attname = u.k and a.attnum > 0 and not a.attisdropped) limit 1;
     if found then
-      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The argument "key" names this column.', 'Correct the name in the argument key.');
+      perform backfill._refuse(format('table %s has no column "%s"', relation::regclass, coalesce(missing, 'null')), 'The argument "key" names this column.', 'Correct the name: key => array[...].');
     end if;
   end if;
   select * into k from backfill._own_key(relation, asked);
@@ -2979,7 +2979,7 @@ begin
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
-      detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
+      detail = format('The SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
@@ -3524,7 +3524,7 @@ begin
   update backfill.job x set plan = _save_plan.plan, rows_estimated = _save_plan.rows_estimated, planned_snapshot = snapshot::pg_snapshot where x.id = j.id;
   perform backfill._add_ranges(j, slices, 0);
   perform backfill._end_slice(slice);
-  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s slice(s)', rows_estimated, jsonb_array_length(slices)), plan);
+  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', rows_estimated, case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end), plan);
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
   perform backfill._notify_daemons();
@@ -4329,10 +4329,8 @@ COMMENT ON FUNCTION backfill.all_changed(matched bigint, changed bigint) IS 'Rai
 -- Name: approve(text); Type: FUNCTION
 
 CREATE FUNCTION backfill.approve(name text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('approve', approve.name, null, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('approve', approve.name, null, null) $$;
 
 -- Name: FUNCTION approve(name text); Type: COMMENT
 
@@ -4409,10 +4407,8 @@ COMMENT ON FUNCTION backfill.assert_complete(name text, whole_table boolean) IS 
 -- Name: cancel(text, text); Type: FUNCTION
 
 CREATE FUNCTION backfill.cancel(name text, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('cancel', cancel.name, cancel.reason, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('cancel', cancel.name, cancel.reason, null) $$;
 
 -- Name: FUNCTION cancel(name text, reason text); Type: COMMENT
 
@@ -4496,10 +4492,8 @@ COMMENT ON FUNCTION backfill.not_rewritten(relations oid[]) IS 'Raises 40001 if 
 -- Name: pause(text, text); Type: FUNCTION
 
 CREATE FUNCTION backfill.pause(name text, reason text DEFAULT NULL::text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('pause', pause.name, pause.reason, null) $$;
 
 -- Name: FUNCTION pause(name text, reason text); Type: COMMENT
 
@@ -4541,10 +4535,8 @@ COMMENT ON FUNCTION backfill.preview(target regclass, set text, filter text, key
 -- Name: rerun(text); Type: FUNCTION
 
 CREATE FUNCTION backfill.rerun(name text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('rerun', rerun.name, null, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('rerun', rerun.name, null, null) $$;
 
 -- Name: FUNCTION rerun(name text); Type: COMMENT
 
@@ -4553,10 +4545,8 @@ COMMENT ON FUNCTION backfill.rerun(name text) IS 'Runs a finished job again from
 -- Name: resume(text); Type: FUNCTION
 
 CREATE FUNCTION backfill.resume(name text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('resume', resume.name, null, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('resume', resume.name, null, null) $$;
 
 -- Name: FUNCTION resume(name text); Type: COMMENT
 
@@ -4577,10 +4567,8 @@ COMMENT ON FUNCTION backfill.resume_all() IS 'Resumes the jobs of this database 
 -- Name: retry(text); Type: FUNCTION
 
 CREATE FUNCTION backfill.retry(name text) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('retry', retry.name, null, null); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('retry', retry.name, null, null) $$;
 
 -- Name: FUNCTION retry(name text); Type: COMMENT
 
@@ -4681,10 +4669,8 @@ COMMENT ON FUNCTION backfill.suppressible(relation oid) IS 'Returns true if a BE
 -- Name: tune(text, jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill.tune(name text, options jsonb) RETURNS text
-    LANGUAGE plpgsql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-begin return backfill._command('tune', tune.name, null, tune.options); end $$;
+    LANGUAGE sql
+    AS $$ select backfill._command('tune', tune.name, null, tune.options) $$;
 
 -- Name: FUNCTION tune(name text, options jsonb); Type: COMMENT
 
@@ -5113,13 +5099,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
                     WHEN ((l.live > 0) AND (l.rows_per_second > (0)::double precision)) THEN NULL::text
                     WHEN (NOT (EXISTS ( SELECT
                        FROM backfill.worker x
-                      WHERE (x.expires_at > clock_timestamp())))) THEN
-                    CASE
-                        WHEN (EXISTS ( SELECT
-                           FROM backfill.executor x
-                          WHERE (x.run_as = j.run_as))) THEN 'daemon'::text
-                        ELSE 'executor'::text
-                    END
+                      WHERE (x.expires_at > clock_timestamp())))) THEN 'daemon'::text
                     WHEN ( SELECT (y.commit IS NOT NULL)
                        FROM backfill._busy y) THEN 'commit'::text
                     WHEN (l.live > 0) THEN NULL::text

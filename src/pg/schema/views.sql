@@ -90,7 +90,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
          when j.state = 'running' and a.waits then 'locked_rows'
          when l.live > 0 and l.rows_per_second > 0 then null
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())
-           then case when exists (select from backfill.executor x where x.run_as = j.run_as) then 'daemon' else 'executor' end
+           then 'daemon'
          when (select y.commit is not null from backfill._busy y) then 'commit'
          when l.live > 0 then null
          when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and j.run_as = any (x.run_as)) then 'executor'

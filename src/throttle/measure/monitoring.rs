@@ -143,7 +143,8 @@ impl Monitoring {
                     warn!(
                         signal.name = name,
                         signal.source = source,
-                        error = &error as &dyn std::error::Error,
+                        error = %error.message,
+                        hint = error.hint,
                         "could not read a signal"
                     );
                 }

@@ -79,11 +79,11 @@ declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Name an existing role in run_as, or leave run_as out.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Correct the name of the role: run_as => ''ROLE''. Without this argument the job runs as the default role.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
     perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as),
-      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Set run_as to the owner of the table, or leave run_as out to run the job as the default role.'
-           else format('Leave run_as out to run the job as the default role. Or, as an administrator, run: grant %I to %I%s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
+      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Name the owner of the table: run_as => ''OWNER''. Without this argument the job runs as the default role.'
+           else format('Without run_as => ''%1$s'' the job runs as the default role. Or, as an administrator, run: grant %1$I to %2$I%3$s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
   end if;
   return v_run_as;
 end $$;

@@ -43,10 +43,10 @@ declare
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
-      raise exception using errcode = '42501', message = format('role "%s" is not allowed to run backfill.%s', new.actor, new.verb), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
+      raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s all jobs', new.actor, split_part(new.verb, '_', 1)), detail = 'The command affects the jobs of all roles.', hint = 'Only members of backfill_operator can run it.';
     end if;
     update backfill.switch set paused_all = new.verb = 'pause_all', reason = new.reason, set_by = new.actor, set_at = clock_timestamp();
-    perform backfill._record_event(null, new.verb, coalesce(new.reason, new.verb), null, new.actor);
+    perform backfill._record_event(null, new.verb, concat_ws(': ', case new.verb when 'pause_all' then 'all jobs paused' else 'all jobs resumed' end, new.reason), null, new.actor);
     perform backfill._notify_daemons();
     return null;
   end if;
@@ -191,7 +191,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Inserts a command and returns the job's state. An error is raised again here, so that it does not
--- have a CONTEXT line for each trigger and inner function.
+-- have a CONTEXT line for each trigger and inner function. The public functions that return a state
+-- are plain SQL without settings. The server replaces a call of such a function by its expression,
+-- so these functions add no CONTEXT line either.
 create or replace function backfill._command(verb text, job_name text, reason text, options jsonb) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -207,38 +209,31 @@ exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insuf
 end $$;
 
 create or replace function backfill.pause(name text, reason text default null) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('pause', pause.name, pause.reason, null); end $$;
+language sql volatile as $$ select backfill._command('pause', pause.name, pause.reason, null) $$;
 comment on function backfill.pause(text, text) is 'Stops a job after the batch in flight; backfill.resume continues the job. Returns the job''s state.';
 
 create or replace function backfill.resume(name text) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('resume', resume.name, null, null); end $$;
+language sql volatile as $$ select backfill._command('resume', resume.name, null, null) $$;
 comment on function backfill.resume(text) is 'Continues a paused job from its checkpoint. Returns the job''s state.';
 
 create or replace function backfill.cancel(name text, reason text default null) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('cancel', cancel.name, cancel.reason, null); end $$;
+language sql volatile as $$ select backfill._command('cancel', cancel.name, cancel.reason, null) $$;
 comment on function backfill.cancel(text, text) is 'Cancels a job after the batch in flight. Keeps the changes that are already committed. Returns the job''s state.';
 
 create or replace function backfill.approve(name text) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('approve', approve.name, null, null); end $$;
+language sql volatile as $$ select backfill._command('approve', approve.name, null, null) $$;
 comment on function backfill.approve(text) is 'Approves a job that was enqueued with needs_approval, so that it can start. Returns the job''s state.';
 
 create or replace function backfill.retry(name text) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('retry', retry.name, null, null); end $$;
+language sql volatile as $$ select backfill._command('retry', retry.name, null, null) $$;
 comment on function backfill.retry(text) is 'Continues a failed or cancelled job from its checkpoint, and tries its quarantined rows again. Returns the job''s state.';
 
 create or replace function backfill.rerun(name text) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('rerun', rerun.name, null, null); end $$;
+language sql volatile as $$ select backfill._command('rerun', rerun.name, null, null) $$;
 comment on function backfill.rerun(text) is 'Runs a finished job again from the beginning. Returns the job''s state.';
 
 create or replace function backfill.tune(name text, options jsonb) returns text
-language plpgsql set search_path = pg_catalog, pg_temp as $$
-begin return backfill._command('tune', tune.name, null, tune.options); end $$;
+language sql volatile as $$ select backfill._command('tune', tune.name, null, tune.options) $$;
 comment on function backfill.tune(text, jsonb) is 'Changes options of a job, even while it is running. Returns the job''s state.';
 
 create or replace function backfill.forget(name text) returns void

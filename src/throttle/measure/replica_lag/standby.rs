@@ -89,7 +89,8 @@ impl Standby {
                     if failing != Some(error.kind) {
                         warn!(
                             replica.name = replica,
-                            error = &error as &dyn std::error::Error,
+                            error = %error.message,
+                            hint = error.hint,
                             "could not read the lag of a replica"
                         );
                     }
