@@ -44,8 +44,15 @@ pub enum Kind {
     /// A REPEATABLE READ transaction failed because of a concurrent change, or because its snapshot
     /// is too old.
     Serialization,
-    /// The statement was cancelled by `statement_timeout` or by a cancel request.
+    /// The statement was cancelled by `statement_timeout` or by a cancel request. If it is known
+    /// that a batch reached its time limit, the kind is [`Kind::TimeLimit`] or [`Kind::Stalled`].
     Cancelled,
+    /// The batch reached its time limit, and during this time the server answered other statements.
+    /// So the cause is the batch and not the server.
+    TimeLimit,
+    /// The batch reached its time limit, but most of this time the server did not answer other
+    /// statements either. So this says nothing about the rows of the batch.
+    Stalled,
     /// The daemon cancelled the statement because another session waited too long for a lock that
     /// the statement held.
     Yielded,
@@ -101,7 +108,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::ConnectionLost,
         Self::Unanswered,
         Self::Pooled,
@@ -113,6 +120,8 @@ impl Kind {
         Self::Deadlock,
         Self::Serialization,
         Self::Cancelled,
+        Self::TimeLimit,
+        Self::Stalled,
         Self::Yielded,
         Self::Overrun,
         Self::StalePlan,
@@ -247,6 +256,8 @@ impl Error {
             | Kind::Deadlock
             | Kind::Serialization
             | Kind::Cancelled
+            | Kind::TimeLimit
+            | Kind::Stalled
             | Kind::Yielded
             | Kind::Overrun
             | Kind::StalePlan

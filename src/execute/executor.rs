@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
@@ -48,25 +49,40 @@ pub struct Executor {
     plan: Plan,
     kind: BatchKind,
     prepared: Option<Prepared>,
-    /// Time limits of each statement.
     bounds: Bounds,
+    /// `statement_timeout` of the next statement.
+    limit: Duration,
     guard: Guard,
     ledger: Ledger,
 }
 
-/// Time limits of one statement.
+/// Time limits of the statements of one claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// `statement_timeout` of the statement.
-    pub limit: Duration,
-    /// Maximum time that another session may wait for the statement. The statement's `lock_timeout`
-    /// has the same value, but is at least `LEAST_LOCK_WAIT` and at most `limit`.
+    /// `statement_timeout` of a batch of several rows.
+    pub batch: Duration,
+    /// `statement_timeout` of a batch of one row.
+    pub row: Duration,
+    /// Maximum time that another session may wait for a statement. The `lock_timeout` of a
+    /// statement has the same value, but is at least `LEAST_LOCK_WAIT` and at most `batch`.
     pub victim_wait: Duration,
 }
 
 impl Bounds {
+    fn limit(self, rows: usize) -> Duration {
+        if rows == 1 { self.row } else { self.batch }
+    }
+
+    /// Returns the maximum time that another session may wait for a statement. A batch of one row
+    /// may run for longer than `deadlock_timeout`. So that such a batch, and not the other session,
+    /// is cancelled if the two wait for each other, the other session may not wait for longer than
+    /// a batch of several rows may take.
+    fn patience(self) -> Duration {
+        self.victim_wait.min(self.batch)
+    }
+
     fn lock_wait(self) -> Duration {
-        self.victim_wait.max(LEAST_LOCK_WAIT).min(self.limit)
+        self.victim_wait.max(LEAST_LOCK_WAIT).min(self.batch)
     }
 }
 
@@ -90,7 +106,8 @@ impl Executor {
     ) -> Result<Self> {
         let session = open(logins, claim, plan, bounds).await?;
         let plan = plan.clone();
-        Ok(Self { session, plan, kind, prepared: None, bounds, guard, ledger: Ledger::default() })
+        let limit = bounds.batch;
+        Ok(Self { session, plan, kind, prepared: None, bounds, limit, guard, ledger: Ledger::default() })
     }
 
     /// Counts the `rows` that a batch changed. If a measurement is due, measures what the session
@@ -106,7 +123,7 @@ impl Executor {
     }
 
     async fn written_until_now(&mut self) -> Option<Written> {
-        let asked = self.ledger.ask(&self.session, self.plan.relation, self.bounds.limit).await;
+        let asked = self.ledger.ask(&self.session, self.plan.relation, self.limit).await;
         if let Err(error) = &asked {
             tracing::debug!(error = %error.message, "could not read the statistics of an executor session");
         }
@@ -117,11 +134,24 @@ impl Executor {
         &self.session
     }
 
-    /// Sets [`Bounds::victim_wait`] and `lock_timeout` for the following statements.
-    pub fn set_victim_wait(&mut self, victim_wait: Duration) {
-        if self.bounds.victim_wait != victim_wait {
-            self.bounds.victim_wait = victim_wait;
-            self.session.set("lock_timeout", self.bounds.lock_wait().as_millis().to_string());
+    /// Sets the time limits of the following statements.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        if self.bounds != bounds {
+            self.bounds = bounds;
+            self.session.set("lock_timeout", bounds.lock_wait().as_millis().to_string());
+        }
+    }
+
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// Sets the time limit of the next statement, which works on this many rows.
+    fn limit_for(&mut self, rows: usize) {
+        let limit = self.bounds.limit(rows);
+        if self.limit != limit {
+            self.limit = limit;
+            self.session.set("statement_timeout", limit.as_millis().to_string());
         }
     }
 
@@ -149,8 +179,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             let assigned: Vec<&str> =
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
-            let row =
-                self.session.bounded_ours(self.bounds.limit, self.session.client.query_one(TABLE, &values)).await?;
+            let row = self.session.bounded_ours(self.limit, self.session.client.query_one(TABLE, &values)).await?;
             let table = Table { suppressible: row.read(0)?, returns_old: row.read(1)?, keys_change: row.read(2)? };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
@@ -164,7 +193,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// Prepares a statement. An error in the statement or a missing privilege becomes
     /// [`Kind::Refused`], because no row is involved yet.
     async fn prepare(&self, sql: &str) -> Result<Statement> {
-        let made = self.session.bounded(self.bounds.limit, self.session.client.prepare(sql)).await;
+        let made = self.session.bounded(self.limit, self.session.client.prepare(sql)).await;
         made.map_err(|error| match error.kind {
             Kind::Statement | Kind::Permission => Error { kind: Kind::Refused, ..error },
             _ => error,
@@ -188,6 +217,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// [`Kind::Overrun`] mean that the outcome may be unknown.
     /// `hard` cancels the batch, unless the batch has just committed.
     pub async fn run(&mut self, claim: &Claim, batch: &Batch, hard: &CancellationToken) -> Result<Outcome> {
+        self.limit_for(batch.rows.try_into().unwrap_or(usize::MAX));
         let statement = self.statement(batch.mode, batch.from().is_none()).await?;
         let from = batch.from().map(|key| &key.0);
         let rows = i64::from(batch.rows);
@@ -207,10 +237,8 @@ select backfill.suppressible($1::pg_catalog.oid),
     pub async fn next_key(&self, batch: &Batch) -> Result<Option<Key>> {
         let sql = deferred::next_key(&self.plan, batch.from().is_none());
         let from = batch.from().map(|key| &key.0);
-        let row = self
-            .session
-            .bounded(self.bounds.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0]))
-            .await?;
+        let row =
+            self.session.bounded(self.limit, self.session.client.query_opt(&sql, &[&from, &batch.upper.0])).await?;
         row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
@@ -222,7 +250,7 @@ select backfill.suppressible($1::pg_catalog.oid),
     /// than `lock_timeout`.
     pub async fn table_is_free(&self) -> Result<()> {
         let sql = format!("begin; lock table only {} in row exclusive mode; commit", self.plan.target);
-        let answer = self.session.bounded(self.bounds.limit, self.session.client.batch_execute(&sql)).await;
+        let answer = self.session.bounded(self.limit, self.session.client.batch_execute(&sql)).await;
         self.leave_transaction(&answer).await?;
         answer
     }
@@ -237,7 +265,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let client = &self.session.client;
         let statements =
             async { tokio::join!(biased; client.batch_execute("rollback"), client.batch_execute(UNLOCK)).0 };
-        let left = self.session.bounded_unpinned(self.bounds.limit, statements).await;
+        let left = self.session.bounded_unpinned(self.limit, statements).await;
         left.map_err(|error| Error { kind: Kind::ConnectionLost, ..error.context("could not roll back a transaction") })
     }
 
@@ -252,6 +280,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         key: &Key,
         error: Option<&Error>,
     ) -> Result<Option<Outcome>> {
+        self.limit_for(0);
         let table = self.table().await?;
         let sql = deferred::skip_row(&self.plan, table, batch.from().is_none());
         let from = batch.from().map(|key| &key.0);
@@ -265,13 +294,16 @@ select backfill.suppressible($1::pg_catalog.oid),
         rows.first().map(read).transpose()
     }
 
-    /// Retries deferred rows. Rows that are still locked stay deferred.
+    /// Retries deferred rows. Rows that are still locked stay deferred. `hard` cancels the retry,
+    /// unless it has just committed.
     pub async fn retry_deferred(
         &mut self,
         claim: &Claim,
         checkpoint: &Checkpoint,
         rows: &[DeferredRow],
+        hard: &CancellationToken,
     ) -> Result<RetryOutcome> {
+        self.limit_for(rows.len());
         let table = self.table().await?;
         let sql = deferred::retry_deferred_rows(&self.plan, table);
         let asked: Vec<serde_json::Value> =
@@ -280,7 +312,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             [&claim.slice_id, &claim.token, &checkpoint.ctid, &Json(serde_json::Value::Array(asked))];
         failpoint::point("before_retry_deferred")?;
         let statement = self.prepare(&sql).await?;
-        let answer = self.guarded(&statement, &values).await?;
+        let answer = Box::pin(self.answer(&statement, &values, hard)).await?;
         failpoint::point("after_retry_deferred")?;
         retried(&answer)
     }
@@ -332,9 +364,10 @@ select backfill.suppressible($1::pg_catalog.oid),
             }
         };
         let Some(pid) = self.session.pid() else { return run.await };
-        let mut watched = self.guard.watch(pid, self.bounds.victim_wait);
+        let started = Instant::now();
+        let mut watched = self.guard.watch(pid, self.bounds.patience(), self.limit);
         let mut run = std::pin::pin!(run);
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = &mut run => answer,
             victims = watched.in_the_way() => match self.session.cancel().await {
@@ -345,7 +378,8 @@ select backfill.suppressible($1::pg_catalog.oid),
                 }),
                 Cancelled::Unsettled => Err(Error::new(Kind::Unanswered, "could not cancel a batch that blocks another session")),
             },
-        }
+        };
+        answer.map_err(|error| why_cancelled(error, started.elapsed(), self.limit, watched.answering()))
     }
 
     /// Sets the settings on which the next statement depends. The next statement is sent only after
@@ -365,7 +399,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             let (answer, _) = tokio::join!(biased; client.query(statement, values), client.batch_execute(UNLOCK));
             answer.map_err(Error::from)
         };
-        let (answer, cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let (answer, cancelled) = self.session.or_cancelled(self.limit, all).await?;
         answer.map_err(|error| blame(error, cancelled))
     }
 
@@ -386,7 +420,7 @@ select backfill.suppressible($1::pg_catalog.oid),
                 client.batch_execute(UNLOCK)
             ))
         };
-        let (sent, cancelled) = self.session.or_cancelled(self.bounds.limit, all).await?;
+        let (sent, cancelled) = self.session.or_cancelled(self.limit, all).await?;
         let (begun, answer, ended, _) = sent.map_err(|error: Error| blame(error, cancelled))?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
@@ -407,22 +441,33 @@ select backfill.suppressible($1::pg_catalog.oid),
         let from = batch.from().map(|key| &key.0);
         let rows = apart::rows(&self.plan, &self.kind, from.is_none());
         let asked: [&(dyn ToSql + Sync); 3] = [&from, &i64::from(batch.rows), &batch.upper.0];
-        let changed = self.session.bounded(self.bounds.limit, client.query_one(&rows, &asked)).await?;
+        let changed = self.session.bounded(self.limit, client.query_one(&rows, &asked)).await?;
         failpoint::point("between_rows_and_checkpoint")?;
         let key = row::key(&changed, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
         let (scanned, count, done): (i64, i64, bool) =
             (changed.read("scanned")?, changed.read("changed")?, changed.read("done")?);
         let moved: [&(dyn ToSql + Sync); 8] =
             [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &key, &scanned, &count, &done];
-        self.session.bounded(self.bounds.limit, client.query(&apart::checkpoint(), &moved)).await
+        self.session.bounded(self.limit, client.query(&apart::checkpoint(), &moved)).await
     }
+}
+
+/// Finds out why a statement was cancelled. The statement ran for the time `took` and had the time
+/// limit `limit`. `answering` is the time in which the server answered other statements, or none if
+/// the server does not let the guard check.
+fn why_cancelled(error: Error, took: Duration, limit: Duration, answering: Option<Duration>) -> Error {
+    if error.kind != Kind::Cancelled || took < limit * 9 / 10 {
+        return error;
+    }
+    let has_answered = answering.is_none_or(|answering| answering >= limit / 2);
+    Error { kind: if has_answered { Kind::TimeLimit } else { Kind::Stalled }, ..error }
 }
 
 async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Result<Session> {
     let recipe = Recipe {
         settings: &claim.settings,
         isolation: plan.isolation,
-        statement_timeout: bounds.limit,
+        statement_timeout: bounds.batch,
         lock_timeout: bounds.lock_wait(),
         plans: Plans::along(&plan.key),
     };
@@ -470,4 +515,20 @@ fn retried(answer: &[Row]) -> Result<RetryOutcome> {
         desired: Desired::read(row.read("desired")?),
         revision: row.read("revision")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_limit_is_told_from_other_cancels_and_from_a_server_that_does_not_answer() {
+        let ms = Duration::from_millis;
+        let kind = |kind, took, answering| why_cancelled(Error::new(kind, "x"), ms(took), ms(1000), answering).kind;
+        assert_eq!(kind(Kind::Cancelled, 1001, Some(ms(900))), Kind::TimeLimit);
+        assert_eq!(kind(Kind::Cancelled, 1001, None), Kind::TimeLimit);
+        assert_eq!(kind(Kind::Cancelled, 1001, Some(ms(400))), Kind::Stalled);
+        assert_eq!(kind(Kind::Cancelled, 200, Some(ms(200))), Kind::Cancelled);
+        assert_eq!(kind(Kind::LockTimeout, 1001, Some(ms(900))), Kind::LockTimeout);
+    }
 }

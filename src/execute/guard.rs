@@ -10,6 +10,10 @@
 //! retried a few times, and then the row is deferred. A check costs the server about 1 ms, so the
 //! guard makes no check as long as every batch finishes within half of `max_victim_wait_ms`.
 //!
+//! From the checks the guard also knows for how long the server answered while a statement ran. If
+//! a statement reaches its time limit, this tells a slow statement from a server that was suspended
+//! or did not answer.
+//!
 //! The guard also watches:
 //!
 //! - statements that skip a single row or retry deferred rows;
@@ -17,6 +21,7 @@
 //! - the daemon's own vacuum.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +41,9 @@ const MIN_INTERVAL: Duration = Duration::from_millis(2);
 /// Maximum duration of a check. The result of a slower check would be out of date. Also the time
 /// from the report of a statement's victims to the next check of this statement.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// If more time passes between two checks, or if a check takes longer, it is unknown whether the
+/// server answered during this time.
+const KNOWN: Duration = Duration::from_millis(500);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -68,6 +76,9 @@ struct Shared {
     /// Tells the guard that a statement has started, because the check of this statement may be due
     /// before all others.
     took_off: Notify,
+    /// Whether the server answers, but does not let the guard check. For example, all connections
+    /// are in use.
+    refused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -83,8 +94,25 @@ struct Flight {
     since: Instant,
     /// Maximum time that another session may wait for the statement.
     patience: Duration,
+    /// Time from one check to the next, if no session waits for the statement.
+    interval: Duration,
     look_at: Instant,
+    /// End of the last check, or `since`.
+    seen_at: Instant,
+    /// The part of the time since `since` during which the server answered.
+    answering: Duration,
     tell: Option<oneshot::Sender<Victims>>,
+}
+
+impl Flight {
+    /// Counts the time since the last check, and the time of this check, as time in which the
+    /// server answered.
+    fn count_answer(&mut self, asked_at: Instant, now: Instant) {
+        let asked_at = asked_at.max(self.since);
+        let spans = [asked_at.saturating_duration_since(self.seen_at), now.saturating_duration_since(asked_at)];
+        self.answering += spans.into_iter().filter(|span| *span <= KNOWN).sum::<Duration>();
+        self.seen_at = now;
+    }
 }
 
 /// The sessions that wait for a statement.
@@ -123,6 +151,15 @@ impl Watched {
             Err(_) => std::future::pending().await,
         }
     }
+
+    /// Returns for how long the server has answered since the statement began. Returns none if the
+    /// server does not let the guard check.
+    pub fn answering(&self) -> Option<Duration> {
+        if self.guard.shared.refused.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.guard.flights().in_flight.get(&self.number).map(|flight| flight.answering)
+    }
 }
 
 impl Drop for Watched {
@@ -135,15 +172,20 @@ impl Guard {
     /// Creates the guard. `database` is the database's name in the configuration, for logs and
     /// labels.
     pub fn new(database: String) -> Self {
-        Self { shared: Arc::new(Shared { database, flights: Mutex::default(), took_off: Notify::new() }) }
+        let refused = AtomicBool::new(false);
+        Self { shared: Arc::new(Shared { database, flights: Mutex::default(), took_off: Notify::new(), refused }) }
     }
 
     /// Watches the statement that the session with process ID `pid` starts now. `patience` is the
-    /// maximum time that another session may wait for the statement.
-    pub fn watch(&self, pid: i32, patience: Duration) -> Watched {
+    /// maximum time that another session may wait for the statement. `limit` is the time limit of
+    /// the statement.
+    pub fn watch(&self, pid: i32, patience: Duration, limit: Duration) -> Watched {
         let (tell, told) = oneshot::channel();
         let since = Instant::now();
-        let flight = Flight { pid, since, patience, look_at: since + patience / 2, tell: Some(tell) };
+        let interval = (patience / 2).min(limit / 4);
+        let (look_at, tell) = (since + interval, Some(tell));
+        let flight =
+            Flight { pid, since, patience, interval, look_at, seen_at: since, answering: Duration::ZERO, tell };
         let mut flights = self.flights();
         flights.next += 1;
         let number = flights.next;
@@ -175,6 +217,7 @@ impl Guard {
                     tracing::warn!(error = %error.message, "could not read which sessions wait for a batch; statement_timeout still limits each batch");
                 }
                 failing = Some(error.kind);
+                self.shared.refused.store(error.sqlstate.is_some(), Ordering::Relaxed);
             }
             sleep(RETRY_AFTER).await;
         }
@@ -184,6 +227,7 @@ impl Guard {
     /// when a query fails.
     async fn look_out(&self, session: &Session) -> Result<()> {
         let look = within(CHECK_TIMEOUT, session.client.prepare(WAITING_SESSIONS)).await?;
+        self.shared.refused.store(false, Ordering::Relaxed);
         loop {
             let next = self.flights().in_flight.values().map(|flight| flight.look_at).min();
             tokio::select! {
@@ -194,28 +238,31 @@ impl Guard {
             if pids.is_empty() {
                 continue;
             }
+            let asked_at = Instant::now();
             let rows = within(CHECK_TIMEOUT, session.client.query(&look, &[&pids])).await?;
             let seen = rows.iter().map(|row| {
                 let waited = Duration::try_from_secs_f64(row.read::<f64>(2)?).unwrap_or_default();
                 Ok((row.read(0)?, Victims { sessions: u64::try_from(row.read::<i64>(1)?).unwrap_or(0), waited }))
             });
-            self.judge(&seen.collect::<Result<_>>()?, Instant::now());
+            self.judge(&seen.collect::<Result<_>>()?, asked_at, Instant::now());
         }
     }
 
     /// Reports the victims of each statement that has blocked another session for too long, and
-    /// sets the time of the next check of each statement.
-    fn judge(&self, seen: &BTreeMap<i32, Victims>, now: Instant) {
+    /// sets the time of the next check of each statement. The check was sent at `asked_at`, and its
+    /// answer arrived at `now`.
+    fn judge(&self, seen: &BTreeMap<i32, Victims>, asked_at: Instant, now: Instant) {
         for flight in self.flights().in_flight.values_mut() {
+            flight.count_answer(asked_at, now);
             // The wait may have begun before this statement. The victim may have waited for other
             // sessions first, or for an earlier statement of our session. So a wait counts only
             // from the start of this statement.
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // The next check takes place after half of `patience`. A session that starts to
-                // wait in the meantime has then waited for at most half of `patience`.
-                flight.look_at = flight.look_at.max(now + flight.patience / 2);
+                // The interval is at most half of `patience`. A session that starts to wait in the
+                // meantime has then waited for at most half of `patience`.
+                flight.look_at = flight.look_at.max(now + flight.interval);
                 continue;
             };
             flight.look_at = now + flight.patience.saturating_sub(victims.waited).max(MIN_INTERVAL);
@@ -255,15 +302,15 @@ mod tests {
     async fn a_statement_is_checked_after_half_of_the_limit_and_when_a_wait_may_exceed_it() {
         let guard = Guard::new("main".to_owned());
         let start = Instant::now();
-        let mut watched = guard.watch(7, MS * 50);
-        let other = guard.watch(8, MS * 50);
+        let mut watched = guard.watch(7, MS * 50, MS * 700);
+        let other = guard.watch(8, MS * 50, MS * 700);
         assert_eq!(due(&guard, start), [25, 25]);
         tokio::time::advance(MS * 25).await;
         // One session has waited for 5 ms.
-        guard.judge(&BTreeMap::from([(7, victims(5))]), Instant::now());
+        guard.judge(&BTreeMap::from([(7, victims(5))]), Instant::now(), Instant::now());
         assert_eq!(due(&guard, start), [70, 50]);
         tokio::time::advance(MS * 45).await;
-        guard.judge(&BTreeMap::from([(7, victims(50))]), Instant::now());
+        guard.judge(&BTreeMap::from([(7, victims(50))]), Instant::now(), Instant::now());
         assert_eq!(watched.in_the_way().await, victims(50));
         drop(watched);
         drop(other);
@@ -273,12 +320,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_earlier_wait_counts_only_from_the_start_of_our_statement() {
         let guard = Guard::new("main".to_owned());
-        let mut watched = guard.watch(7, MS * 50);
+        let mut watched = guard.watch(7, MS * 50, MS * 700);
         tokio::time::advance(MS * 25).await;
-        guard.judge(&BTreeMap::from([(7, victims(60_000))]), Instant::now());
+        guard.judge(&BTreeMap::from([(7, victims(60_000))]), Instant::now(), Instant::now());
         assert!(tokio::time::timeout(MS, watched.in_the_way()).await.is_err(), "cancelled at once");
         tokio::time::advance(MS * 25).await;
-        guard.judge(&BTreeMap::from([(7, victims(60_025))]), Instant::now());
+        guard.judge(&BTreeMap::from([(7, victims(60_025))]), Instant::now(), Instant::now());
         assert_eq!(watched.in_the_way().await, victims(51));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_in_which_the_server_does_not_answer_does_not_count() {
+        let guard = Guard::new("main".to_owned());
+        let watched = guard.watch(7, MS * 50, MS * 2000);
+        // The second check takes 1,900 ms, because the server is suspended.
+        for (pause, check) in [(25, 1), (25, 1900), (25, 1)] {
+            tokio::time::advance(MS * pause).await;
+            let asked_at = Instant::now();
+            tokio::time::advance(MS * check).await;
+            guard.judge(&BTreeMap::new(), asked_at, Instant::now());
+        }
+        assert_eq!(watched.answering(), Some(MS * 77));
+        // No check was made for 900 ms.
+        tokio::time::advance(MS * 900).await;
+        guard.judge(&BTreeMap::new(), Instant::now(), Instant::now());
+        assert_eq!(watched.answering(), Some(MS * 77));
+        guard.shared.refused.store(true, Ordering::Relaxed);
+        assert_eq!(watched.answering(), None);
     }
 }

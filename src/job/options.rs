@@ -19,6 +19,8 @@ pub struct Options {
     pub slices: u32,
     /// Maximum time in milliseconds that another session may wait for a batch.
     pub max_victim_wait_ms: u32,
+    /// Maximum time in milliseconds of a batch that consists of one row.
+    pub max_row_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,
     pub vacuum: Vacuum,
@@ -64,6 +66,7 @@ impl Default for Options {
             max_batch_rows: 5000,
             slices: 1,
             max_victim_wait_ms: 50,
+            max_row_ms: 2000,
             throttle: Switch::On,
             verify: Proof::Auto,
             vacuum: Vacuum::Wait,
@@ -90,6 +93,7 @@ impl Options {
         let mut options: Self = serde_json::from_value(Value::Object(merged)).unwrap_or_default();
         options.max_batch_rows = options.max_batch_rows.clamp(1, 100_000);
         options.slices = options.slices.clamp(1, 64);
+        options.max_row_ms = options.max_row_ms.clamp(100, 3_600_000);
         options.target_batch_ms = options.target_batch_ms.map(|millis| millis.clamp(1, 500));
         options
     }

@@ -29,6 +29,11 @@ impl JobSettings {
         Ok(Self { options, window, revision })
     }
 
+    /// Returns the maximum time of a batch that consists of one row.
+    pub fn row_limit(&self) -> Duration {
+        Duration::from_millis(self.options.max_row_ms.into())
+    }
+
     /// Returns the maximum time that another session may wait for a batch.
     pub fn victim_wait(&self) -> Duration {
         Duration::from_millis(self.options.max_victim_wait_ms.into())

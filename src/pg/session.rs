@@ -111,6 +111,27 @@ from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
     Ok(Backend { pid, started: row.read(1)?, server: row.read(2)? })
 }
 
+/// What a session does now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Activity {
+    /// The session has ended, or waits for its client.
+    Idle {
+        /// Time at which this state began; empty if the session has ended.
+        since: String,
+    },
+    /// The session works, or the login may not see what it does.
+    Unknown,
+}
+
+/// Reads what the session with the process ID `pid` does.
+pub async fn activity(control: &Control, pid: i32) -> Result<Activity> {
+    const SQL: &str = "
+select coalesce(pg_catalog.max(case when a.state like 'idle%' then a.state_change::text end), case when pg_catalog.count(*) = 0 then '' end)
+from pg_catalog.pg_stat_activity a where a.pid = $1";
+    let idle: Option<String> = control.query_one(SQL, &[&pid]).await?.read(0)?;
+    Ok(idle.map_or(Activity::Unknown, |since| Activity::Idle { since }))
+}
+
 /// Returns the settings of a recipe, without `search_path`.
 fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
     let millis = |duration: Duration| duration.as_millis().to_string();

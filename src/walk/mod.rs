@@ -26,11 +26,18 @@ pub struct Search {
     /// suspects are the next rows after the position. One of them is the row that makes batches
     /// fail.
     suspects: Option<u32>,
+    /// The next batch has this fraction of the suspects.
+    parts: u32,
 }
+
+/// Number of parts in which the search divides the suspects.
+const HALVES: u32 = 2;
+/// The same, if a failed batch costs much more time than a batch that succeeds.
+const EIGHTHS: u32 = 8;
 
 impl Walk {
     pub fn new(checkpoint: Checkpoint, upper: Key) -> Self {
-        Self { checkpoint, upper, search: Search { mode: BatchMode::Fast, suspects: None } }
+        Self { checkpoint, upper, search: Search { mode: BatchMode::Fast, suspects: None, parts: HALVES } }
     }
 
     /// Returns whether all rows of the slice have been passed. The caller checks this before it
@@ -39,10 +46,11 @@ impl Walk {
         self.checkpoint.done
     }
 
-    /// Returns the next batch. If there are suspects, the batch has half of them. A batch has at
-    /// least one row, and never more rows than the permit allows.
+    /// Returns the next batch. If there are suspects, the batch has only a part of them. A batch
+    /// has at least one row, and never more rows than the permit allows.
     pub fn next(&self, permit: &Permit) -> Batch {
-        let rows = self.search.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / 2));
+        let rows =
+            self.search.suspects.map_or(permit.max_rows, |suspects| permit.max_rows.min(suspects / self.search.parts));
         Batch {
             checkpoint: self.checkpoint.clone(),
             upper: self.upper.clone(),
@@ -77,7 +85,14 @@ impl Walk {
     /// takes about `log2(rows)` batches, because the walk moves past a half that succeeds, and a
     /// half that fails contains the row.
     pub fn narrow(&mut self, rows: u32) {
-        self.search.suspects = Some(rows);
+        self.search = Search { suspects: Some(rows), parts: HALVES, ..self.search };
+    }
+
+    /// Like [`Self::narrow`], but for a batch that failed because it took too long. Each batch that
+    /// contains the row costs the whole time limit, and each other batch is quick. So each
+    /// following batch has an eighth of the rows that may be the cause.
+    pub fn narrow_quickly(&mut self, rows: u32) {
+        self.search = Search { suspects: Some(rows), parts: EIGHTHS, ..self.search };
     }
 
     /// Returns whether the next row is the one that makes batches fail.
@@ -150,11 +165,17 @@ mod tests {
     }
 
     /// Walks rows 1 to `end`. The rows in `bad_rows` cannot be changed. The numbers in `permits`
-    /// are used in turn as the sizes of the permits. Returns the number of batches, and the rows
-    /// that were skipped.
-    fn walked(end: u64, bad_rows: &BTreeSet<u64>, permits: &[u32]) -> (u64, BTreeSet<u64>) {
+    /// are used in turn as the sizes of the permits. `narrow` is called after each batch that
+    /// failed. Returns the numbers of batches and of failed batches, and the rows that were
+    /// skipped.
+    fn walked(
+        end: u64,
+        bad_rows: &BTreeSet<u64>,
+        permits: &[u32],
+        narrow: fn(&mut Walk, u32),
+    ) -> (u64, u64, BTreeSet<u64>) {
         let mut walk = Walk::new(start(), Key(vec![end.to_string()]));
-        let (mut batches, mut left, mut at) = (0, BTreeSet::new(), 0);
+        let (mut batches, mut failed, mut left, mut at) = (0, 0, BTreeSet::new(), 0);
         let mut permits = permits.iter().cycle();
         while !walk.is_done() {
             let most = *permits.next().expect("permits");
@@ -182,10 +203,11 @@ mod tests {
                 left.insert(at);
                 walk.row_skipped(&answer(1, at, false));
             } else {
-                walk.narrow(batch.rows);
+                failed += 1;
+                narrow(&mut walk, batch.rows);
             }
         }
-        (batches, left)
+        (batches, failed, left)
     }
 
     proptest! {
@@ -195,7 +217,8 @@ mod tests {
             permits in prop::collection::vec(1u32..2000, 1..5)
         ) {
             let bad_rows: BTreeSet<u64> = bad_rows.into_iter().filter(|row| *row <= end).collect();
-            prop_assert_eq!(walked(end, &bad_rows, &permits).1, bad_rows);
+            prop_assert_eq!(&walked(end, &bad_rows, &permits, Walk::narrow).2, &bad_rows);
+            prop_assert_eq!(&walked(end, &bad_rows, &permits, Walk::narrow_quickly).2, &bad_rows);
         }
     }
 
@@ -224,10 +247,13 @@ mod tests {
 
     #[test]
     fn a_row_is_found_in_about_log2_tries() {
-        let (clean, _) = walked(100_000, &BTreeSet::new(), &[2000]);
+        let (clean, _, _) = walked(100_000, &BTreeSet::new(), &[2000], Walk::narrow);
         for row in [1, 50_000, 77_777, 100_000] {
-            let (batches, _) = walked(100_000, &BTreeSet::from([row]), &[2000]);
+            let (batches, _, _) = walked(100_000, &BTreeSet::from([row]), &[2000], Walk::narrow);
             assert!(batches <= clean + 2 * 11 + 4, "row {row}: {batches} batches, {clean} without it");
+            // Of 2000 rows: 250, 31, 3 and 1.
+            let (_, failed, _) = walked(100_000, &BTreeSet::from([row]), &[2000], Walk::narrow_quickly);
+            assert!(failed <= 6, "row {row}: {failed} failed batches");
         }
     }
 }

@@ -30,8 +30,7 @@ use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::context::Context;
 use crate::worker::dead_rows::DeadRows;
 use crate::worker::progress::Progress;
-use crate::worker::share::ShareTimer;
-use crate::worker::split_timer::SplitTimer;
+use crate::worker::timers::Timers;
 
 /// While the gate holds the worker, and while the daemon's vacuum runs, the worker checks at this
 /// interval whether the claim must end and whether the job's options have changed.
@@ -64,9 +63,8 @@ pub(super) struct ClaimRun<'a> {
     pub(super) walk: Walk,
     pub(super) gate: Gate,
     pub(super) progress: Progress,
-    pub(super) split: SplitTimer,
+    pub(super) timers: Timers,
     pub(super) dead_rows: DeadRows,
-    pub(super) share: ShareTimer,
 }
 
 impl<'a> ClaimRun<'a> {
@@ -80,8 +78,7 @@ impl<'a> ClaimRun<'a> {
         settings: JobSettings,
     ) -> Result<Self> {
         let (plan, upper) = planned(context, claim).await?;
-        let limit = session::batch_limit(&context.control).await?;
-        let bounds = Bounds { limit, victim_wait: settings.victim_wait() };
+        let bounds = bounds(session::batch_limit(&context.control).await?, &settings);
         let kind = batch_kind(context, claim, &plan).await?;
         let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
         let executor = Executor::open(&context.logins, claim, &plan, kind, bounds, context.guard.clone()).await?;
@@ -113,9 +110,8 @@ impl<'a> ClaimRun<'a> {
             walk,
             gate,
             progress,
-            split: SplitTimer::new(),
+            timers: Timers::new(),
             dead_rows: DeadRows::default(),
-            share: ShareTimer::new(),
         })
     }
 
@@ -144,6 +140,7 @@ impl<'a> ClaimRun<'a> {
             if self.walk.is_done() {
                 break;
             }
+            self.renew_limit().await;
             let permit = match self.admit().await? {
                 Admitted::Go(permit) => permit,
                 Admitted::AskAgain => continue,
@@ -165,11 +162,15 @@ impl<'a> ClaimRun<'a> {
             Ok(Some(key)) if let Some(error) = self.deadly_row() => {
                 return self.skip_row(&batch, &key, Some(&error)).await;
             }
-            Ok(key) => (key, self.executor.run(self.scope.claim, &batch, &self.scope.stop.hard).await),
+            Ok(key) => (key, self.attempt(&batch).await),
             Err(error) => (None, Err(error)),
         };
         match tried {
-            Ok(outcome) => {
+            Ok(None) => {
+                self.gate.settle(0, started.elapsed());
+                self.poll_desired().await
+            }
+            Ok(Some(outcome)) => {
                 self.gate.committed(&permit, batch.rows, outcome.scanned, outcome.took);
                 self.walk.feedback(&outcome);
                 self.progress.failures.clear_doubts();
@@ -216,7 +217,7 @@ impl<'a> ClaimRun<'a> {
     /// Ends the claim if the job's role holds too many workers while another role waits for a
     /// worker. The slice continues when a worker is free for the job's role.
     pub(super) async fn leave_share(&mut self) -> Result<Step> {
-        if self.share.is_owed(self.scope.context, self.scope.lease).await? {
+        if self.timers.share.is_owed(self.scope.context, self.scope.lease).await? {
             tracing::debug!("released the slice, because a job of another role waits for a worker");
             return Ok(Step::End(ClaimEnd::Stopped));
         }
@@ -319,9 +320,21 @@ impl<'a> ClaimRun<'a> {
         if revision != self.settings.revision {
             let own = queue::options(&self.scope.context.control, self.scope.claim).await?;
             self.settings = JobSettings::read(&self.scope.context.settings.defaults, &own, revision)?;
-            self.executor.set_victim_wait(self.settings.victim_wait());
+            self.executor.set_bounds(bounds(self.executor.bounds().batch, &self.settings));
         }
         Ok(Step::Continue)
+    }
+
+    /// Reads `deadlock_timeout` again from time to time, so that a change takes effect while the
+    /// claim runs. A failed attempt changes nothing.
+    async fn renew_limit(&mut self) {
+        if !self.timers.limit_is_due() {
+            return;
+        }
+        match session::batch_limit(&self.scope.context.control).await {
+            Ok(limit) => self.executor.set_bounds(bounds(limit, &self.settings)),
+            Err(error) => tracing::debug!(error = %error.message, "could not read deadlock_timeout"),
+        }
     }
 
     /// Polls the desired state from the queue and passes this state to [`Self::follow`]. Used while
@@ -332,6 +345,11 @@ impl<'a> ClaimRun<'a> {
             None => Ok(Step::End(ClaimEnd::Lost)),
         }
     }
+}
+
+/// Returns the time limits of the claim's statements. `batch` is the time limit of a batch.
+fn bounds(batch: Duration, settings: &JobSettings) -> Bounds {
+    Bounds { batch, row: settings.row_limit(), victim_wait: settings.victim_wait() }
 }
 
 /// Returns the plan of the table that holds the slice's rows, and the slice's upper bound.

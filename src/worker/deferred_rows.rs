@@ -9,7 +9,9 @@ use crate::metrics::{self, Outcome as Counted};
 use crate::queue::claim as queue;
 use crate::worker::claim_end::{ClaimEnd, Step};
 use crate::worker::claim_run::{Admitted, ClaimRun};
-use crate::worker::error_policy::{Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Response, action, too_slow};
+use crate::worker::error_policy::{
+    Action, ONE_ROW_ATTEMPTS, OVERRUNS, PREPARE_ATTEMPTS, Response, SLOW_ROW_ATTEMPTS, action, cancelled, too_slow,
+};
 use crate::worker::handle_failure::counted;
 
 /// Maximum number of rows that are retried in one transaction.
@@ -56,11 +58,15 @@ impl ClaimRun<'_> {
             let answer = self.retry_group(group).await;
             let took = started.elapsed();
             match &answer {
-                Ok(retried) => self.gate.settle(retried.changed, took),
+                Ok(retried) => self.gate.settle(retried.as_ref().map_or(0, |retried| retried.changed), took),
                 Err(error) => self.gate.settle(0, self.executor.busy(error, took)),
             }
             let step = match answer {
-                Ok(retried) => {
+                Ok(None) => {
+                    groups.push(group);
+                    self.poll_desired().await?
+                }
+                Ok(Some(retried)) => {
                     self.progress.failures.clear();
                     let (database, name) = (self.scope.context.database(), &self.scope.claim.name);
                     metrics::batch_done(database, name, Counted::Committed, retried.changed, 0, took);
@@ -77,13 +83,13 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    async fn retry_group(&mut self, group: &[DeferredRow]) -> Result<RetryOutcome> {
-        let (claim, checkpoint) = (self.scope.claim, self.walk.checkpoint());
-        let answer = self.executor.retry_deferred(claim, checkpoint, group).await;
+    async fn retry_group(&mut self, group: &[DeferredRow]) -> Result<Option<RetryOutcome>> {
+        let answer = self.attempt_deferred(group).await;
         if let (Err(error), [row]) = (&answer, group)
             && let Some(cause) = self.why_never(error)
         {
-            return self.executor.quarantine_deferred(claim, self.walk.checkpoint(), row, &cause).await;
+            let (claim, checkpoint) = (self.scope.claim, self.walk.checkpoint());
+            return self.executor.quarantine_deferred(claim, checkpoint, row, &cause).await.map(Some);
         }
         answer
     }
@@ -97,7 +103,10 @@ impl ClaimRun<'_> {
             // other session has locked the deferred row, because this statement has locked it.
             _ if error.is_raised && error.kind != Kind::Fenced => Some(error.clone()),
             _ if error.kind == Kind::Cancelled && self.progress.failures.of(error.kind) >= ONE_ROW_ATTEMPTS => {
-                Some(too_slow(error.clone()))
+                Some(cancelled(error.clone()))
+            }
+            Action::TooSlow if self.progress.failures.of(error.kind) + 1 >= SLOW_ROW_ATTEMPTS => {
+                Some(too_slow(error.clone(), self.settings.row_limit()))
             }
             _ => None,
         }
@@ -110,15 +119,22 @@ impl ClaimRun<'_> {
         groups: &mut Vec<&'r [DeferredRow]>,
         error: Error,
     ) -> Result<Step> {
-        let tries = self.progress.failures.add(error.kind);
+        let tries = match error.kind {
+            Kind::TimeLimit if group.len() > 1 => self.progress.failures.add_slow_batch(),
+            kind => self.progress.failures.add(kind),
+        };
         let (what, sentence) = action(error.kind);
         self.log_failure(&error, counted(Response::Wait, error.kind));
         match what {
-            Action::Again | Action::GoAround | Action::Isolate | Action::Doubt if group.len() > 1 => {
+            Action::Again | Action::GoAround | Action::Isolate | Action::Doubt | Action::TooSlow if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // The retry was cancelled, usually because the change of the row took too long. A later
-            // retry would not be faster, so the row is tried again now.
+            // A later retry would be no faster, and would be cancelled again, so the row is tried
+            // again now.
+            Action::TooSlow => {
+                groups.push(group);
+                return self.wait(error.kind, sentence, None).await;
+            }
             Action::Again if error.kind == Kind::Cancelled => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, None).await;

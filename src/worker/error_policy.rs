@@ -19,6 +19,9 @@ pub enum Action {
     /// One row of the batch is at fault. Halve the batch until this row is isolated, then
     /// quarantine the row.
     Isolate,
+    /// A row of the batch takes too long. Search for this row, and quarantine it if it takes longer
+    /// than `max_row_ms`.
+    TooSlow,
     /// Either a row or the statement is at fault. Prepare the statement again. If the batch still
     /// fails, proceed as for [`Action::Isolate`], until it is clear that the statement is at fault.
     Doubt,
@@ -57,7 +60,12 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             "the batch changed fewer rows than it found: finding out which rows were left unchanged",
         ),
         Kind::Serialization => (Action::Again, "another session changed a row that the batch reads: retrying"),
-        Kind::Cancelled => (Action::Again, "the batch took too long or was cancelled: retrying with fewer rows"),
+        Kind::Cancelled => (Action::Again, "the batch was cancelled: retrying with fewer rows"),
+        Kind::TimeLimit => (Action::TooSlow, "the batch took too long: searching for the row that takes too long"),
+        Kind::Stalled => (
+            Action::Again,
+            "the batch took too long, and meanwhile the server did not answer other statements either: retrying",
+        ),
         Kind::Yielded => {
             (Action::Again, "the batch blocked another session and was cancelled: retrying with fewer rows")
         }
@@ -134,8 +142,11 @@ pub fn told(error: &Error) -> String {
 }
 
 /// If more than this number of batches (of any size) have been cancelled since the last success,
-/// and the last of them consists of one row, this row is treated as too slow.
+/// and the last of them consists of one row, this row is quarantined.
 pub const ONE_ROW_ATTEMPTS: u32 = 15;
+/// If this number of batches that consist of the same row have reached `max_row_ms`, the row is
+/// quarantined. A single such batch proves nothing, because the server may have been busy.
+pub const SLOW_ROW_ATTEMPTS: u32 = 2;
 /// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
 pub const OVERRUNS: u32 = 3;
 /// After this number of failures with a stale statement, the statement is not prepared again,
@@ -162,7 +173,8 @@ const YIELDS_OF_ONE_ROW: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedBatch {
     pub kind: Kind,
-    /// Failures of this kind since the last success, including this one.
+    /// Failures of this kind since the last success, including this one. Of the kind
+    /// [`Kind::TimeLimit`], only batches of one row count.
     pub tries: u32,
     /// Whether the claim changes rows. If not, it verifies rows, and a verification cannot skip a
     /// row.
@@ -186,6 +198,8 @@ pub enum Response {
     Prepare,
     /// Halve the batch until the failing row is isolated.
     Narrow,
+    /// Divide the batch by eight until the slow row is isolated.
+    NarrowQuickly,
     /// Quarantine the row with its error. `doubted` means that the statement may be at fault
     /// instead of the row.
     Quarantine { cause: Cause, doubted: bool },
@@ -213,21 +227,28 @@ pub enum Response {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     AsItIs,
+    /// The row takes longer than `max_row_ms`.
     RowTooSlow,
+    /// Each attempt to change the row is cancelled.
+    RowCancelled,
     /// The error belongs to the row at which the batch begins.
     Row,
     RowAndTooSlow,
+    RowAndCancelled,
     Statement,
     NoRow,
 }
 
 impl Cause {
-    pub fn tell(self, batch: &Batch, error: Error) -> Error {
+    /// Returns the error in this wording. `max_row` is the time limit of a batch of one row.
+    pub fn tell(self, batch: &Batch, error: Error, max_row: Duration) -> Error {
         match self {
             Self::AsItIs => error,
-            Self::RowTooSlow => too_slow(error),
+            Self::RowTooSlow => too_slow(error, max_row),
+            Self::RowCancelled => cancelled(error),
             Self::Row => at_fault(batch, error),
-            Self::RowAndTooSlow => at_fault(batch, too_slow(error)),
+            Self::RowAndTooSlow => at_fault(batch, too_slow(error, max_row)),
+            Self::RowAndCancelled => at_fault(batch, cancelled(error)),
             Self::Statement => of_the_statement(error),
             Self::NoRow => of_no_row(error),
         }
@@ -250,9 +271,16 @@ pub fn respond(failed: FailedBatch) -> Response {
             }
         }
         Action::Again if kind == Kind::Cancelled && rows == 1 && tries > ONE_ROW_ATTEMPTS => match is_known_row {
-            true => Response::Quarantine { cause: Cause::RowTooSlow, doubted: false },
+            true => Response::Quarantine { cause: Cause::RowCancelled, doubted: false },
             false if walking && without_row < WITHOUT_ROW_ATTEMPTS => Response::Narrow,
-            false => Response::Fail(Cause::RowAndTooSlow),
+            false => Response::Fail(Cause::RowAndCancelled),
+        },
+        Action::TooSlow => match is_known_row {
+            true if tries >= SLOW_ROW_ATTEMPTS => Response::Quarantine { cause: Cause::RowTooSlow, doubted: false },
+            true => Response::Wait,
+            false if without_row >= WITHOUT_ROW_ATTEMPTS => Response::Fail(Cause::NoRow),
+            false if rows == 1 && !walking && tries >= SLOW_ROW_ATTEMPTS => Response::Fail(Cause::RowAndTooSlow),
+            false => Response::NarrowQuickly,
         },
         Action::Again if kind == Kind::Yielded && rows == 1 && tries > YIELDS_OF_ONE_ROW => Response::Defer,
         Action::Again if kind == Kind::Serialization && tries > SERIALIZATION_ATTEMPTS => Response::Defer,
@@ -298,11 +326,21 @@ pub fn waits_for(kind: Kind) -> &'static str {
     }
 }
 
-/// Returns the error of a single row that takes longer than the time limit of a batch.
-pub fn too_slow(error: Error) -> Error {
+/// Returns the error of a single row that takes longer than `max_row`.
+pub fn too_slow(error: Error, max_row: Duration) -> Error {
+    let millis = max_row.as_millis();
+    let more = (millis * 10).min(3_600_000);
     Error { kind: Kind::Data, ..error }
-        .context("changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)")
-        .hint("Make the expression cheaper, for example with an index for its subquery. If deadlock_timeout is below 3s, an administrator can raise it for the database; deadlocks in all sessions of the database are then detected later. Then run backfill.retry.")
+        .context(format!("the statement for this row takes longer than max_row_ms ({millis} ms)"))
+        .hint(format!("Make the expression cheaper, for example with an index for its subquery. Or allow more time for each row: backfill.tune(name, '{{\"max_row_ms\": {more}}}'). Then run backfill.retry."))
+}
+
+/// Returns the error of a single row for which each attempt is cancelled, but not because of the
+/// time limit.
+pub fn cancelled(error: Error) -> Error {
+    Error { kind: Kind::Data, ..error }
+        .context("each attempt to change the row was cancelled")
+        .hint("Look for a function or trigger that cancels its own statement, and for a tool that cancels statements (pg_cancel_backend). Then run backfill.retry.")
 }
 
 const ROW_AFTER_ROW: &str = "Many consecutive rows fail with an error like this one, so a single row is not the cause. Fix the cause, for example a trigger, then run backfill.retry: it retries the rows listed in backfill.row_errors and continues from the checkpoint. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.";
@@ -362,7 +400,7 @@ mod tests {
         let batch = Batch { checkpoint, upper: Key(vec!["z".into()]), rows: 1, mode: BatchMode::Fast };
         let said = || Error::new(Kind::Data, "customer \"secret\" has no address").hint("Ask \"secret\".");
         for cause in [Cause::Row, Cause::RowAndTooSlow, Cause::Statement] {
-            let error = cause.tell(&batch, said());
+            let error = cause.tell(&batch, said(), Duration::from_secs(2));
             let redacted = error.redacted.expect("a redacted error");
             assert!(!format!("{redacted:?}").contains("secret"), "{redacted:?}");
             assert!(error.message.contains("secret"), "{}", error.message);
@@ -412,6 +450,22 @@ mod tests {
     }
 
     #[test]
+    fn a_slow_row_is_isolated_quickly_and_quarantined_after_its_second_time_limit() {
+        let failed = FailedBatch { kind: Kind::TimeLimit, tries: 0, ..FAILED };
+        assert_eq!(respond(failed), Response::NarrowQuickly);
+        let unknown = FailedBatch { tries: 1, rows: 1, ..failed };
+        assert_eq!(respond(unknown), Response::NarrowQuickly);
+        let known = FailedBatch { is_known_row: true, ..unknown };
+        assert_eq!(respond(known), Response::Wait);
+        let quarantine = Response::Quarantine { cause: Cause::RowTooSlow, doubted: false };
+        assert_eq!(respond(FailedBatch { tries: 2, ..known }), quarantine);
+        let verifying = FailedBatch { walking: false, ..unknown };
+        assert_eq!(respond(verifying), Response::NarrowQuickly);
+        assert_eq!(respond(FailedBatch { tries: 2, ..verifying }), Response::Fail(Cause::RowAndTooSlow));
+        assert_eq!(respond(FailedBatch { kind: Kind::Stalled, tries: 99, ..known }), Response::Wait);
+    }
+
+    #[test]
     fn a_blocking_batch_shrinks_until_its_last_row_is_deferred() {
         let failed = FailedBatch { kind: Kind::Yielded, ..FAILED };
         assert_eq!(respond(FailedBatch { tries: 9, ..failed }), Response::Wait);
@@ -438,6 +492,7 @@ mod tests {
                 Kind::Yielded,
                 Kind::ServerResources,
                 Kind::Unmatched,
+                Kind::Stalled,
             ];
             assert!(!waits || others.contains(&kind), "{kind:?}: {response:?}");
             assert!(

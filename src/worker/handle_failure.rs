@@ -30,7 +30,7 @@ pub(super) fn counted(response: Response, kind: Kind) -> Counted {
         _ if kind == Kind::Fenced => Counted::Fenced,
         _ if kind == Kind::Yielded => Counted::Yielded,
         _ if action(kind).0 == Action::Reconnect => Counted::Lost,
-        Response::Narrow => Counted::Split,
+        Response::Narrow | Response::NarrowQuickly => Counted::Split,
         Response::Fail(_) => Counted::Failed,
         _ => Counted::Retried,
     }
@@ -46,7 +46,10 @@ impl ClaimRun<'_> {
             Kind::Unmatched if batch.mode == BatchMode::PerRow => Error { kind: Kind::Data, ..error },
             _ => error,
         };
-        let tries = self.progress.failures.add(error.kind);
+        let tries = match error.kind {
+            Kind::TimeLimit if batch.rows > 1 => self.progress.failures.add_slow_batch(),
+            kind => self.progress.failures.add(kind),
+        };
         self.progress.failures.count_without_row(self.walk.stands_alone() && key.is_none());
         let failed = FailedBatch {
             kind: error.kind,
@@ -62,11 +65,13 @@ impl ClaimRun<'_> {
         match (response, key) {
             (Response::Prepare, _) => self.executor.forget_statements(),
             (Response::Narrow, _) => self.walk.narrow(batch.rows),
+            (Response::NarrowQuickly, _) => self.walk.narrow_quickly(batch.rows),
             (Response::Quarantine { cause, doubted }, Some(key)) => {
                 if doubted {
                     self.progress.failures.doubt_row();
                 }
-                return self.skip_row(batch, key, Some(&cause.tell(batch, error))).await;
+                let error = cause.tell(batch, error, self.settings.row_limit());
+                return self.skip_row(batch, key, Some(&error)).await;
             }
             (Response::Defer, _) => return self.defer_locked_rows(batch, key, &error).await,
             (Response::Wait, _) => return self.wait(error.kind, &told(&error), Some(batch)).await,
@@ -81,7 +86,7 @@ impl ClaimRun<'_> {
                 self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), &error);
                 return Err(error);
             }
-            (Response::Fail(cause), _) => return Err(cause.tell(batch, error)),
+            (Response::Fail(cause), _) => return Err(cause.tell(batch, error, self.settings.row_limit())),
             (Response::Quarantine { .. }, None) => return Err(error),
         }
         Ok(Step::Continue)
@@ -151,7 +156,9 @@ impl ClaimRun<'_> {
             // with the row that is now the first.
             Ok(None) => Ok(Step::Continue),
             Err(error) => match action(error.kind) {
-                (Action::Again | Action::GoAround, sentence) => self.wait(error.kind, sentence, None).await,
+                (Action::Again | Action::GoAround | Action::TooSlow, sentence) => {
+                    self.wait(error.kind, sentence, None).await
+                }
                 (Action::Prepare, _) if self.progress.failures.add(error.kind) < PREPARE_ATTEMPTS => {
                     self.executor.forget_statements();
                     Ok(Step::Continue)
@@ -194,7 +201,7 @@ impl ClaimRun<'_> {
     /// so that the worker can claim another slice in the meantime. If `failed` is given, the next
     /// batch has fewer rows than the failed batch.
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, failed: Option<&Batch>) -> Result<Step> {
-        if let Some(batch) = failed {
+        if let Some(batch) = failed.filter(|_| kind != Kind::TimeLimit) {
             self.shrink();
             // Without this call, the next claim would begin with a large batch again. One of the
             // rows may be too slow, so the next claim searches for this row.

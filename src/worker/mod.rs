@@ -2,6 +2,7 @@
 //! verification), and ends the claim. The daemon runs one such loop for each slice that it can
 //! process at the same time.
 
+pub mod attempt;
 pub mod claim_end;
 pub mod claim_run;
 pub mod connection_losses;
@@ -19,6 +20,7 @@ mod release;
 mod share;
 mod split;
 mod split_timer;
+mod timers;
 mod vacuum;
 
 use std::panic::AssertUnwindSafe;

@@ -80,7 +80,7 @@ async fn attempt<T>(
     executor: &Session,
     planning: impl Future<Output = Result<T>>,
 ) -> Result<Attempt<T>> {
-    let mut watched = executor.pid().map(|pid| context.guard.watch(pid, settings.victim_wait()));
+    let mut watched = executor.pid().map(|pid| context.guard.watch(pid, settings.victim_wait(), Duration::MAX));
     let in_the_way = async {
         match &mut watched {
             Some(watched) => watched.in_the_way().await,

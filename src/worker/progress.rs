@@ -65,6 +65,13 @@ impl Failures {
         *count
     }
 
+    /// Counts a batch of several rows that reached its time limit. Such a batch does not show that
+    /// one of its rows is too slow.
+    pub fn add_slow_batch(&mut self) -> u32 {
+        self.in_a_row += 1;
+        self.of(Kind::TimeLimit)
+    }
+
     /// Counts a failed batch if it contained no row (`has_no_row`) although it should have
     /// contained the failing row. Any other failed batch resets the count to 0.
     pub fn count_without_row(&mut self, has_no_row: bool) {

@@ -23,10 +23,10 @@ impl ClaimRun<'_> {
     pub(super) async fn split_if_due(&mut self) -> Result<Step> {
         let wanted = self.settings.options.slices;
         let live = self.scope.lease.state().map_or(1, |state| state.live.max(1));
-        if live >= wanted || self.scope.claim.kind != SliceKind::Walk || !self.split.is_due() {
+        if live >= wanted || self.scope.claim.kind != SliceKind::Walk || !self.timers.split.is_due() {
             return Ok(Step::Continue);
         }
-        self.split.asked();
+        self.timers.split.asked();
         let (control, claim) = (&self.scope.context.control, self.scope.claim);
         if !queue::may_split(control, claim, wanted).await? {
             return Ok(Step::Continue);
@@ -46,7 +46,7 @@ impl ClaimRun<'_> {
                 if let Err(error) = answer {
                     tracing::debug!(error = %error.message, "could not find a key at which to split the slice");
                 }
-                self.split.rest();
+                self.timers.split.rest();
                 Ok(Step::Continue)
             }
         }

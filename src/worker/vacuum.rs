@@ -2,6 +2,8 @@
 //! during the walk, so that new row versions reuse the space of old row versions. Otherwise the
 //! backfill of a whole table could double the table's size.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
@@ -110,7 +112,8 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
         if !self.gate.at_full_speed(self.limits()) {
             session.bounded_ours(CONTROL_LIMIT, session.client.batch_execute(SLOWLY)).await?;
         }
-        let mut watched = session.pid().map(|pid| self.scope.context.guard.watch(pid, self.settings.victim_wait()));
+        let mut watched =
+            session.pid().map(|pid| self.scope.context.guard.watch(pid, self.settings.victim_wait(), Duration::MAX));
         let sql = format!("vacuum (skip_locked, truncate off) {}", self.plan.target);
         let mut running = Box::pin(session.client.batch_execute(&sql));
         let text = format!("vacuum of {} by the daemon", self.plan.target);

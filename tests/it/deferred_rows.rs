@@ -458,13 +458,13 @@ async fn a_row_that_takes_too_long_again_is_quarantined_again() {
     .await;
     let application = cluster.owner().await;
     run(&application, "begin; select from t where id = 7 for update").await;
-    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1')").await;
+    run(&owner, "select backfill.enqueue('j', 't', 'n = n + 1', options => '{\"max_row_ms\": 250}')").await;
     let _daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select count(*) = 1 from backfill.deferred_row").await;
     run(&application, "commit").await;
     until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
-    assert!(said.contains(r#"{"id": 7}changing the row takes longer than the time limit of a batch"#), "{said}");
+    assert!(said.contains(r#"{"id": 7}the statement for this row takes longer than max_row_ms (250 ms)"#), "{said}");
     run(&owner, "drop trigger slow on t; select backfill.retry('j')").await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(not(&cluster, "t", 1).await, 0);

@@ -208,8 +208,9 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
     run(&owner, "begin; update t set n = 1 where id = 1").await;
     // The guard also watches the session `other`. This session does not block anybody.
     let other = cluster.owner().await;
-    let mut idle = guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50));
-    let mut watched = guard.watch(pid, Duration::from_millis(400));
+    let mut idle =
+        guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50), Duration::MAX);
+    let mut watched = guard.watch(pid, Duration::from_millis(400), Duration::MAX);
     let mut waiting = tokio::task::JoinSet::new();
     for script in [
         "begin; update t set n = 2 where id = 2; update t set n = 2 where id = 1; commit",

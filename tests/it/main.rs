@@ -49,6 +49,7 @@ mod retention;
 mod rights;
 mod role_settings;
 mod signals;
+mod slow_rows;
 mod status_page;
 mod support;
 mod tables;

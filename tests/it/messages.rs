@@ -3,13 +3,14 @@
 //! the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use backfilld::error::{Error, Kind};
 use backfilld::job::batch::{Batch, BatchMode};
 use backfilld::job::checkpoint::Checkpoint;
 use backfilld::key::Key;
 use backfilld::window::Window;
-use backfilld::worker::error_policy::{Cause, action, deadly, deadly_to_all};
+use backfilld::worker::error_policy::{Action, Cause, action, deadly, deadly_to_all};
 use backfilld_testbed::cluster::Options;
 use tokio_postgres::Client;
 
@@ -242,28 +243,6 @@ const SUBMITTERS: &[&str] = &[
     "backfill.resume_all()",
 ];
 
-const KINDS: &[Kind] = &[
-    Kind::ConnectionLost,
-    Kind::Tls,
-    Kind::ServerUnavailable,
-    Kind::ReadOnly,
-    Kind::TooManyConnections,
-    Kind::LockTimeout,
-    Kind::Deadlock,
-    Kind::Serialization,
-    Kind::Cancelled,
-    Kind::Yielded,
-    Kind::Overrun,
-    Kind::StalePlan,
-    Kind::ServerResources,
-    Kind::Data,
-    Kind::Unmatched,
-    Kind::Fenced,
-    Kind::Authentication,
-    Kind::Statement,
-    Kind::Refused,
-];
-
 #[tokio::test]
 async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     let cluster = installed(Options::default()).await;
@@ -319,19 +298,24 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     write(&mut page, "begin; call backfill.wait('taken')", &refused(&owner, "call backfill.wait('taken')").await);
 
     let _ = writeln!(page, "\n# The daemon: errors of a batch, and the response to each\n");
-    for kind in KINDS {
-        let (what, sentence) = action(*kind);
+    for kind in Kind::ALL {
+        let (what, sentence) = action(kind);
+        if what == Action::Fail && kind != Kind::Refused {
+            continue;
+        }
         let _ = writeln!(page, "{kind:?}\n  {what:?}: {sentence}\n");
     }
     let _ = writeln!(page, "# The daemon: errors of failed jobs and of quarantined rows\n");
     let cause = || Error::new(Kind::Statement, "what the server said");
     let checkpoint = Checkpoint { position: Some(Key(vec!["41".into()])), done: false, ctid: String::new() };
     let batch = Batch { checkpoint, upper: Key(vec!["99".into()]), rows: 1, mode: BatchMode::Fast };
+    let two_seconds = Duration::from_secs(2);
     for error in [
-        Cause::RowTooSlow.tell(&batch, cause()),
-        Cause::Statement.tell(&batch, cause()),
-        Cause::NoRow.tell(&batch, cause()),
-        Cause::Row.tell(&batch, cause()),
+        Cause::RowTooSlow.tell(&batch, cause(), two_seconds),
+        Cause::RowCancelled.tell(&batch, cause(), two_seconds),
+        Cause::Statement.tell(&batch, cause(), two_seconds),
+        Cause::NoRow.tell(&batch, cause(), two_seconds),
+        Cause::Row.tell(&batch, cause(), two_seconds),
         deadly("what the server said"),
         deadly_to_all("what the server said"),
         Window::read(&serde_json::json!({"open": "61 * * * *", "hours": 1})).unwrap_err(),

@@ -144,28 +144,6 @@ async fn the_failure_of_a_job_with_a_bad_row_is_logged_as_an_error_with_its_caus
 }
 
 #[tokio::test]
-async fn a_row_that_takes_longer_than_a_batch_may_is_quarantined_with_the_reason() {
-    let cluster = installed(Options::default().set("deadlock_timeout", "100ms")).await;
-    let owner = cluster.owner().await;
-    run(
-        &owner,
-        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 10)",
-    )
-    .await;
-    run(&owner, "select backfill.enqueue('j', 't', 'n = n + (select 1 from pg_sleep(case when id = 7 then 0.5 else 0 end))::int', options => '{\"throttle\": \"off\"}')").await;
-    let _daemon = daemon(&cluster).await;
-    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
-    let said: String = value(&owner, "select key || message from backfill.row_errors").await;
-    assert!(
-        said.contains(
-            r#"{"id": 7}changing the row takes longer than the time limit of a batch (0.7 of deadlock_timeout, at most 2 s)"#
-        ),
-        "{said}"
-    );
-    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 9);
-}
-
-#[tokio::test]
 async fn a_trigger_that_raises_our_own_code_quarantines_its_rows_instead_of_looking_like_a_fence() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;

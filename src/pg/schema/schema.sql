@@ -527,7 +527,7 @@ CREATE FUNCTION backfill._check_options(options jsonb, filter_sql text, operator
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
-  known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms',
+  known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms', 'max_row_ms',
     'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'statement_triggers', 'max_growth_bytes', 'deadline'];
   o record;
   least_value numeric;
@@ -547,7 +547,7 @@ begin
     end if;
     select r.a, r.b into least_value, most_value from (values
         ('max_rows_per_second', 0.1, 1e9), ('target_batch_ms', 1, 500), ('max_batch_rows', 1, 100000), ('slices', 1, 64),
-        ('max_victim_wait_ms', 1, 60000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
+        ('max_victim_wait_ms', 1, 60000), ('max_row_ms', 100, 3600000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
     if found then
       if o.type <> 'number' or (o.value::text)::numeric not between least_value and most_value then
         perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');
@@ -2678,6 +2678,8 @@ declare
   v_rate float8;
   v_assumption text;
   v_seconds float8;
+  v_measured float8;
+  v_max_row_ms float8 := coalesce((options ->> 'max_row_ms')::float8, 2000);
   v_wal float8;
   v_images float8;
   w text[] := '{}';
@@ -2723,6 +2725,17 @@ begin
     v_assumption := 'assumed, because no job that you may see has finished recently';
   end if;
   v_seconds := v_rows / v_rate;
+  -- A fast expression takes less time than the sample can measure.
+  v_measured := (case when (s ->> 'filter_ms')::float8 > 1 then v_rows * (s ->> 'filter_ms')::float8 else 0 end
+                 + case when (s ->> 'row_ms')::float8 > 5 then v_match * (s ->> 'row_ms')::float8 else 0 end) / 1000;
+  if v_measured > v_seconds then
+    v_seconds := v_measured;
+    v_rate := v_rows / v_seconds;
+    v_assumption := 'from the time that the expressions took in the sample';
+  end if;
+  if (s ->> 'slowest_ms')::float8 > v_max_row_ms / 2 then
+    w := w || format('the expressions took %s ms for a row of the sample; a row that takes longer than max_row_ms (%s ms) is quarantined', round((s ->> 'slowest_ms')::numeric), v_max_row_ms);
+  end if;
   if v_max is not null and v_match / v_max > v_seconds then
     v_seconds := v_match / v_max;
     v_rate := v_max;
@@ -3410,6 +3423,10 @@ declare
   more jsonb;
   plan text;
   failure text;
+  began timestamptz := clock_timestamp();
+  filter_ms float8;
+  row_ms float8;
+  slowest_ms float8;
   c refcursor;
   r record;
 begin
@@ -3441,14 +3458,19 @@ begin
       exit when cut;
     end loop;
     close c;
+    filter_ms := pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() operator(pg_catalog.-) began) operator(pg_catalog.*) 1000 operator(pg_catalog./) greatest(seen, 1);
     perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 
     -- Row by row, evaluate the values before and after the change. If the expression fails on a
-    -- row, the preview shows the error and continues with the next row.
+    -- row, the preview shows the error and continues with the next row. If the expression is slow,
+    -- the preview evaluates fewer rows.
     select string_agg(format('%L, %I', a.col, a.col), ', ') into v_row
       from (select unnest(x.columns) as col from backfill._assignments(set_sql) x where set_sql is not null) a;
     select string_agg(backfill._row_after(relation, x.columns, x.expression), ' operator(pg_catalog.||) ') into v_after from backfill._assignments(set_sql) x where set_sql is not null;
+    deadline := clock_timestamp() + interval '5 s';
     for r in select h.source, p.p ->> 'place' as place from jsonb_array_elements(places) p(p) join backfill._heaps(relation) h on h.heap = (p.p ->> 'heap')::oid loop
+      exit when clock_timestamp() > deadline;
+      began := clock_timestamp();
       begin
         execute format('select pg_catalog.jsonb_build_object(''key'', pg_catalog.jsonb_build_object(%s), ''before'', %s) from only %s where ctid operator(pg_catalog.=) %L::pg_catalog.tid',
           v_columns, case when v_row is null then format('pg_catalog.to_jsonb(%s.*)', quote_ident((select k.relname from pg_class k where k.oid = relation))) else format('pg_catalog.jsonb_build_object(%s)', v_row) end, r.source, r.place) into one;
@@ -3463,6 +3485,8 @@ begin
           end;
         end if;
         rows := rows || coalesce(one, '{}');
+        slowest_ms := greatest(slowest_ms, date_part('epoch', clock_timestamp() - began) * 1000);
+        row_ms := coalesce(row_ms, 0) + date_part('epoch', clock_timestamp() - began) * 1000;
       exception when others then
         rows := rows || jsonb_build_object('error', sqlerrm);
       end;
@@ -3484,7 +3508,8 @@ begin
     when sqlstate 'BF0RB' then null;
     when others then failure := sqlerrm;
   end;
-  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure);
+  return jsonb_build_object('sampled', seen, 'matched', matched, 'cut', cut, 'pages', v_pages, 'percent', v_percent, 'rows', rows, 'plan', nullif(rtrim(plan, E'\n'), ''), 'trouble', failure,
+    'filter_ms', filter_ms, 'row_ms', row_ms / nullif(jsonb_array_length(rows), 0), 'slowest_ms', slowest_ms);
 end $$;
 
 -- Name: _save_leaf(bigint, uuid, jsonb, bigint); Type: FUNCTION

@@ -66,7 +66,7 @@ end $$;
 create or replace function backfill._check_options(options jsonb, filter_sql text, operator_ok boolean) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-  known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms',
+  known constant text[] := array['max_rows_per_second', 'target_batch_ms', 'max_batch_rows', 'slices', 'max_victim_wait_ms', 'max_row_ms',
     'max_row_errors', 'verify', 'window', 'vacuum', 'throttle', 'walk', 'statement_triggers', 'max_growth_bytes', 'deadline'];
   o record;
   least_value numeric;
@@ -86,7 +86,7 @@ begin
     end if;
     select r.a, r.b into least_value, most_value from (values
         ('max_rows_per_second', 0.1, 1e9), ('target_batch_ms', 1, 500), ('max_batch_rows', 1, 100000), ('slices', 1, 64),
-        ('max_victim_wait_ms', 1, 60000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
+        ('max_victim_wait_ms', 1, 60000), ('max_row_ms', 100, 3600000), ('max_row_errors', 0, 1000000), ('max_growth_bytes', 0, 1e18)) r(k, a, b) where r.k = o.key;
     if found then
       if o.type <> 'number' or (o.value::text)::numeric not between least_value and most_value then
         perform backfill._refuse(format('option "%s" is %s', o.key, o.value), format('The value must be a number from %s to %s.', least_value, most_value::numeric(30)), 'Correct the value.');

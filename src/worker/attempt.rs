@@ -1,0 +1,107 @@
+//! Runs a batch. A batch of one row may run for as long as the option `max_row_ms` allows. While
+//! such a batch runs, the worker checks whether the job is paused or cancelled, whether its options
+//! have changed, and whether the answer to the batch was lost.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::{Error, Kind, Result};
+use crate::job::batch::{Batch, Outcome, RetryOutcome};
+use crate::job::claim::{Claim, DeferredRow, Desired};
+use crate::pg::control::Control;
+use crate::pg::session::{self, Activity};
+use crate::queue::claim as queue;
+use crate::worker::claim_run::ClaimRun;
+
+/// Time for which a batch of one row runs before the first check, and time between two checks.
+const CHECK: Duration = Duration::from_secs(1);
+
+/// The reason to stop waiting for a batch of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// The job was paused or cancelled, its options were changed, or another worker holds the
+    /// slice.
+    Job,
+    /// The session of the batch is idle or has ended, but its answer has not arrived.
+    Session,
+}
+
+impl ClaimRun<'_> {
+    /// Runs the batch. Returns none if the batch was cancelled because the job was paused or
+    /// cancelled, or because its options were changed.
+    pub(super) async fn attempt(&mut self, batch: &Batch) -> Result<Option<Outcome>> {
+        let (control, claim) = (&self.scope.context.control, self.scope.claim);
+        let hard = self.scope.stop.hard.child_token();
+        let pid = self.executor.session().pid();
+        let run = self.executor.run(claim, batch, &hard);
+        if batch.rows > 1 {
+            return run.await.map(Some);
+        }
+        unless_changed(run, &hard, until_change(control, claim, self.settings.revision, pid)).await
+    }
+
+    /// Retries deferred rows. Returns none in the same cases as [`Self::attempt`].
+    pub(super) async fn attempt_deferred(&mut self, rows: &[DeferredRow]) -> Result<Option<RetryOutcome>> {
+        let (control, claim) = (&self.scope.context.control, self.scope.claim);
+        let hard = self.scope.stop.hard.child_token();
+        let pid = self.executor.session().pid();
+        let run = self.executor.retry_deferred(claim, self.walk.checkpoint(), rows, &hard);
+        if rows.len() > 1 {
+            return run.await.map(Some);
+        }
+        unless_changed(run, &hard, until_change(control, claim, self.settings.revision, pid)).await
+    }
+}
+
+/// Runs the statement of one row. If the job changes meanwhile, cancels the statement with `hard`
+/// and returns none.
+async fn unless_changed<T>(
+    run: impl Future<Output = Result<T>>,
+    hard: &CancellationToken,
+    change: impl Future<Output = Change>,
+) -> Result<Option<T>> {
+    let mut run = pin!(run);
+    let change = tokio::select! {
+        biased;
+        tried = &mut run => return tried.map(Some),
+        change = change => change,
+    };
+    match change {
+        Change::Job => {
+            hard.cancel();
+            match run.await {
+                Err(error) if matches!(error.kind, Kind::Cancelled | Kind::TimeLimit | Kind::Stalled) => Ok(None),
+                tried => tried.map(Some),
+            }
+        }
+        Change::Session => Err(Error::new(Kind::Unanswered, "the answer to the statement of a row was lost")),
+    }
+}
+
+/// Waits until the job or the session of the batch has changed. `revision` is the revision of the
+/// options that the claim uses, and `pid` the process ID of the session. A failed check is
+/// repeated, because it says nothing about the batch.
+async fn until_change(control: &Control, claim: &Claim, revision: i32, pid: Option<i32>) -> Change {
+    let mut idle_since = None;
+    loop {
+        tokio::time::sleep(CHECK).await;
+        match queue::poll_claim(control, claim).await {
+            Ok(Some((Desired::Running, now))) if now == revision => {}
+            Ok(_) => return Change::Job,
+            Err(error) => {
+                tracing::debug!(error = %error.message, "could not check the job while a batch runs");
+                continue;
+            }
+        }
+        let Some(pid) = pid else { continue };
+        match session::activity(control, pid).await {
+            // The answer may be on its way, so the session must be idle at two checks.
+            Ok(Activity::Idle { since }) if idle_since.as_ref() == Some(&since) => return Change::Session,
+            Ok(Activity::Idle { since }) => idle_since = Some(since),
+            Ok(Activity::Unknown) => idle_since = None,
+            Err(error) => tracing::debug!(error = %error.message, "could not check the session of a batch"),
+        }
+    }
+}
