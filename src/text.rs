@@ -22,11 +22,19 @@ pub fn rows(number: i64) -> String {
 }
 
 /// Formats a rate (a number per second), for example `1,234`. A number below 10 has one decimal
-/// digit.
+/// digit, or more if it would otherwise be shown as 0.
 pub fn rate(per_second: f64) -> String {
     #[allow(clippy::cast_possible_truncation)]
     let whole = per_second.round() as i64;
-    if per_second < 10.0 { format!("{per_second:.1}") } else { count(whole) }
+    if per_second < 10.0 { fixed(per_second, 1) } else { count(whole) }
+}
+
+/// Formats a number with the given number of decimal digits. A number other than 0 that would be
+/// shown as 0 has as many digits as necessary.
+pub fn fixed(value: f64, digits: usize) -> String {
+    let shown = format!("{value:.digits$}");
+    let is_zero = shown.bytes().all(|byte| matches!(byte, b'0' | b'.' | b'-'));
+    if is_zero && value != 0.0 { figure_of(value, 2) } else { shown }
 }
 
 /// Formats a duration in at most two units, for example `1h 30m`, `2m 10s` or `0.4s`.
@@ -82,14 +90,33 @@ fn pair(large: u64, unit: &str, small: u64, small_unit: &str) -> String {
 /// Rounds a value below 1,000 to three significant digits, and a larger value to a whole number. So
 /// 0.003 is not shown as 0, and 1/3 is not shown with sixteen digits.
 pub fn figure(value: f64) -> String {
+    figure_of(value, 3)
+}
+
+fn figure_of(value: f64, digits: u32) -> String {
     let magnitude = if value == 0.0 || !value.is_finite() { 0.0 } else { value.abs().log10().floor() };
-    let scale = 10_f64.powf((2.0 - magnitude).clamp(0.0, 300.0));
+    let scale = 10_f64.powf((f64::from(digits) - 1.0 - magnitude).clamp(0.0, 300.0));
     format!("{}", (value * scale).round() / scale)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_small_number_is_not_shown_as_zero() {
+        for (value, digits, shown) in [
+            (0.0, 1, "0.0"),
+            (0.5, 1, "0.5"),
+            (0.03094, 1, "0.031"),
+            (0.004, 0, "0.004"),
+            (2.6, 0, "3"),
+            (-0.01, 1, "-0.01"),
+        ] {
+            assert_eq!(fixed(value, digits), shown);
+        }
+        assert_eq!([rate(0.0309), rate(0.1), rate(12.4)], ["0.031", "0.1", "12"]);
+    }
 
     #[test]
     fn figures_have_three_significant_digits() {

@@ -72,7 +72,7 @@ fn of_sql(text: &str) -> String {
         .replace("select backfill.resume_all();", "backfilld resume --all")
         .replace("backfill.pause_all", "backfilld pause --all")
         .replace("backfill.resume_all", "backfilld resume --all")
-        .replace("array[...]", "COLUMN,...");
+        .replace("array[...]", "COLUMN,COLUMN");
     let tune = |arguments: &str| {
         let (name, options) = arguments.split_once("', '").unwrap_or(("NAME", arguments));
         format!("backfilld tune {} --options '{options}'", show::word(name))
@@ -124,7 +124,7 @@ mod tests {
     fn sql_is_named_as_commands_and_flags() {
         for (sql, command) in [
             ("Fix the cause, then run backfill.retry.", "Fix the cause, then run backfilld retry."),
-            ("Set key => array[...].", "Set --key COLUMN,...."),
+            ("Set key => array[...].", "Set --key COLUMN,COLUMN."),
             ("Use run_as => 'owner'.", "Use --run-as 'owner'."),
             (
                 r#"backfill.tune(name, '{"verify": "auto"}'), then"#,

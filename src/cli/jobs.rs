@@ -131,7 +131,7 @@ impl Job {
     }
 
     pub fn percent_shown(&self) -> String {
-        format!("{:.1}%", self.percent_done)
+        format!("{}%", text::fixed(self.percent_done, 1))
     }
 
     pub fn rate_shown(&self) -> String {

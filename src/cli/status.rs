@@ -64,7 +64,8 @@ async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
 
 async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Commands) -> Result<()> {
     if jobs.is_empty() {
-        return show::line("no jobs; create one with backfilld enqueue (see backfilld enqueue --help)");
+        let enqueue = commands.of_verb("enqueue");
+        return show::line(&format!("no jobs; create one with {enqueue} (see backfilld enqueue --help)"));
     }
     let live = jobs.iter().filter(|job| !job.has_ended()).count();
     let shown = if all { jobs } else { &jobs[..jobs.len().min(live + ENDED_SHOWN)] };
@@ -142,14 +143,20 @@ fn remarks(job: &Job, commands: &Commands) -> Vec<String> {
 /// Reads the label and the text of each property of one job, in the order of display.
 const ONE: &str = "
 select u.label, u.text
-from backfill.jobs j, lateral (values
+from backfill.jobs j
+cross join lateral (select
+  -- A small number is shown with two digits, and not as 0.
+  case when abs(100 * j.time_share) < 0.5 and j.time_share <> 0 then round((100 * j.time_share)::numeric, 1 - floor(log(100 * j.time_share))::int)::text else round((100 * j.time_share)::numeric)::text end as share,
+  case when j.percent_done < 0.05 and j.percent_done > 0 then round(j.percent_done::numeric, 1 - floor(log(j.percent_done))::int)::text else to_char(j.percent_done, 'FM990.0') end as done,
+  case when j.rows_per_second < 0.05 and j.rows_per_second > 0 then round(j.rows_per_second::numeric, 1 - floor(log(j.rows_per_second))::int)::text else to_char(j.rows_per_second, 'FM999,999,990.0') end as rate) x
+cross join lateral (values
   ('name', j.name), ('id', j.id::text), ('kind', j.kind), ('target', j.target), ('set', j.set), ('filter', j.filter),
   ('state', j.state), ('desired state', nullif(j.desired_state, 'running')), ('waiting', concat_ws(': ', j.waiting_reason, j.waiting_text)),
-  ('slowed by', concat_ws(': ', j.throttled_by, j.throttled_text)), ('time share', round((100 * j.time_share)::numeric) || '%'),
-  ('reason', j.reason), ('error', j.error), ('hint', j.hint), ('done', to_char(j.percent_done, 'FM990.0') || '%'),
+  ('slowed by', concat_ws(': ', j.throttled_by, j.throttled_text)), ('time share', x.share || '%'),
+  ('reason', j.reason), ('error', j.error), ('hint', j.hint), ('done', x.done || '%'),
   ('rows estimated', to_char(j.rows_estimated, 'FM999,999,999,999,999')), ('rows scanned', to_char(j.rows_scanned, 'FM999,999,999,999,990')),
   (case when j.kind = 'delete' then 'rows deleted' else 'rows changed' end, to_char(j.rows_changed, 'FM999,999,999,999,990')), ('rows unresolved', to_char(nullif(j.rows_unresolved, 0), 'FM999,999,999,999,999')),
-  ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', to_char(j.rows_per_second, 'FM999,999,990.0')),
+  ('rows quarantined', to_char(nullif(j.rows_quarantined, 0), 'FM999,999,999,999,999')), ('rows/s', x.rate),
   ('eta', j.eta::timestamptz(0)::text), ('deadline', j.deadline::text), ('priority', nullif(j.priority, 0)::text), ('options', nullif(j.options, '{}')::text),
   ('run as', j.run_as::text), ('enqueued by', j.enqueued_by::text), ('run at', case when j.run_at > j.enqueued_at then j.run_at::timestamptz(0)::text end),
   ('enqueued at', j.enqueued_at::timestamptz(0)::text), ('started at', j.started_at::timestamptz(0)::text),

@@ -70,7 +70,7 @@ pub(super) async fn run(config: &Config, args: WatchArgs) -> Result<u8> {
             last.insert(job.name.clone(), job);
         }
         if last.is_empty() {
-            show::line("no unfinished jobs; `backfilld status` lists finished jobs")?;
+            show::line(&format!("no unfinished jobs; to list finished jobs: {}", commands.of_verb("status")))?;
             return Ok(0);
         }
         if last.values().all(Job::has_ended) {
@@ -169,7 +169,9 @@ fn summary(job: &Job, commands: &Commands) -> String {
         text.push_str(&format!("  eta {}", job.eta_shown()));
     }
     match (&job.waiting_reason, &job.waiting_text) {
-        (Some(reason), Some(more)) => text.push_str(&format!("  waiting: {reason} ({more})")),
+        (Some(reason), Some(more)) => {
+            text.push_str(&format!("  waiting: {reason} ({})", commands.translate(more)));
+        }
         (Some(reason), None) => text.push_str(&format!("  waiting: {reason}")),
         (None, _) if let Some(throttled) = &job.throttled_text => text.push_str(&format!("  slowed by: {throttled}")),
         _ => {}
@@ -178,4 +180,24 @@ fn summary(job: &Job, commands: &Commands) -> String {
         text.push_str(&format!("  next: {next}"));
     }
     text::printable(&text).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::jobs::example;
+
+    #[test]
+    fn the_text_about_a_wait_names_commands() {
+        let job = Job {
+            waiting_reason: Some("approval".to_owned()),
+            waiting_text: Some("approve it: select backfill.approve('j')".to_owned()),
+            ..example("j", "queued")
+        };
+        let text = summary(&job, &Commands::default());
+        assert_eq!(
+            text,
+            "queued  0 rows changed  waiting: approval (approve it: backfilld approve j)  next: backfilld approve j"
+        );
+    }
 }

@@ -35,11 +35,11 @@ impl ClaimRun<'_> {
         let (control, claim) = (&self.scope.context.control, self.scope.claim);
         let hard = self.scope.stop.hard.child_token();
         let pid = self.executor.session().pid();
-        let run = self.executor.run(claim, batch, &hard);
+        let run = Box::pin(self.executor.run(claim, batch, &hard));
         if batch.rows > 1 {
             return run.await.map(Some);
         }
-        unless_changed(run, &hard, until_change(control, claim, self.settings.revision, pid)).await
+        unless_changed(run, &hard, Box::pin(until_change(control, claim, self.settings.revision, pid))).await
     }
 
     /// Retries deferred rows. Returns none in the same cases as [`Self::attempt`].
@@ -47,11 +47,11 @@ impl ClaimRun<'_> {
         let (control, claim) = (&self.scope.context.control, self.scope.claim);
         let hard = self.scope.stop.hard.child_token();
         let pid = self.executor.session().pid();
-        let run = self.executor.retry_deferred(claim, self.walk.checkpoint(), rows, &hard);
+        let run = Box::pin(self.executor.retry_deferred(claim, self.walk.checkpoint(), rows, &hard));
         if rows.len() > 1 {
             return run.await.map(Some);
         }
-        unless_changed(run, &hard, until_change(control, claim, self.settings.revision, pid)).await
+        unless_changed(run, &hard, Box::pin(until_change(control, claim, self.settings.revision, pid))).await
     }
 }
 

@@ -4,7 +4,9 @@
 use backfilld_testbed::cluster::{Cluster, Options};
 
 use crate::enqueue::notices;
-use crate::support::{BACKFILLD, SOON, backfilld, daemon, daemon_with, installed, refused, run, until_state, value};
+use crate::support::{
+    BACKFILLD, SOON, backfilld, daemon, daemon_with, installed, refused, run, until_state, until_true, value,
+};
 
 const TABLE: &str = "create table t (id int primary key, n int not null default 0); insert into t values (1)";
 
@@ -78,6 +80,43 @@ async fn deletes_are_reported_as_deleted_rows() {
     let (code, text) = run_command(&cluster.owner_url(), &["wait", "gone"]).await;
     assert!(code == 0 && text.starts_with("job \"gone\" succeeded: 1 row deleted"), "{text}");
     assert!(backfilld(&cluster, &["status", "gone"]).await.contains("rows deleted      1\n"));
+    // No hint about a delete speaks of assignments.
+    for arguments in [&["retry", "gone"][..], &["tune", "gone", "--option=slices=2"]] {
+        let (_, text) = run_command(&cluster.owner_url(), arguments).await;
+        assert!(text.contains("backfilld rerun gone. It deletes the rows that match"), "{text}");
+        assert!(!text.contains("assignments") && !text.contains("change"), "{text}");
+    }
+}
+
+/// Numbers that are small, but not 0.
+#[tokio::test]
+async fn small_numbers_of_jobs_and_previews_are_not_shown_as_zero() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int); insert into t select generate_series(1, 200000); analyze t",
+    )
+    .await;
+    let text = backfilld(
+        &cluster,
+        &["preview", "--target", "t", "--set", "n = 1", "--filter", "id = 7", "--option", "max_rows_per_second=0.1"],
+    )
+    .await;
+    assert!(text.contains(" rows a second") && !text.contains(" at 0 rows a second"), "{text}");
+    let _daemon = daemon(&cluster).await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('j', 't', 'n = 1', options => '{"max_rows_per_second": 20, "max_batch_rows": 2}')"#,
+    )
+    .await;
+    until_true(&owner, SOON, "select rows_changed between 10 and 90 from backfill.jobs").await;
+    run(&owner, "select backfill.pause('j')").await;
+    for arguments in [&["status"][..], &["status", "j"]] {
+        let text = backfilld(&cluster, arguments).await;
+        let shown = text.split_whitespace().find(|word| word.starts_with("0.0") && word.ends_with('%'));
+        assert!(shown.is_some_and(|shown| shown != "0.0%"), "{text}");
+    }
 }
 
 #[tokio::test]
@@ -130,7 +169,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = run_command(&["retry", "j"]).await;
     assert!(text.contains("It is paused: run backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
-    assert!(text.contains("hint: Use another unique key with --key COLUMN,..., or"), "{text}");
+    assert!(text.contains("hint: Use another unique key with --key COLUMN,COLUMN, or"), "{text}");
     // The text about a wait, and the hint of a notice.
     run(&owner, "select backfill.enqueue('a', 't', 'n = 1', needs_approval => true)").await;
     let text = run_command(&["status", "a"]).await;
@@ -166,7 +205,7 @@ async fn small_and_large_values_of_signals_are_readable() {
     run(&owner, "select backfill.enqueue('j', 't', 'n = 1', needs_approval => true)").await;
     for (value, limit, utilization, shown) in [
         ("0.0125", "0.15", "0.083", ["0.0125", "0.15", "8", "%"]),
-        ("0.0004", "1", "0.0004", ["0.0004", "1", "0", "%"]),
+        ("0.0004", "1", "0.0004", ["0.0004", "1", "0.04", "%"]),
         ("2e12", "1e12", "2", ["2000000000000", "1000000000000", "200", "%"]),
         ("5", "0.0001", "50000", ["5", "0.0001", "5000000", "%"]),
     ] {

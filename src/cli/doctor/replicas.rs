@@ -12,6 +12,7 @@ use crate::config::replica::ReplicaRule;
 use crate::config::units::show_bytes;
 use crate::error::Result;
 use crate::pg::connect::{self, Session};
+use crate::text;
 use crate::throttle::measure::replica_lag::standby;
 
 /// Reads the connected receivers of WAL: replicas, `pg_receivewal` and logical subscribers. A base
@@ -49,8 +50,8 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             Some(state) => {
                 let sync: &str = cell(replica, "sync_state")?;
                 let lag = format!(
-                    "{:.1} s, {} bytes behind",
-                    cell::<Option<f64>>(replica, "lag_seconds")?.unwrap_or(0.0),
+                    "{} s, {} bytes behind",
+                    text::fixed(cell::<Option<f64>>(replica, "lag_seconds")?.unwrap_or(0.0), 1),
                     cell::<Option<i64>>(replica, "lag_bytes")?.unwrap_or(0)
                 );
                 found.ok("replicas", format!("{name} ({place}): {state}, {sync}, {lag}; {}", limits(&rule)));

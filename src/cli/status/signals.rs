@@ -29,7 +29,7 @@ fn cells(row: &TextRow) -> Result<Vec<String>> {
         row.read("kind")?,
         number("value")?.map_or_else(|| "?".to_owned(), show),
         number("limit")?.map_or_else(String::new, show),
-        number("utilization")?.map_or_else(String::new, |share| format!("{:.0} %", 100.0 * share)),
+        number("utilization")?.map_or_else(String::new, |share| format!("{} %", text::fixed(100.0 * share, 0))),
         format!("{:.1} s", number("age")?.unwrap_or_default()),
         row.read("reason")?,
     ])

@@ -253,6 +253,7 @@ declare
   j backfill.job;
   ended boolean;
   wanted jsonb;
+  v_caution text;
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
@@ -270,24 +271,25 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'A member of backfill_operator must approve the job.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Ask a member of backfill_operator to approve it.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
+  v_caution := case j.kind when 'delete' then '. It deletes the rows that match the filter then.' else ', but only if applying the assignments (set) twice gives the same result as applying them once.' end;
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: the work of the job is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
+                  when new.verb = 'approve' and j.needs_approval then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
                   else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
         when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
-        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To change the rows once more, wait until it finishes, and then run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' end
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To run it once more, wait until it finishes, and then run backfill.rerun' || v_caution end
         else case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To run it once more from the beginning, run backfill.rerun' || v_caution, j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -314,7 +316,7 @@ begin
       perform backfill._record_event(j.id, 'cancel', 'cancel requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'approve' then
       if not j.needs_approval then
-        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'No action is needed.';
+        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'The job needs no approval.', hint = 'No action is needed.';
       end if;
       update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
       perform backfill._record_event(j.id, 'approve', 'approved', null, new.actor);
@@ -324,7 +326,7 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if the job runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun' || v_caution else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if the job runs again from the beginning', j.name),
           hint = 'To walk fewer slices at a time, lower the number of workers of this database in the configuration of the daemons. This affects all jobs of the database.';
@@ -344,7 +346,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
@@ -1171,7 +1173,7 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
         then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
-        then format('run_as of the existing job: %s. run_as of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
+        then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
       when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
       when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
@@ -1726,6 +1728,15 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- Name: _fixed(numeric, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._fixed(value numeric, digits integer) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text
+$$;
+
 -- Name: _grant(aclitem[], text[], text, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._grant(acl aclitem[], privileges text[], statement text, role name) RETURNS void
@@ -1778,7 +1789,7 @@ begin
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
-                '_preview', '_preview_text', '_values_text', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
+                '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
@@ -2805,7 +2816,7 @@ begin
     'key', (select jsonb_agg(c ->> 'name') from jsonb_array_elements(k -> 'columns') c), 'index', (k ->> 'index')::oid::regclass::text,
     'table_bytes', p -> 'bytes', 'index_bytes', p -> 'index_bytes', 'indexes', p -> 'indexes', 'fillfactor', p -> 'fillfactor',
     'rows_total', round(v_rows), 'rows_matching', round(v_match), 'rows_sampled', s -> 'sampled',
-    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', round(v_rate::numeric, 1), 'rate_is', v_assumption,
+    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', backfill._fixed(v_rate::numeric, 1)::numeric, 'rate_is', v_assumption,
     'wal_bytes', round(v_wal), 'wal_full_page_bytes', round(v_images),
     'hot', v_hot, 'table_growth_bytes', case kind when 'delete' then 0 else round(v_match * v_row * case when v_hot then 0.2 else 1 end) end,
     'index_growth_bytes', case when kind = 'delete' or v_hot then 0 else round(v_match * v_entry * (p ->> 'indexes')::float8) end,
@@ -2833,9 +2844,9 @@ begin
     ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
     ('table', format('about %s rows, %s, %s index%s with %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
     ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
-        round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
+        backfill._fixed((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
-        to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
+        case when (x ->> 'rows_per_second')::float8 < 10 then backfill._fixed((x ->> 'rows_per_second')::numeric, 1) else to_char((x ->> 'rows_per_second')::float8, n) end, x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
                     else format('table up to %s, indexes up to %s; less if vacuum runs during the job (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
@@ -2992,7 +3003,7 @@ begin
     raise exception using errcode = 'BF008',
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
-      detail = format('The SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
+      detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
       hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
@@ -3728,9 +3739,9 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
+        format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
+          'hint', format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
@@ -4373,7 +4384,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -4382,7 +4393,7 @@ begin
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.', assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. ' || case j.kind when 'delete' then 'The rerun deletes the rows that match the filter then.' else 'The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.' end, assert_complete.name);
   elsif j.replaced is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
@@ -6568,6 +6579,12 @@ REVOKE ALL ON FUNCTION backfill._fingerprint(relation oid, columns smallint[]) F
 -- Name: FUNCTION _finish(slice bigint, token uuid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._finish(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _fixed(value numeric, digits integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fixed(value numeric, digits integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_operator;
 
 -- Name: FUNCTION _grant(acl aclitem[], privileges text[], statement text, role name); Type: ACL
 

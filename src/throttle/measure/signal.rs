@@ -83,14 +83,18 @@ impl Signal {
     /// Formats a value for display, with its unit if it has one.
     pub fn show(self, value: f64) -> String {
         match self {
-            Self::ReplicaLagSeconds => format!("{value:.1} s"),
-            Self::ReplicaLagBytes | Self::Slot => format!("{:.1} MiB", value / f64::from(1 << 20)),
-            Self::Archiver => format!("{value:.0} s"),
-            Self::Checkpoints | Self::StatementTime | Self::Rollbacks | Self::Deadlocks => {
-                format!("{}", (value * 10.0).round() / 10.0)
-            }
-            Self::ProbeLatency => format!("{:.0}%", value * 100.0),
-            Self::LockWaits | Self::ActiveSessions | Self::OldestXmin | Self::User => text::figure(value),
+            Self::ReplicaLagSeconds => format!("{} s", text::fixed(value, 1)),
+            Self::ReplicaLagBytes | Self::Slot => format!("{} MiB", text::fixed(value / f64::from(1 << 20), 1)),
+            Self::Archiver => format!("{} s", text::fixed(value, 0)),
+            Self::ProbeLatency => format!("{}%", text::fixed(value * 100.0, 0)),
+            Self::LockWaits
+            | Self::ActiveSessions
+            | Self::OldestXmin
+            | Self::Checkpoints
+            | Self::StatementTime
+            | Self::Rollbacks
+            | Self::Deadlocks
+            | Self::User => text::figure(value),
         }
     }
 }

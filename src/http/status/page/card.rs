@@ -54,12 +54,12 @@ fn badge(job: &Job) -> Markup {
 fn progress(label: &str, percent: f64) -> Markup {
     let percent = percent.clamp(0.0, 100.0);
     // The text beside the bar contains the percentage too.
-    html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{percent:.1} %")) } }
+    html! { progress max="100" value=(format!("{percent:.1}")) aria-label=(label) { (format!("{} %", text::fixed(percent, 1))) } }
 }
 
 /// Lists the progress, the numbers of rows, the rate, the times and the table.
 fn figures(job: &Job, today: &str) -> Markup {
-    let mut parts = vec![format!("{:.1} %", job.percent_done)];
+    let mut parts = vec![format!("{} %", text::fixed(job.percent_done, 1))];
     match job.rows_estimated {
         Some(estimated) if !has_ended(job) => {
             parts.push(format!("{} of about {} rows processed", text::count(job.rows_scanned), text::count(estimated)));
@@ -165,7 +165,7 @@ fn slices(id: &str, job: &Job) -> Markup {
                         span.of { "Slice " (slice.slice) @if slice.relation != job.target { " of " (slice.relation) } ": " (slice.state) @if let Some(host) = &slice.host { " by " (host) } }
                         @if let Some(percent) = slice.percent_done {
                             (progress(&format!("Slice {} of {}", slice.slice, job.name), percent))
-                            span.quiet { (format!("{percent:.1} %, ")) (text::rows(slice.rows_scanned)) }
+                            span.quiet { (format!("{} %, ", text::fixed(percent, 1))) (text::rows(slice.rows_scanned)) }
                         } @else {
                             span.quiet { (text::rows(slice.rows_scanned)) }
                         }

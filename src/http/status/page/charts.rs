@@ -42,5 +42,5 @@ pub(super) fn charts(at: usize, database: &Database) -> Markup {
 }
 
 fn lag(seconds: f64) -> String {
-    if seconds < 10.0 { format!("{seconds:.2} s") } else { text::seconds(seconds) }
+    if seconds < 10.0 { format!("{} s", text::fixed(seconds, 2)) } else { text::seconds(seconds) }
 }

@@ -18,7 +18,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
                         td { (signal.source) }
                         td.number { (shown(signal, signal.value).unwrap_or_else(|| "?".to_owned())) }
                         td.number { (shown(signal, signal.limit).unwrap_or_default()) }
-                        td.number { @if let Some(utilization) = signal.utilization { (format!("{:.0} %", utilization * 100.0)) } }
+                        td.number { @if let Some(utilization) = signal.utilization { (format!("{} %", text::fixed(utilization * 100.0, 0))) } }
                         td {
                             @if signal.holding { strong { "Holding. " } }
                             @if let Some(reason) = &signal.reason { (reason) }
@@ -33,7 +33,7 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
 /// Formats a value with the unit of its signal.
 fn shown(signal: &Signal, value: Option<f64>) -> Option<String> {
     let value = value?;
-    Some(signal::Signal::read(&signal.signal).map_or_else(|| value.to_string(), |signal| signal.show(value)))
+    Some(signal::Signal::read(&signal.signal).map_or_else(|| text::figure(value), |signal| signal.show(value)))
 }
 
 pub(super) fn workers(at: usize, workers: &[Worker]) -> Markup {

@@ -40,6 +40,7 @@ declare
   j backfill.job;
   ended boolean;
   wanted jsonb;
+  v_caution text;
 begin
   if new.verb in ('pause_all', 'resume_all') then
     if not backfill._is_operator(new.actor) then
@@ -57,24 +58,25 @@ begin
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s job "%s"', new.actor, new.verb, j.name),
-      detail = case when new.verb = 'approve' then 'The submitter of a job cannot approve it.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Only members of backfill_operator can approve jobs.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
+      detail = case when new.verb = 'approve' then 'A member of backfill_operator must approve the job.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Ask a member of backfill_operator to approve it.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
+  v_caution := case j.kind when 'delete' then '. It deletes the rows that match the filter then.' else ', but only if applying the assignments (set) twice gives the same result as applying them once.' end;
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
       hint = case when j.state = 'succeeded' then 'No action is needed: the work of the job is done.'
                   when new.verb in ('pause', 'cancel') then 'No action is needed: the job is not running.'
-                  when new.verb = 'approve' then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
+                  when new.verb = 'approve' and j.needs_approval then backfill._name_job('If the job is still needed, start it again with backfill.retry, then run backfill.approve.', j.name)
                   else backfill._name_job('To continue it from the checkpoint, run backfill.retry.', j.name) end;
   elsif new.verb in ('retry', 'rerun', 'forget') and not ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has not finished: %s', j.name, j.state), detail = format('%s applies to finished jobs only.', new.verb),
       hint = backfill._name_job(case new.verb
         when 'retry' then 'No retry is needed: the job is still active.' || case when j.desired_state = 'paused' then ' It is paused: run backfill.resume.' else '' end
-        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To change the rows once more, wait until it finishes, and then run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' end
+        when 'rerun' then case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'The job is still active, so no action is needed. To run it once more, wait until it finishes, and then run backfill.rerun' || v_caution end
         else case when j.desired_state = 'paused' then 'It is paused. First end it with backfill.cancel.' else 'Wait until it finishes, or run backfill.cancel first.' end end, j.name);
   elsif new.verb = 'retry' and j.state = 'succeeded' then
-    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To change the rows once more, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', j.name);
+    raise exception using errcode = 'BF005', message = format('job "%s" has succeeded', j.name), detail = 'No work is left to retry.', hint = backfill._name_job('No action is needed. To run it once more from the beginning, run backfill.rerun' || v_caution, j.name);
   elsif not ended and j.desired_state = 'cancelled' and new.verb in ('pause', 'resume', 'approve', 'tune') then
     raise exception using errcode = 'BF005', message = format('job "%s" is being cancelled', j.name), detail = format('%s does not apply to a job that is being cancelled.', new.verb), hint = case when new.verb = 'pause' then 'No action is needed: the job is already stopping.' else backfill._name_job('Wait until the job is cancelled, then run backfill.retry.', j.name) end;
   end if;
@@ -101,7 +103,7 @@ begin
       perform backfill._record_event(j.id, 'cancel', 'cancel requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'approve' then
       if not j.needs_approval then
-        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'It was enqueued without needs_approval.', hint = 'No action is needed.';
+        raise exception using errcode = 'BF005', message = format('job "%s" is not waiting for approval', j.name), detail = 'The job needs no approval.', hint = 'No action is needed.';
       end if;
       update backfill.job set approved_at = coalesce(approved_at, clock_timestamp()), approved_by = coalesce(approved_by, new.actor) where id = j.id;
       perform backfill._record_event(j.id, 'approve', 'approved', null, new.actor);
@@ -111,7 +113,7 @@ begin
       update backfill.job set options = wanted, revision = revision + 1, closed_until = case when not new.options ? 'window' then closed_until end where id = j.id;
       if ended then
         raise notice using message = format('job "%s" has finished (%s): the options take effect only if the job runs again', j.name, j.state),
-          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.' else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
+          hint = backfill._name_job(case j.state when 'succeeded' then 'To run it again from the beginning, run backfill.rerun' || v_caution else 'To continue it from the checkpoint, run backfill.retry.' end, j.name);
       elsif j.plan is not null and coalesce((wanted ->> 'slices')::integer, 1) < coalesce((j.options ->> 'slices')::integer, 1) then
         raise notice using message = format('job "%s" is already divided into slices: the lower value of option slices takes effect only if the job runs again from the beginning', j.name),
           hint = 'To walk fewer slices at a time, lower the number of workers of this database in the configuration of the daemons. This affects all jobs of the database.';
@@ -131,7 +133,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select coalesce(format(', with %s quarantined rows', nullif(count(*), 0)), '') from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);

@@ -284,9 +284,9 @@ begin
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name),
+        format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name),
         jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. List the quarantined rows: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; Fix them, then run backfill.retry (only those rows are retried).', j.name)));
+          'hint', format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name)));
       return;
     end if;
     v_proof := backfill._verify_kind(j);

@@ -339,7 +339,7 @@ begin
     'key', (select jsonb_agg(c ->> 'name') from jsonb_array_elements(k -> 'columns') c), 'index', (k ->> 'index')::oid::regclass::text,
     'table_bytes', p -> 'bytes', 'index_bytes', p -> 'index_bytes', 'indexes', p -> 'indexes', 'fillfactor', p -> 'fillfactor',
     'rows_total', round(v_rows), 'rows_matching', round(v_match), 'rows_sampled', s -> 'sampled',
-    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', round(v_rate::numeric, 1), 'rate_is', v_assumption,
+    'seconds', round(v_seconds::numeric, 1), 'rows_per_second', backfill._fixed(v_rate::numeric, 1)::numeric, 'rate_is', v_assumption,
     'wal_bytes', round(v_wal), 'wal_full_page_bytes', round(v_images),
     'hot', v_hot, 'table_growth_bytes', case kind when 'delete' then 0 else round(v_match * v_row * case when v_hot then 0.2 else 1 end) end,
     'index_growth_bytes', case when kind = 'delete' or v_hot then 0 else round(v_match * v_entry * (p ->> 'indexes')::float8) end,
@@ -351,6 +351,12 @@ end $$;
 create or replace function backfill._values_text(vals jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
+$$;
+
+-- Rounds a number for display. A number other than 0 that would become 0 keeps two digits.
+create or replace function backfill._fixed(value numeric, digits integer) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text
 $$;
 
 create or replace function backfill._preview_text(x jsonb) returns table (item text, value text)
@@ -370,9 +376,9 @@ begin
     ('walks', format('%s, by index %s', (select string_agg(c, ', ') from jsonb_array_elements_text(x -> 'key') c), x ->> 'index')),
     ('table', format('about %s rows, %s, %s index%s with %s', to_char(total, n), pg_size_pretty((x ->> 'table_bytes')::numeric), coalesce(x ->> 'indexes', '0'), case when x ->> 'indexes' = '1' then '' else 'es' end, pg_size_pretty((x ->> 'index_bytes')::numeric))),
     ('rows to ' || (x ->> 'kind'), case when x ->> 'filter' is null then 'all of them' when (x ->> 'rows_matching')::float8 = 0 then format('none in a sample of %s', to_char((x ->> 'rows_sampled')::float8, n)) else format('about %s (%s%% of a sample of %s)', to_char((x ->> 'rows_matching')::float8, n),
-        round((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
+        backfill._fixed((100 * (x ->> 'rows_matching')::float8 / greatest(total, 1))::numeric, 1), to_char((x ->> 'rows_sampled')::float8, n)) end),
     ('time', format('about %s at %s rows a second (%s)', case when seconds >= 5400 then round((seconds / 3600)::numeric, 1) || ' hours' when seconds >= 90 then round(seconds / 60) || ' minutes' else ceil(seconds) || ' s' end,
-        to_char((x ->> 'rows_per_second')::float8, n), x ->> 'rate_is')),
+        case when (x ->> 'rows_per_second')::float8 < 10 then backfill._fixed((x ->> 'rows_per_second')::numeric, 1) else to_char((x ->> 'rows_per_second')::float8, n) end, x ->> 'rate_is')),
     ('WAL', format('about %s, and up to %s of full-page images in each checkpoint interval', pg_size_pretty((x ->> 'wal_bytes')::numeric), pg_size_pretty((x ->> 'wal_full_page_bytes')::numeric))),
     ('growth', case when is_delete then 'none; after a vacuum the space of deleted rows is reused'
                     else format('table up to %s, indexes up to %s; less if vacuum runs during the job (%s)', pg_size_pretty((x ->> 'table_growth_bytes')::numeric), pg_size_pretty((x ->> 'index_growth_bytes')::numeric),
