@@ -88,7 +88,7 @@ impl Window {
     pub fn read(value: &Value) -> Result<Self> {
         serde_json::from_value(value.clone()).map_err(|error| {
             Error::new(Kind::Refused, format!("option {error}")).hint(
-                "Use backfill.tune to correct the window in the job's options. Its form is {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}. Then run backfill.retry.",
+                "Correct the window, for example: backfill.tune(name, '{\"window\": {\"open\": \"0 22 * * *\", \"hours\": 6, \"time_zone\": \"Europe/Berlin\"}}'). Then run backfill.retry.",
             )
         })
     }

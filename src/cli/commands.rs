@@ -16,8 +16,11 @@ const PARAMETERS: [&str; 7] = ["options", "run_as", "run_at", "target", "filter"
 /// Formats the commands for one database, as the user has to type them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commands {
-    /// The database that each command must name. None if the configuration has only one database.
-    database: Option<String>,
+    /// The flags of all commands that the user has given, each after a space. A URL may contain a
+    /// password, so `URL` stands for it.
+    flags: String,
+    /// The flag for the database, after a space. Empty if the configuration has only one database.
+    database: String,
 }
 
 impl Commands {
@@ -28,16 +31,23 @@ impl Commands {
 
     /// Returns the commands for the database that has this name in the configuration.
     pub fn of_database(config: &Config, name: &str) -> Self {
-        Self { database: (config.databases.len() > 1).then(|| name.to_owned()) }
+        let mut flags = String::new();
+        if let Some(path) = &config.origin.config {
+            flags.push_str(&format!(" --config {}", show::word(&path.to_string_lossy())));
+        }
+        if config.origin.database_url.is_some() {
+            flags.push_str(" --database-url URL");
+        }
+        let has_several = config.databases.len() > 1;
+        let database = if has_several { format!(" --database {}", show::word(name)) } else { String::new() };
+        Self { flags, database }
     }
 
     /// Returns the command: `backfilld resume a`, or, if there are several databases, `backfilld
-    /// --database main resume a`.
+    /// --database main resume a`. The flags `--config` and `--database-url` are repeated if the
+    /// user has given them.
     pub fn of_verb(&self, rest: &str) -> String {
-        match &self.database {
-            Some(database) => format!("backfilld --database {} {rest}", show::word(database)),
-            None => format!("backfilld {rest}"),
-        }
+        format!("backfilld{}{} {rest}", self.flags, self.database)
     }
 
     /// Returns `error` after replacing the SQL functions in its detail and hint with commands. If
@@ -51,16 +61,17 @@ impl Commands {
     /// Returns a hint, a detail or the text about a wait, with its SQL functions replaced by
     /// commands.
     pub fn translate(&self, text: &str) -> String {
-        self.with_database(&of_sql(text))
+        self.with_flags(&of_sql(text))
     }
 
-    fn with_database(&self, text: &str) -> String {
-        if self.database.is_none() {
-            return text.to_owned();
-        }
+    fn with_flags(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for verb in VERBS.iter().chain(&["status", "watch", "migrate", "uninstall"]) {
             text = text.replace(&format!("backfilld {verb}"), &self.of_verb(verb));
+        }
+        // These verbs work on all databases.
+        for verb in ["run", "doctor"] {
+            text = text.replace(&format!("backfilld {verb}"), &format!("backfilld{} {verb}", self.flags));
         }
         text
     }
@@ -70,6 +81,8 @@ impl Commands {
 fn of_sql(text: &str) -> String {
     let mut text = text
         .replace("select backfill.resume_all();", "backfilld resume --all")
+        .replace("select backfill.resume_all()", "backfilld resume --all")
+        .replace("select backfill.pause_all()", "backfilld pause --all")
         .replace("backfill.pause_all", "backfilld pause --all")
         .replace("backfill.resume_all", "backfilld resume --all")
         .replace("array[...]", "COLUMN,COLUMN");
@@ -148,6 +161,7 @@ mod tests {
             ("select f(x, '{\"a\": \"b\"}')", "select f(x, '{\"a\": \"b\"}')"),
             ("backfill.resume_all ends it", "backfilld resume --all ends it"),
             ("An operator can run: select backfill.resume_all();", "An operator can run: backfilld resume --all"),
+            ("they can run select backfill.resume_all()", "they can run backfilld resume --all"),
         ] {
             assert_eq!(of_sql(sql), command);
         }
@@ -179,10 +193,16 @@ mod tests {
 
     #[test]
     fn with_several_databases_a_command_names_its_database() {
-        let commands = Commands { database: Some("eu".to_owned()) };
+        let commands = Commands { flags: String::new(), database: " --database eu".to_owned() };
         assert_eq!(commands.of_verb("resume a"), "backfilld --database eu resume a");
         let error = commands.explain(Error::new(Kind::NotComplete, "x").hint("Run backfill.retry."));
         assert_eq!(error.hint.as_deref(), Some("Run backfilld --database eu retry."));
         assert_eq!(Commands::default().of_verb("resume a"), "backfilld resume a");
+        let commands = Commands { flags: " --config a.yaml".to_owned(), database: " --database eu".to_owned() };
+        let translated = commands.translate("Start backfilld run, then backfill.retry.");
+        assert_eq!(
+            translated,
+            "Start backfilld --config a.yaml run, then backfilld --config a.yaml --database eu retry."
+        );
     }
 }

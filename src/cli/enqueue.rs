@@ -113,7 +113,7 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands
         (_, Some("daemon")) => format!("start a daemon (backfilld run), then: {}", verb(format!("watch {name}"))),
         (_, Some("executor")) => {
             format!(
-                "start a daemon (backfilld run) that runs jobs of this role, then: {}",
+                "a daemon needs an executor for the role of the job; when it has one: {}",
                 verb(format!("watch {name}"))
             )
         }

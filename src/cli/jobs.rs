@@ -172,10 +172,9 @@ impl Job {
             Next::Approve => Some(commands.of_verb(&format!("approve {name}"))),
             Next::ResumeAll => Some(commands.of_verb("resume --all")),
             Next::StartDaemon => Some("Start a daemon: backfilld run".to_owned()),
-            Next::ServeRole => Some(format!(
-                "Start a daemon that runs jobs of role \"{}\". To check the setup: backfilld doctor",
-                self.run_as
-            )),
+            Next::ServeRole => {
+                Some(format!("Ask the operator of the daemon to configure an executor for role \"{}\"", self.run_as))
+            }
             Next::FixAndRetry => None,
         }
     }

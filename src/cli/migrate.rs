@@ -103,7 +103,7 @@ async fn not_allowed(client: &Client, error: Error) -> Error {
     }
     let hint = match state::missing_create(client).await {
         Ok(Some(grant)) => {
-            format!("As an administrator, run: {grant} Or have a DBA run the output of: backfilld migrate --print")
+            format!("As an administrator, run: {grant}\nOr have a DBA run the output of: backfilld migrate --print")
         }
         _ => "Run migrate as the owner of schema backfill.".to_owned(),
     };

@@ -23,11 +23,11 @@ pub(super) async fn run(config: &Config, args: ResumeArgs) -> Result<u8> {
     let said = match args.name {
         Some(name) => {
             let state = session::command(config, RESUME, &[&name]).await?;
-            format!("job \"{name}\" resumed; state: {state}")
+            format!("job \"{name}\" is not paused; state: {state}")
         }
         None => {
             session::command(config, RESUME_ALL, &[]).await?;
-            "the pause of all jobs has ended; jobs that were paused individually stay paused".to_owned()
+            "no pause of all jobs is in effect; jobs that were paused individually stay paused".to_owned()
         }
     };
     show::line(&said)?;

@@ -65,7 +65,9 @@ async fn print_json(session: &Session, name: Option<&str>) -> Result<()> {
 async fn print_all(session: &Session, jobs: &[Job], all: bool, commands: &Commands) -> Result<()> {
     if jobs.is_empty() {
         let enqueue = commands.of_verb("enqueue");
-        return show::line(&format!("no jobs; create one with {enqueue} (see backfilld enqueue --help)"));
+        return show::line(&format!(
+            "no jobs that this login may see; create one with {enqueue} (see backfilld enqueue --help)"
+        ));
     }
     let live = jobs.iter().filter(|job| !job.has_ended()).count();
     let shown = if all { jobs } else { &jobs[..jobs.len().min(live + ENDED_SHOWN)] };

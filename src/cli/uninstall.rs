@@ -113,7 +113,7 @@ impl Census {
             (
                 what,
                 format!("{}{more}", self.live_names),
-                "Wait until no job is unfinished, or cancel the unfinished jobs with: backfilld cancel NAME. With --force, unfinished jobs are deleted.",
+                "Wait until all jobs have finished, or cancel them with: backfilld cancel NAME. With --force, unfinished jobs are deleted.",
             )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon is running on this database".to_owned();

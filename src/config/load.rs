@@ -52,11 +52,7 @@ impl Config {
         config.selected = args.database;
         config.http.listen = args.listen.unwrap_or(config.http.listen);
         if let Some(url) = url {
-            let name = config
-                .database()
-                .map_err(|error| error.context("could not apply the url from --database-url or the environment"))?
-                .name
-                .clone();
+            let name = config.database().map_err(|error| no_database_for_the_url(error, path.is_none()))?.name.clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
                 // The password in the configuration belongs to the URL that is now replaced. That
@@ -89,6 +85,7 @@ impl Config {
     fn read(path: &Path) -> Result<Self> {
         let cannot = |error| {
             Error::new(Kind::Config, format!("could not read the configuration file {}: {error}", path.display()))
+                .hint("Check the path after --config or in BACKFILLD_CONFIG, and the permissions of the file.")
         };
         let mut text = String::new();
         let file = fs::File::open(path).map_err(cannot)?;
@@ -139,5 +136,15 @@ impl Config {
 
     fn names(&self) -> String {
         self.databases.iter().map(|database| database.name.as_str()).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Returns the error for a url from a flag or from the environment if the selected database is not
+/// in the configuration. `is_alone` means that there is no configuration file.
+fn no_database_for_the_url(error: Error, is_alone: bool) -> Error {
+    match is_alone {
+        true => Error::new(Kind::Config, "--database names a database, but there is no configuration file")
+            .hint("Leave --database out: the url from --database-url or the environment already names the database."),
+        false => error.context("could not apply the url from --database-url or the environment"),
     }
 }

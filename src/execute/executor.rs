@@ -242,6 +242,17 @@ select backfill.suppressible($1::pg_catalog.oid),
         row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
+    /// Waits in the session for this time.
+    ///
+    /// # Errors
+    /// [`Kind::ConnectionLost`] if the session was ended meanwhile.
+    pub async fn survives(&mut self, time: Duration) -> Result<()> {
+        self.limit = time + Duration::from_secs(1);
+        self.session.set("statement_timeout", self.limit.as_millis().to_string());
+        let sleep = format!("select pg_catalog.pg_sleep({})", time.as_secs_f64());
+        self.session.bounded_ours(self.limit, self.session.client.batch_execute(&sleep)).await
+    }
+
     /// Checks that no other session holds a table lock that blocks every change to the table's
     /// rows.
     ///

@@ -148,6 +148,8 @@ fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
         ("quote_all_identifiers", "off".to_owned()),
         ("row_security", "off".to_owned()),
         ("jit", "off".to_owned()),
+        // The queries in functions of the job would otherwise start other processes for each row.
+        ("max_parallel_workers_per_gather", "0".to_owned()),
         ("synchronous_commit", "off".to_owned()),
         ("default_transaction_isolation", recipe.isolation.sql().to_owned()),
         ("default_transaction_read_only", "off".to_owned()),

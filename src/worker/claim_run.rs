@@ -159,8 +159,15 @@ impl<'a> ClaimRun<'a> {
         // The key is read before the batch runs. If the key were read after a failure, a row that
         // was inserted in between could be quarantined instead of the row that failed.
         let (key, tried) = match self.known_row(&batch).await {
-            Ok(Some(key)) if let Some(error) = self.deadly_row() => {
-                return self.skip_row(&batch, &key, Some(&error)).await;
+            Ok(Some(key)) if let Some((error, time)) = self.deadly_row() => {
+                match self.scope.stop.drain.run_until_cancelled(self.executor.survives(time)).await {
+                    Some(Ok(())) => return self.skip_row(&batch, &key, Some(&error)).await,
+                    Some(Err(error)) => {
+                        self.scope.context.losses.acquit(self.scope.claim.slice_id);
+                        (None, Err(error))
+                    }
+                    None => return Ok(Step::Continue),
+                }
             }
             Ok(key) => (key, self.attempt(&batch).await),
             Err(error) => (None, Err(error)),
@@ -171,14 +178,14 @@ impl<'a> ClaimRun<'a> {
                 self.poll_desired().await
             }
             Ok(Some(outcome)) => {
-                self.gate.committed(&permit, batch.rows, outcome.scanned, outcome.took);
+                self.gate.committed(&permit, batch.rows, outcome.scanned, outcome.took, started.elapsed());
                 self.walk.feedback(&outcome);
                 self.progress.failures.clear_doubts();
                 self.committed(&outcome, started.elapsed()).await
             }
             Err(error) => {
                 self.gate.settle(0, self.executor.busy(&error, started.elapsed()));
-                self.handle_failure(&batch, key.as_ref(), error).await
+                self.handle_failure(&batch, key.as_ref(), started.elapsed(), error).await
             }
         }
     }
@@ -192,10 +199,12 @@ impl<'a> ClaimRun<'a> {
         Ok(None)
     }
 
-    /// Returns the error with which to quarantine the isolated row, if the row has caused too many
-    /// lost connections.
-    fn deadly_row(&self) -> Option<Error> {
-        self.scope.context.losses.of(self.scope.claim.slice_id).and_then(|loss| loss.of_the_row())
+    /// Returns the error with which to quarantine the isolated row, if the row may have caused too
+    /// many lost connections. Something else may end all sessions of the job, whatever they do. So
+    /// the session must first survive the returned time without working on the row.
+    fn deadly_row(&self) -> Option<(Error, Duration)> {
+        let loss = self.scope.context.losses.of(self.scope.claim.slice_id)?;
+        Some((loss.of_the_row()?, loss.probe()))
     }
 
     pub(super) fn must_end(&self) -> Option<ClaimEnd> {
@@ -283,8 +292,7 @@ impl<'a> ClaimRun<'a> {
             self.walk.fast();
         }
         self.gate.settle(outcome.changed, took);
-        let throttled =
-            self.gate.paced().map(|waiting| (waiting.reason.throttles_as().to_owned(), waiting.text.clone()));
+        let throttled = self.gate.paced().map(|waiting| (waiting.reason.throttles_as().to_owned(), waiting.text));
         self.gate.scanned(outcome.scanned);
         self.report_throttled(throttled);
         // A verification only reads rows, so its batches do not count as progress of the job.

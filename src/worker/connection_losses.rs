@@ -25,6 +25,9 @@ const USUAL_LOSSES: u32 = 2;
 /// failed.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
+/// Minimum and maximum of [`Loss::probe`].
+const SHORTEST_PROBE: Duration = Duration::from_secs(1);
+const LONGEST_PROBE: Duration = Duration::from_secs(10);
 /// If the server crashes this number of times during the same batch, the batch counts as the cause.
 const CRASHES: u32 = 5;
 /// Time after which a further loss counts as unrelated to the previous loss.
@@ -37,6 +40,8 @@ pub struct ConnectionLosses(Arc<Mutex<HashMap<i64, Loss>>>);
 #[derive(Debug, Clone)]
 pub struct Loss {
     at: Instant,
+    /// Time from the beginning of the batch to the loss.
+    took: Duration,
     /// The batch that was in flight.
     batch: LostBatch,
     message: String,
@@ -73,9 +78,9 @@ struct LossCounts {
 }
 
 impl ConnectionLosses {
-    /// Records that the connection was lost during this batch. `row` is true if the batch was one
-    /// row with a known key.
-    pub fn add(&self, slice: i64, batch: &Batch, row: bool, error: &Error) {
+    /// Records that the connection was lost during this batch, after the time `took`. `row` is true
+    /// if the batch was one row with a known key.
+    pub fn add(&self, slice: i64, batch: &Batch, row: bool, took: Duration, error: &Error) {
         let now = Instant::now();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, loss| now.duration_since(loss.at) < ANOTHER_LOSS);
@@ -86,6 +91,7 @@ impl ConnectionLosses {
         }
         let loss = Loss {
             at: now,
+            took,
             batch: LostBatch {
                 from: batch.from().cloned(),
                 rows: batch.rows,
@@ -115,6 +121,15 @@ impl ConnectionLosses {
 
     pub fn of(&self, slice: i64) -> Option<Loss> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&slice).cloned()
+    }
+
+    /// Forgets the losses that a single row seemed to cause, because a session that did not work on
+    /// the row was lost as well.
+    pub fn acquit(&self, slice: i64) {
+        if let Some(loss) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&slice) {
+            loss.counts.one_row = 0;
+            loss.counts.one_row_in_silence = 0;
+        }
     }
 
     pub fn forget(&self, slice: i64) {
@@ -149,6 +164,13 @@ impl Loss {
         let by_its_nature = self.counts.one_row >= EXPLAINED_LOSSES_OF_A_ROW
             || self.counts.one_row_in_silence >= SILENT_LOSSES_OF_A_ROW;
         by_its_nature.then(|| deadly(&self.message))
+    }
+
+    /// Returns the time that a session must survive without working on the row, before the row
+    /// counts as the cause. If something else ends each session of the job, it nearly certainly
+    /// also ends this session, because this time is several times as long as the last attempt.
+    pub fn probe(&self) -> Duration {
+        (self.took * 3).clamp(SHORTEST_PROBE, LONGEST_PROBE)
     }
 
     /// Returns an error if the batch has crashed the server so often that it must not be tried

@@ -37,9 +37,15 @@ pub(super) fn counted(response: Response, kind: Kind) -> Counted {
 }
 
 impl ClaimRun<'_> {
-    /// Handles a batch that failed. `key` is given if the batch consists of the one row with this
-    /// key. Returns the error if the error ends the claim.
-    pub(super) async fn handle_failure(&mut self, batch: &Batch, key: Option<&Key>, error: Error) -> Result<Step> {
+    /// Handles a batch that failed after the time `took`. `key` is given if the batch consists of
+    /// the one row with this key. Returns the error if the error ends the claim.
+    pub(super) async fn handle_failure(
+        &mut self,
+        batch: &Batch,
+        key: Option<&Key>,
+        took: Duration,
+        error: Error,
+    ) -> Result<Step> {
         // A batch that works row by row does not raise this error itself, so the job's code raised
         // it.
         let error = match error.kind {
@@ -83,7 +89,7 @@ impl ClaimRun<'_> {
             }
             (Response::AskForHolder, _) => return Err(self.ask_for_holder(error).await?),
             (Response::RecordLoss, _) => {
-                self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), &error);
+                self.scope.context.losses.add(self.scope.claim.slice_id, batch, key.is_some(), took, &error);
                 return Err(error);
             }
             (Response::Fail(cause), _) => return Err(cause.tell(batch, error, self.settings.row_limit())),
@@ -229,8 +235,7 @@ impl ClaimRun<'_> {
     }
 
     /// Counts a failure. Logs the response to the failure at most once a minute for each job and
-    /// kind of error. If the action for the error ends the claim, the error is logged where the
-    /// claim ends.
+    /// kind of error. An error that ends the claim is logged by the code that ends the claim.
     pub(super) fn log_failure(&self, error: &Error, counted: Counted) {
         let (context, claim) = (&*self.scope.context, self.scope.claim);
         metrics::batch_done(context.database(), &claim.name, counted, 0, 0, Duration::ZERO);

@@ -160,7 +160,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     std::fs::write(&file, two).unwrap();
     let run_command = async |arguments: &[&str]| {
         let mut command = tokio::process::Command::new(BACKFILLD);
-        command.arg("--config").arg(&file).args(["--database", "eu"]).args(arguments);
+        command.env("BACKFILLD_CONFIG", &file).args(["--database", "eu"]).args(arguments);
         let output = command.output().await.unwrap();
         String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
     };
@@ -170,6 +170,17 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     assert!(text.contains("It is paused: run backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,COLUMN, or"), "{text}");
+    // Flags are repeated.
+    let mut command = tokio::process::Command::new(BACKFILLD);
+    let output = command.arg("--config").arg(&file).args(["--database", "eu", "status"]).output().await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let next = format!("next: backfilld --config {} --database eu resume j", file.display());
+    assert!(text.contains(&next), "{text}");
+    run(&owner, "select backfill.pause_all()").await;
+    run(&owner, "select backfill.enqueue('l', 't', 'n = 1')").await;
+    let text = run_command(&["status", "l"]).await;
+    assert!(text.contains("can resume them: backfilld --database eu resume --all\n"), "{text}");
+    run(&owner, "select backfill.resume_all(); select backfill.cancel('l')").await;
     // The text about a wait, and the hint of a notice.
     run(&owner, "select backfill.enqueue('a', 't', 'n = 1', needs_approval => true)").await;
     let text = run_command(&["status", "a"]).await;

@@ -186,6 +186,25 @@ async fn batches_that_take_too_long_are_retried_with_fewer_rows() {
     enqueue(&cluster, "slow", PLUS_ONE, r#"{"throttle": "off"}"#).await;
     until_state(&cluster, "slow", "succeeded", SOON).await;
     exact(&cluster, "slow", 60).await.unwrap();
+    assert_eq!(times_logged(&daemon, Kind::TimeLimit), 1, "{}", daemon.output());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_that_another_session_cancels_is_retried() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "slow", 40).await;
+    sql(
+        &cluster,
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.1); return new; end $$;
+         create trigger slow before update on slow for each row execute function slow()",
+    )
+    .await;
+    let daemon = one_worker(&cluster.owner_url()).start();
+    enqueue(&cluster, "slow", PLUS_ONE, r#"{"throttle": "off", "max_batch_rows": 4}"#).await;
+    let cancel = "select count(pg_cancel_backend(pid)) = 1 from pg_stat_activity where application_name like 'backfilld job%' and wait_event = 'PgSleep'";
+    until_true(&cluster.owner().await, SOON, cancel).await;
+    until_state(&cluster, "slow", "succeeded", SOON).await;
+    exact(&cluster, "slow", 40).await.unwrap();
     assert_eq!(times_logged(&daemon, Kind::Cancelled), 1, "{}", daemon.output());
 }
 
@@ -580,7 +599,8 @@ fn every_kind_of_error_has_a_test() {
         include_str!("error_policy.rs"),
         include_str!("quarantine.rs"),
         include_str!("guard.rs"),
-        include_str!("attacks/runaway.rs")
+        include_str!("attacks/runaway.rs"),
+        include_str!("slow_rows.rs")
     );
     for kind in kinds.lines().map(str::trim).filter(|line| !line.starts_with("//") && !line.is_empty()) {
         let name = format!("Kind::{}", kind.trim_end_matches(','));

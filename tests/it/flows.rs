@@ -109,3 +109,30 @@ async fn a_job_survives_faults_of_the_heartbeats_connection() {
 async fn a_job_survives_faults_of_all_open_connections() {
     survive("every", PLUS_ONE, "backfilld").await;
 }
+
+/// Each answer arrives half a second late. Batches grow, and the job says why it is slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_slow_network_batches_grow_and_the_job_says_why_it_is_slow() {
+    let cluster = installed(Options::default()).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    table(&cluster, "slow", ROWS).await;
+    let daemon = Daemon::builder(BACKFILLD, &proxy.url("owner", "app")).start();
+    daemon.wait_ready(SOON).await;
+    let owner = cluster.owner().await;
+    enqueue(&cluster, "slow", PLUS_ONE, r#"{"slices": 1}"#).await;
+    until_more_batches(&owner, "slow", 1).await;
+    let fault = FlowFault {
+        startup: "backfilld job",
+        direction: Direction::ToClient,
+        harm: Harm::Delay(Duration::from_millis(500)),
+    };
+    wait::until(SOON, "the delay has an effect and is reported", async || {
+        proxy.harm_open_flows(fault);
+        let told =
+            "select throttled_text like 'the network to the server is slow: each batch spends%' from backfill.jobs";
+        value::<Option<bool>>(&owner, told).await == Some(true)
+    })
+    .await;
+    proxy.pass();
+    ended(&cluster, "slow").await;
+}

@@ -80,6 +80,30 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
+/// Something ends each session of the job within milliseconds, whatever the session does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_blamed_for_sessions_that_another_session_ends() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 2000)",
+    )
+    .await;
+    let daemon = quick(&cluster.owner_url()).start();
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"max_batch_rows": 1, "max_rows_per_second": 50}')"#).await;
+    until_true(&owner, SOON, "select rows_changed > 5 from backfill.jobs").await;
+    let killer = cluster.owner().await;
+    let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'backfilld job%' and state = 'active'";
+    let mut killed = 0;
+    while killed < 60 {
+        killed += value::<i64>(&killer, kill).await;
+    }
+    run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 100000, "max_batch_rows": 1000}')"#).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 2000, "{}", daemon.output());
+}
+
 /// The change to one row crashes the server. The job fails instead of retrying the row forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_crashes_the_server_fails_the_job() {

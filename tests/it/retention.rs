@@ -126,8 +126,8 @@ async fn every_command_records_an_event_with_its_role() {
         ("ann", &ann, "retry('j')", "retry", "retried"),
         ("ann", &ann, "cancel('j')", "cancel", "cancel requested"),
         ("olga", &olga, "rerun('j')", "rerun", "beginning"),
-        ("olga", &olga, "pause_all('storm')", "pause_all", "storm"),
-        ("olga", &olga, "resume_all()", "resume_all", "resume_all"),
+        ("olga", &olga, "pause_all('storm')", "pause_all", "all jobs paused: storm"),
+        ("olga", &olga, "resume_all()", "resume_all", "all jobs resumed"),
     ] {
         run(client, &format!("select backfill.{call}")).await;
         let last = format!(

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use backfilld::error::Kind;
+use backfilld::worker::error_policy::action;
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
 
@@ -102,22 +104,25 @@ async fn tune_pause_and_cancel_end_the_statement_of_a_slow_row() {
     assert_eq!(value::<i64>(&owner, CHANGED).await, 299);
 }
 
-/// Each batch consists of one row, and each suspension lasts longer than a row may take.
+/// Each batch consists of one row, which takes a part of the time that it may take. Each suspension
+/// lasts longer than that time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_not_blamed_for_a_suspended_server() {
     let (cluster, owner) = prepared("(0, 0)").await;
-    enqueue(&owner, r#"{"max_row_ms": 200, "max_batch_rows": 1, "max_rows_per_second": 20}"#).await;
+    run(&owner, "truncate delay; insert into delay select id, 150 from t; analyze delay").await;
+    enqueue(&owner, r#"{"max_row_ms": 450, "max_batch_rows": 1}"#).await;
     let daemon = daemon(&cluster).await;
     until_true(&owner, SOON, "select rows_changed > 3 from backfill.jobs").await;
-    for (suspended, running) in [(400, 30), (600, 60), (900, 10)] {
-        for _ in 0..12 {
+    for (suspended, running) in [(600, 100), (800, 60), (1200, 20)] {
+        for _ in 0..6 {
             cluster.suspend(Duration::from_millis(suspended)).await;
             tokio::time::sleep(Duration::from_millis(running)).await;
         }
     }
-    run(&owner, r#"select backfill.tune('j', '{"max_rows_per_second": 100000, "max_batch_rows": 1000}')"#).await;
+    run(&owner, r#"truncate delay; select backfill.tune('j', '{"max_batch_rows": 1000}')"#).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, CHANGED).await, 300, "{}", daemon.output());
+    assert!(daemon.output().contains(action(Kind::Stalled).1), "{}", daemon.output());
 }
 
 /// `set` records the `statement_timeout` of the batch in which it runs.

@@ -303,6 +303,9 @@ begin
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
       perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
+      if j.desired_state <> 'paused' then
+        raise notice using message = format('job "%s" was not paused', j.name);
+      end if;
       update backfill.job
          set desired_state = 'running', state_reason = null, queued_at = clock_timestamp(),
              state = case when j.state <> 'paused' then j.state
@@ -1173,7 +1176,7 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
         then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
-        then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
+        then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'the default'), coalesce(quote_ident(_compare_spec.run_as_asked), 'the default'))
       when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
       when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
@@ -1624,6 +1627,7 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
   select case
     when not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
       then 'no daemon is running on this database; the job stays queued until one starts'
+    when (select s.paused_all from backfill.switch s) then 'all jobs are paused; the job stays queued until a member of backfill_operator resumes them'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
@@ -3004,7 +3008,7 @@ begin
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
-      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
+      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. With more rows allowed, the job changes all other rows, and fails at its end until these rows are fixed. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
@@ -3176,7 +3180,7 @@ CREATE FUNCTION backfill._rejection_hint(kind text, name text, source text, stat
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select case
-    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, not into the assignments (set).'
+    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, without the keyword WHERE.'
     when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)
@@ -3270,7 +3274,7 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
+    case when c.owner <> run_as and not (select r.rolsuper from pg_roles r where r.rolname = c.owner) and pg_has_role(current_user, c.owner, 'MEMBER') then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
 end $$;
 
 -- Name: _role_list(name[]); Type: FUNCTION
@@ -3377,7 +3381,7 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
-        then 'To replace the existing job, cancel it with backfill.cancel, wait until it is cancelled, and then enqueue the new job under another name. If both jobs are needed, enqueue the new one under another name now.'
+        then 'Enqueue the new job under another name. If it replaces the existing job, first cancel that job with backfill.cancel, and wait until it is cancelled.'
         else 'Use another name. Or, to enqueue again, first delete the existing job and its checkpoint: backfill.forget' end, job_name);
   end if;
   -- This message is a warning and not a notice, because many clients hide notices. Without the
@@ -3560,7 +3564,7 @@ begin
   update backfill.job x set plan = _save_plan.plan, rows_estimated = _save_plan.rows_estimated, planned_snapshot = snapshot::pg_snapshot where x.id = j.id;
   perform backfill._add_ranges(j, slices, 0);
   perform backfill._end_slice(slice);
-  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', rows_estimated, case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end), plan);
+  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', to_char(rows_estimated, 'FM999,999,999,999,999,990'), case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end), plan);
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
   perform backfill._notify_daemons();

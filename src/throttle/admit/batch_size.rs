@@ -32,11 +32,23 @@ const KEPT: f64 = 0.9;
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
+/// If each batch spends time on the network, the default target is this part of that time, but at
+/// most 100 ms on an otherwise idle server, and at most 20 ms while other sessions are active.
+/// Otherwise batches would run for only a small part of the time.
+const PART_OF_NETWORK: u32 = 4;
+const LONGEST_ON_IDLE_SERVER: Duration = Duration::from_millis(100);
+const LONGEST_BESIDE_OTHERS: Duration = Duration::from_millis(20);
+
 /// Returns the target duration of the next batch. If the job has a target of its own, returns this
 /// target. Otherwise returns one of two defaults: for an otherwise idle server, or for a server
-/// with other load.
-pub fn target(of_job: Option<Duration>, other_load: bool) -> Duration {
-    of_job.unwrap_or(if other_load { TARGET_BESIDE_OTHERS } else { TARGET_ON_IDLE_SERVER })
+/// with other load. `network` is the time that each batch spends on the network. If it is long, the
+/// default is longer.
+pub fn target(of_job: Option<Duration>, other_load: bool, network: Duration) -> Duration {
+    let (default, longest) = match other_load {
+        true => (TARGET_BESIDE_OTHERS, LONGEST_BESIDE_OTHERS),
+        false => (TARGET_ON_IDLE_SERVER, LONGEST_ON_IDLE_SERVER),
+    };
+    of_job.unwrap_or_else(|| default.max((network / PART_OF_NETWORK).min(longest)))
 }
 
 /// Chooses the size of the batches of one slice.
@@ -206,8 +218,26 @@ mod tests {
 
     #[test]
     fn the_jobs_own_target_takes_precedence_over_that_for_other_load() {
-        assert_eq!([target(None, false), target(None, true)], [TARGET_ON_IDLE_SERVER, TARGET_BESIDE_OTHERS]);
-        assert_eq!([target(Some(millis(7)), false), target(Some(millis(7)), true)], [millis(7); 2]);
+        let fast = Duration::ZERO;
+        assert_eq!(
+            [target(None, false, fast), target(None, true, fast)],
+            [TARGET_ON_IDLE_SERVER, TARGET_BESIDE_OTHERS]
+        );
+        let slow = Duration::from_secs(2);
+        for network in [fast, slow] {
+            assert_eq!(
+                [target(Some(millis(7)), false, network), target(Some(millis(7)), true, network)],
+                [millis(7); 2]
+            );
+        }
+    }
+
+    #[test]
+    fn on_a_slow_network_batches_take_longer_within_limits() {
+        let targets = |network| [target(None, false, millis(network)), target(None, true, millis(network))];
+        assert_eq!(targets(20), [millis(10), millis(5)]);
+        assert_eq!(targets(60), [millis(15), millis(15)]);
+        assert_eq!(targets(2000), [millis(100), millis(20)]);
     }
 
     #[test]

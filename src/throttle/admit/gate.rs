@@ -12,6 +12,7 @@ use crate::job::waiting::{Report, Waiting, WaitingReason};
 use crate::throttle::admit::batch_size::{self, BatchSize};
 use crate::throttle::admit::carry_over::CarryOver;
 use crate::throttle::admit::hold_time::{HoldTime, LONGEST_PAUSE, Waits};
+use crate::throttle::admit::network::Network;
 use crate::throttle::admit::pacer::Pacer;
 use crate::throttle::admit::rate_gauge::{RateGauge, SliceRate};
 use crate::throttle::control::verdict::{Decision, Pace};
@@ -81,6 +82,7 @@ impl Gates {
             size: BatchSize::default(),
             running: None,
             paced: None,
+            network: Network::default(),
             idle_since: Instant::now(),
         }
     }
@@ -110,6 +112,7 @@ pub struct Gate {
     /// Reason for the wait in the last call of [`Gate::admit`], if a slower pace or the rate limit
     /// caused the wait.
     paced: Option<Waiting>,
+    network: Network,
     /// Time at which the last batch ended, or at which the gate was opened.
     idle_since: Instant,
 }
@@ -140,7 +143,7 @@ impl Gate {
                 }
                 (Decision::Go(pace), Ok(())) => {
                     self.running = Some(self.gates.in_flight.begin());
-                    let target = batch_size::target(limits.target, pace.other_load);
+                    let target = batch_size::target(limits.target, pace.other_load, self.network.time());
                     let rate = limits.max_rows_per_second.filter(|_| limits.even_rate);
                     return Admission::Go(self.size.permit(target, limits.max_batch_rows, rate));
                 }
@@ -177,11 +180,14 @@ impl Gate {
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
     /// server has returned the result. If the batch failed because of a lock timeout, the time does
     /// not include the lock wait. The next `admit` waits until this cost is paid. For this, it
-    /// applies the limits that its caller passes.
+    /// applies the limits that its caller passes. During the time on the network the server was
+    /// idle, so this time counts as a pause.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.idle_since = Instant::now();
-        self.pacer.owe(rows, took);
+        let network = self.network.time().min(took);
+        self.pacer.owe(rows, took.saturating_sub(network));
+        self.pacer.waited(network);
         self.rate.settle(rows, took);
     }
 
@@ -213,16 +219,18 @@ impl Gate {
         vacuum.map_or_else(|| snapshot.decide(now), Decision::Hold)
     }
 
-    /// Returns the reason why batches run at a slower pace, including the job's own rate limit.
-    /// Returns none if batches run at full speed, or at the fastest pace that is possible while
-    /// other sessions are active.
-    pub fn paced(&self) -> Option<&Waiting> {
-        self.paced.as_ref()
+    /// Returns the reason why batches run at a slower pace, including the job's own rate limit and
+    /// a slow network. Returns none if batches run at full speed, or at the fastest pace that is
+    /// possible while other sessions are active.
+    pub fn paced(&self) -> Option<Waiting> {
+        self.paced.clone().or_else(|| Some(Waiting::new(WaitingReason::Load, self.network.tell()?)))
     }
 
     /// Adapts the batch size after a commit. `asked` is the number of rows that the batch should
-    /// have scanned under `permit`. `took` is the time that the server needed for the batch.
-    pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration) {
+    /// have scanned under `permit`. `took` is the time that the server needed for the batch, and
+    /// `total` the time until its answer arrived.
+    pub fn committed(&mut self, permit: &Permit, asked: u32, scanned: u64, took: Duration, total: Duration) {
+        self.network.measured(total, took);
         self.size.committed(permit, asked, scanned, took);
     }
 
@@ -438,6 +446,33 @@ mod tests {
         assert_eq!(admit(FREE).await, beside_others);
         assert_eq!(admit(Limits { throttle_on: false, ..FREE }).await, on_idle_server);
         assert_eq!(admit(Limits { target: Some(Duration::from_millis(10)), ..FREE }).await, on_idle_server);
+    }
+
+    /// Each batch spends a second on the network and 10 ms on the server.
+    #[tokio::test(start_paused = true)]
+    async fn time_on_the_network_is_no_cost_and_is_reported() {
+        let bench = Bench::new();
+        bench.publish(Some(0.9));
+        let mut gate = bench.gate(1);
+        let (total, server) = (Duration::from_millis(1035), Duration::from_millis(10));
+        let start = Instant::now();
+        for _ in 0..10 {
+            bench.publish(Some(0.9));
+            tokio::time::advance(total).await;
+            gate.committed(&Permit { max_rows: 100, target: server }, 100, 100, server, total);
+            gate.settle(100, total);
+            // At a duty cycle of 2 %, a batch of 35 ms pays with 1.7 s. The second on the network
+            // counts as a part of it.
+            while !matches!(gate.admit(FREE, Duration::from_secs(60)).await, Admission::Go(_)) {
+                bench.publish(Some(0.9));
+            }
+        }
+        let took = start.elapsed().as_secs_f64();
+        assert!((10.0..22.0).contains(&took), "{took}");
+        bench.publish(None);
+        assert!(matches!(gate.admit(FREE, Duration::from_secs(60)).await, Admission::Go(_)));
+        let told = gate.paced().map(|waiting| waiting.text);
+        assert_eq!(told.as_deref(), Some("the network to the server is slow: each batch spends 1000 ms on it"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,5 +7,6 @@ pub mod carry_over;
 pub mod decaying_ratio;
 pub mod gate;
 pub mod hold_time;
+pub mod network;
 pub mod pacer;
 pub mod rate_gauge;

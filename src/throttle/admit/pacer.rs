@@ -127,7 +127,7 @@ impl Pacer {
                 Err(_larger_than_burst) => return Err(unpaid(BURST, left)),
             }
         }
-        // If a fraction of a cell remains to be paid, the next batch pays it. Otherwise tiny
+        // The next batch also pays the fraction of a cell that is still unpaid. Otherwise tiny
         // batches at a high rate would pay too little.
         self.owed = Owed { paid: -left.clamp(0.0, 1.0), ..Owed::default() };
         Ok(())

@@ -1,6 +1,6 @@
 //! The code of a job runs forever: it disables the timeouts, or catches the errors that they raise.
-//! Such a job must not keep its locks or a worker for longer than a batch and its cancellation
-//! take. A flood of notifications must not keep the workers busy.
+//! Such a job must not keep its locks or a worker for longer than one batch plus its cancellation.
+//! A flood of notifications must not keep the workers busy.
 
 use std::time::Duration;
 

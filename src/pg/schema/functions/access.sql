@@ -104,7 +104,7 @@ begin
                 when kind <> 'delete' and not has_any_column_privilege(run_as, c.oid, 'update') then 'update' end), '') || format(' on %s to %I', target, run_as) end;
   return format('The job would run as role "%s"%s, which lacks a privilege. As an administrator: %s%s.', run_as, case when run_as <> current_user then ' (the role of the daemon, or the one in run_as)' end,
     coalesce(lacks, 'grant it the privilege that the message names'),
-    case when c.owner <> run_as then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
+    case when c.owner <> run_as and not (select r.rolsuper from pg_roles r where r.rolname = c.owner) and pg_has_role(current_user, c.owner, 'MEMBER') then format('; or let a daemon run jobs as the owner of the table (executors in the configuration of the daemon), and then enqueue the job with run_as => %L', c.owner) end);
 end $$;
 
 -- Checks that the submitter of a job may still run jobs as the job's role (run_as). While the job
@@ -238,6 +238,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select case
     when not exists (select from backfill.worker w where w.expires_at > clock_timestamp())
       then 'no daemon is running on this database; the job stays queued until one starts'
+    when (select s.paused_all from backfill.switch s) then 'all jobs are paused; the job stays queued until a member of backfill_operator resumes them'
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)

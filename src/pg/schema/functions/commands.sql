@@ -90,6 +90,9 @@ begin
       update backfill.job set desired_state = 'paused', state_reason = new.reason where id = j.id;
       perform backfill._record_event(j.id, 'pause', 'pause requested' || coalesce(': ' || new.reason, ''), null, new.actor);
     when 'resume' then
+      if j.desired_state <> 'paused' then
+        raise notice using message = format('job "%s" was not paused', j.name);
+      end if;
       update backfill.job
          set desired_state = 'running', state_reason = null, queued_at = clock_timestamp(),
              state = case when j.state <> 'paused' then j.state

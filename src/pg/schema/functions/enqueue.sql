@@ -17,7 +17,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
       when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
-        then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'none'), coalesce(quote_ident(_compare_spec.run_as_asked), 'none'))
+        then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'the default'), coalesce(quote_ident(_compare_spec.run_as_asked), 'the default'))
       when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
       when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
       when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
@@ -37,7 +37,7 @@ begin
     raise exception using errcode = 'BF002', message = format('a job named "%s" already exists with a different definition', job_name),
       detail = difference || '.' || coalesce(format(' The existing job %s %s.', case when state in ('succeeded', 'failed') then 'has' else 'is' end, state), ''),
       hint = backfill._name_job(case when state in ('queued', 'running', 'paused', 'verifying')
-        then 'To replace the existing job, cancel it with backfill.cancel, wait until it is cancelled, and then enqueue the new job under another name. If both jobs are needed, enqueue the new one under another name now.'
+        then 'Enqueue the new job under another name. If it replaces the existing job, first cancel that job with backfill.cancel, and wait until it is cancelled.'
         else 'Use another name. Or, to enqueue again, first delete the existing job and its checkpoint: backfill.forget' end, job_name);
   end if;
   -- This message is a warning and not a notice, because many clients hide notices. Without the

@@ -252,7 +252,7 @@ $$;
 create or replace function backfill._rejection_hint(kind text, name text, source text, state text, message text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case
-    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, not into the assignments (set).'
+    when state = '42601' and message ~* 'at or near "where"' then 'Put the condition into the filter, without the keyword WHERE.'
     when state = '42601' and message ~* 'at or near "from"' then 'Read another table in a subquery: set => ''column = (select ... from ... where ...)''.'
     when state = '42601' and message ~ 'at or near "\)"|at end of input' then format('An expression in %s is incomplete.', case when kind = 'delete' then 'filter' else 'set or filter' end)
     when state = '42803' then format('Compute the aggregate in a subquery: (select sum(...) from %s ...).', name)

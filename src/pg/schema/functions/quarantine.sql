@@ -27,7 +27,7 @@ begin
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
-      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
+      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. With more rows allowed, the job changes all other rows, and fails at its end until these rows are fixed. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
