@@ -29,6 +29,15 @@ create function perm_of_other(grp int) returns bigint language sql stable as 'se
 create schema hidden;
 create function hidden.f(g int) returns bigint language sql stable set search_path = public as 'select count(*) from cu where grp = g and perm = ''rw''';
 create function procedural(g int) returns bigint language plpgsql stable as 'begin return (select count(*) from cu where grp = g and perm = ''rw''); end';
+create function agg_step(s bigint, g int) returns bigint language sql stable as 'select s + count(*) from cu where grp = g and perm = ''rw''';
+create operator ### (rightarg = int, function = in_text);
+create aggregate agg(int) (sfunc = agg_step, stype = bigint, initcond = '0');
+create type level as enum ('1', '2');
+create function of_level(l level) returns bigint language sql stable as 'select count(*) from cu where grp::text = l::text and perm = ''rw''';
+create cast (level as bigint) with function of_level(level);
+create view behind as select id, in_text(id) as rw from generate_series(1, 400) id;
+create view behind_two as select id, rw + 0 as rw from behind;
+create view behind_operator as select id, ### id as rw from generate_series(1, 400) id;
 create function fixed(g int) returns int language plpgsql immutable as 'begin return g; end';
 create table pa (id int primary key, grp int, perm text) partition by range (id);
 create table pa1 partition of pa for values from (0) to (200);
@@ -81,6 +90,15 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "outer_function(grp) = 1"),
         ("cu", set, "public.in_text (grp) = 1"),
         ("cu", set, "hidden.f(grp) = 1"),
+        // The function is behind an operator, an aggregate, a cast or a view.
+        ("cu", set, "### grp = 1"),
+        ("cu", set, "(operator(public.###) grp) = 1"),
+        ("cu", set, "(select agg(o.grp) from other o) = 1"),
+        ("cu", set, "grp < 9 and (''1''::level)::bigint = 1"),
+        ("cu", set, "cast(level ''1'' as bigint) = 1"),
+        ("cu", set, "(select b.rw from behind b where b.id = cu.id) = 1"),
+        ("cu", set, "(select b.rw from public.behind_two b where b.id = cu.id) = 1"),
+        ("cu", set, "(select b.rw from behind_operator b where b.id = cu.id) = 1"),
         ("cu", "perm = (select max(x.perm) from cu x where x.grp = cu.grp)", "true"),
         ("cu", "(note, perm) = (select ''n'', max(x.perm) from cu x where x.grp = cu.grp)", "true"),
         ("pa", set, "(select count(*) from pa x where x.grp = pa.grp and x.perm = ''rw'') = 1"),

@@ -222,12 +222,27 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   name as (
-    select body, kind, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token window w as (order by n))
-  select distinct p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
-   where x.kind in ('word', 'quoted') and x.next_kind = 'open' and x.next = '(' and p.prokind = 'f'
-     and not (x.kind = 'word' and x.before is distinct from '.' and x.body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C')))
-     and n.nspname = any (case when x.before = '.' then array[x.schema::name] else schemas end)
-     and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+    select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
+           kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
+      from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
+  named(oid) as (
+    select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
+     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas)
+    union
+    -- The tokens of an operator may be its single characters.
+    select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+     where n.nspname <> 'pg_catalog' and position(o.oprname in (select string_agg(t.body, '' order by t.n) from token t)) > 0
+    union
+    select c.castfunc from name x join pg_type y on y.typname = left(x.body, 63) join pg_cast c on y.oid in (c.castsource, c.casttarget) where x.kind in ('word', 'quoted') and c.castfunc <> 0
+    union
+    select v.function from name x join pg_class c on c.relname = left(x.body, 63) join pg_namespace n on n.oid = c.relnamespace cross join backfill._functions_of_view(c.oid) v(function)
+     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas)),
+  called(oid) as (
+    select f.oid from named f
+    union
+    select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
+  select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
 $$;
 
 -- Name: _caller_settings(); Type: FUNCTION
@@ -1741,6 +1756,21 @@ CREATE FUNCTION backfill._fixed(value numeric, digits integer) RETURNS text
   select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text
 $$;
 
+-- Name: _functions_of_view(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._functions_of_view(view oid) RETURNS SETOF oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive views(oid) as (
+    select _functions_of_view.view
+    union
+    select d.refobjid from views v join pg_rewrite r on r.ev_class = v.oid join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+      join pg_class c on c.oid = d.refobjid where c.relkind = 'v')
+  select case d.refclassid when 'pg_proc'::regclass then d.refobjid else (select o.oprcode from pg_operator o where o.oid = d.refobjid) end
+    from views v join pg_rewrite r on r.ev_class = v.oid join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
+$$;
+
 -- Name: _grant(aclitem[], text[], text, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._grant(acl aclitem[], privileges text[], statement text, role name) RETURNS void
@@ -1792,7 +1822,7 @@ begin
       where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
@@ -6589,6 +6619,12 @@ REVOKE ALL ON FUNCTION backfill._finish(slice bigint, token uuid) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._fixed(value numeric, digits integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_operator;
+
+-- Name: FUNCTION _functions_of_view(view oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._functions_of_view(view oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._functions_of_view(view oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._functions_of_view(view oid) TO backfill_operator;
 
 -- Name: FUNCTION _grant(acl aclitem[], privileges text[], statement text, role name); Type: ACL
 

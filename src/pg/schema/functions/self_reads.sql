@@ -76,18 +76,48 @@ $$;
 -- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
 -- functions in C. If a name is overloaded, all functions of this name are returned. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
+-- The function may also be behind another object that the fragment names: an operator, an
+-- aggregate, a cast from or to a type, or a view.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[]) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   name as (
-    select body, kind, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token window w as (order by n))
-  select distinct p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
-   where x.kind in ('word', 'quoted') and x.next_kind = 'open' and x.next = '(' and p.prokind = 'f'
-     and not (x.kind = 'word' and x.before is distinct from '.' and x.body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C')))
-     and n.nspname = any (case when x.before = '.' then array[x.schema::name] else schemas end)
-     and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+    select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
+           kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
+      from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
+  named(oid) as (
+    select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
+     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas)
+    union
+    -- The tokens of an operator may be its single characters.
+    select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
+     where n.nspname <> 'pg_catalog' and position(o.oprname in (select string_agg(t.body, '' order by t.n) from token t)) > 0
+    union
+    select c.castfunc from name x join pg_type y on y.typname = left(x.body, 63) join pg_cast c on y.oid in (c.castsource, c.casttarget) where x.kind in ('word', 'quoted') and c.castfunc <> 0
+    union
+    select v.function from name x join pg_class c on c.relname = left(x.body, 63) join pg_namespace n on n.oid = c.relnamespace cross join backfill._functions_of_view(c.oid) v(function)
+     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas)),
+  called(oid) as (
+    select f.oid from named f
+    union
+    select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
+  select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+$$;
+
+-- Returns the functions and aggregates that a view calls, also by operators and through other
+-- views.
+create or replace function backfill._functions_of_view(view oid) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive views(oid) as (
+    select _functions_of_view.view
+    union
+    select d.refobjid from views v join pg_rewrite r on r.ev_class = v.oid join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid = 'pg_class'::regclass
+      join pg_class c on c.oid = d.refobjid where c.relkind = 'v')
+  select case d.refclassid when 'pg_proc'::regclass then d.refobjid else (select o.oprcode from pg_operator o where o.oid = d.refobjid) end
+    from views v join pg_rewrite r on r.ev_class = v.oid join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
 $$;
 
 -- Returns the schemas of a search_path that exist. The function runs with its caller's privileges
