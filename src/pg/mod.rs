@@ -3,6 +3,7 @@
 //! SQL conditions on keys and on assigned columns, and installs schema `backfill`.
 
 pub mod assigned;
+pub mod bounded;
 pub mod cancel;
 pub mod clock;
 pub mod connect;
