@@ -29,7 +29,7 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::pg::schema::{install, state};
 use crate::queue::daemon as queue;
-use crate::queue::lease::Leases;
+use crate::queue::lease::{Heartbeat, Leases};
 use crate::queue::{retention, wakeup};
 use crate::shutdown::Shutdown;
 use crate::throttle::handle::Throttle;
@@ -154,8 +154,13 @@ impl Service {
         let edges = CancellationToken::new();
         let stop = Shutdown { drain: shutdown.drain.child_token(), hard: shutdown.hard.clone() };
         let mut helpers = JoinSet::new();
-        let heartbeat =
-            leases.clone().heartbeat(self.logins.clone(), started.roles.clone(), self.lease.heartbeat, edges.clone());
+        let beating = Heartbeat {
+            logins: self.logins.clone(),
+            control: started.control.clone(),
+            roles: started.roles.clone(),
+            every: self.lease.heartbeat,
+        };
+        let heartbeat = leases.clone().heartbeat(beating, edges.clone());
         helpers.spawn(heartbeat.in_current_span());
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()).in_current_span());
         let retention = retention::keep(started.control.clone(), self.retention, edges.clone());

@@ -25,7 +25,6 @@ use crate::job::claim::{Claim, DeferredRow, Desired};
 use crate::job::plan::{Isolation, Plan};
 use crate::key::Key;
 use crate::metrics::Written;
-use crate::pg::bounded::blame;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::Session;
 use crate::pg::pins::UNLOCK;
@@ -50,6 +49,8 @@ pub struct Executor {
     plan: Plan,
     kind: BatchKind,
     prepared: Option<Prepared>,
+    /// See [`Table::lenient`].
+    lenient: bool,
     bounds: Bounds,
     /// `statement_timeout` of the next statement.
     limit: Duration,
@@ -108,7 +109,17 @@ impl Executor {
         let session = open(logins, claim, plan, bounds).await?;
         let plan = plan.clone();
         let limit = bounds.batch;
-        Ok(Self { session, plan, kind, prepared: None, bounds, limit, guard, ledger: Ledger::default() })
+        Ok(Self {
+            session,
+            plan,
+            kind,
+            prepared: None,
+            lenient: false,
+            bounds,
+            limit,
+            guard,
+            ledger: Ledger::default(),
+        })
     }
 
     /// Counts the `rows` that a batch changed. If a measurement is due, measures what the session
@@ -163,6 +174,18 @@ impl Executor {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
+    pub fn is_lenient(&self) -> bool {
+        self.lenient
+    }
+
+    /// Sets whether the following statements leave out the filter on rows that were changed.
+    pub fn set_lenient(&mut self, lenient: bool) {
+        if self.lenient != lenient {
+            self.lenient = lenient;
+            self.prepared = None;
+        }
+    }
+
     /// Forgets the prepared statements, so that they are prepared again. The properties of the
     /// table are then read again, too.
     pub fn forget_statements(&mut self) {
@@ -181,7 +204,12 @@ select backfill.suppressible($1::pg_catalog.oid),
                 self.plan.assignments.iter().flat_map(|a| a.columns.iter().map(String::as_str)).collect();
             let values: [&(dyn ToSql + Sync); 2] = [&self.plan.relation, &assigned];
             let row = self.session.bounded_ours(self.limit, self.session.client.query_one(TABLE, &values)).await?;
-            let table = Table { suppressible: row.read(0)?, returns_old: row.read(1)?, keys_change: row.read(2)? };
+            let table = Table {
+                suppressible: row.read(0)?,
+                returns_old: row.read(1)?,
+                keys_change: row.read(2)?,
+                lenient: self.lenient,
+            };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
         self.prepared.as_mut().ok_or_else(|| Error::new(Kind::Internal, "no prepared statements"))
@@ -411,8 +439,8 @@ select backfill.suppressible($1::pg_catalog.oid),
             let (answer, _) = tokio::join!(biased; client.query(statement, values), client.batch_execute(UNLOCK));
             answer.map_err(Error::from)
         };
-        let (answer, cancelled) = self.session.or_cancelled(self.limit, all).await?;
-        answer.map_err(|error| blame(error, cancelled))
+        let (answer, _) = self.session.or_cancelled(self.limit, all).await?;
+        answer.map_err(Error::disbelieved)
     }
 
     /// Locks the table, then runs the statement. A single statement at REPEATABLE READ would take
@@ -432,11 +460,11 @@ select backfill.suppressible($1::pg_catalog.oid),
                 client.batch_execute(UNLOCK)
             ))
         };
-        let (sent, cancelled) = self.session.or_cancelled(self.limit, all).await?;
-        let (begun, answer, ended, _) = sent.map_err(|error: Error| blame(error, cancelled))?;
+        let (sent, _) = self.session.or_cancelled(self.limit, all).await?;
+        let (begun, answer, ended, _) = sent.map_err(Error::disbelieved)?;
         let ended = ended.map_err(Error::from);
         self.leave_transaction(&ended).await?;
-        match (begun.map_err(Error::from), answer.map_err(|error| blame(error.into(), cancelled))) {
+        match (begun.map_err(Error::from), answer.map_err(|error| Error::from(error).disbelieved())) {
             // The cancel request cancelled the statements before the batch (BEGIN and LOCK), and
             // the batch committed as a transaction of its own. The error is reported as a lost
             // connection, so that the next claim reads the checkpoint again.

@@ -139,8 +139,7 @@ impl Session {
     }
 
     /// Runs one or more statements under the limits of [`Session::bounded`]. Returns their result,
-    /// and whether the daemon sent a cancel request. If the result is an error, the caller passes
-    /// it to [`blame`] with this flag.
+    /// and whether the daemon sent a cancel request.
     pub async fn or_cancelled<T>(&self, limit: Duration, statements: impl Future<Output = T>) -> Result<(T, bool)> {
         let mut statements = std::pin::pin!(statements);
         let patience = limit + CANCEL_TIMEOUT + self.slack();
@@ -246,7 +245,7 @@ select pg_catalog.pg_terminate_backend(a.pid, 1000)
 ///   statement, the error is [`Kind::Overrun`].
 /// - If the job's code itself raised an error about the server, the error becomes an error of a
 ///   row.
-pub fn blame(error: Error, cancelled: bool) -> Error {
+fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(
             "a statement of the job exceeded the time limit of a batch, and statement_timeout did not stop it",

@@ -101,7 +101,9 @@ impl Logins {
             }
             Err(error) if error.kind == Kind::TooManyConnections => {
                 let wanted = self.database.connections();
-                let more = format!("the daemon uses up to {wanted} connections as its control login");
+                let more = format!(
+                    "the daemon uses up to {wanted} connections as its control login, and needs at least 6, or 5 with executors"
+                );
                 Err(Error { message: format!("{}; {more}", error.message), ..error })
             }
             Err(error) => Err(error),

@@ -330,9 +330,11 @@ async fn attribute_numbers(executor: &Session, claim: &Claim, found: &Found) -> 
 }
 
 /// Returns the reason why the columns cannot be compared with the assigned values, or none if they
-/// can be compared. There are two possible reasons:
+/// can be compared. The possible reasons:
 ///
 /// - A column's type, or a type that this type consists of, has no equality operator.
+/// - A domain among these types has a constraint that calls a volatile function. The comparison
+///   would call this function again.
 /// - The server rejects the comparison, for example because the types in a row constructor differ
 ///   from the types of the columns.
 async fn incomparable(
@@ -350,8 +352,10 @@ with recursive made(oid) as (
   cross join lateral (select y.typbasetype union all select y.typelem where y.typcategory = 'A'
                       union all select a.atttypid from pg_catalog.pg_attribute a where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
    where p.oid <> 0)
-select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y on y.oid = m.oid
- where y.typtype = 'b' and y.typcategory <> 'A'
+select pg_catalog.format_type(y.oid, null), y.typtype = 'd' from made m join pg_catalog.pg_type y on y.oid = m.oid
+ where exists (select from pg_catalog.pg_constraint c join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = c.oid and d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                 join pg_catalog.pg_proc p on p.oid = d.refobjid where c.contypid = y.oid and p.provolatile = 'v')
+    or y.typtype = 'b' and y.typcategory <> 'A'
    and not exists (select from pg_catalog.pg_opclass o join pg_catalog.pg_am am on am.oid = o.opcmethod and am.amname in ('btree', 'hash')
                     where o.opcdefault and (o.opcintype = y.oid
                       or o.opcintype in (select c.casttarget from pg_catalog.pg_cast c where c.castsource = y.oid and c.castmethod = 'b' and c.castcontext = 'i')))
@@ -359,8 +363,13 @@ select pg_catalog.format_type(y.oid, null) from made m join pg_catalog.pg_type y
     let found =
         executor.bounded_ours(CONTROL_LIMIT, executor.client.query_opt(LACKING, &[&claim.relation, &columns])).await?;
     if let Some(row) = found {
-        let lacking: String = row.read(0)?;
-        return Ok(Some(format!("Values of type {lacking} cannot be compared: the type has no equality operator.")));
+        let (lacking, is_domain): (String, bool) = (row.read(0)?, row.read(1)?);
+        return Ok(Some(match is_domain {
+            true => {
+                format!("A comparison would call the volatile function in the constraint of domain {lacking} again.")
+            }
+            false => format!("Values of type {lacking} cannot be compared: the type has no equality operator."),
+        }));
     }
     let compared = format!("explain (costs off) select 1 from only {target} where {}", assigned::differs(assignments));
     match executor.bounded(CONTROL_LIMIT, executor.client.query(&compared, &[])).await {

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
-use tokio_postgres::Statement;
 use tokio_postgres::types::Json;
+use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::job::claim::{Claim, Desired};
 use crate::job::waiting::Report;
 use crate::pg::connect::{Session, within};
-use crate::pg::control::{AtTheEnd, answered};
+use crate::pg::control::{AtTheEnd, Control, answered};
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::queue::daemon::{REGISTER_WORKER, host};
@@ -60,6 +60,18 @@ pub struct Lease {
     leases: Leases,
     slice_id: i64,
     token: Uuid,
+}
+
+/// What a heartbeat needs.
+#[derive(Debug)]
+pub struct Heartbeat {
+    pub logins: Logins,
+    /// The pool that the heartbeat uses while no further connection can be opened.
+    pub control: Control,
+    /// The roles whose jobs this daemon runs.
+    pub roles: Vec<String>,
+    /// Time between two heartbeats.
+    pub every: Duration,
 }
 
 /// Returns the time for which the worker relies on a lease: 5/6 of `ttl`. A batch that starts at
@@ -159,12 +171,12 @@ impl Leases {
         });
     }
 
-    /// Renews all leases at the interval `every` until `stop`. Also renews the worker's row in
-    /// `backfill.worker`, which would otherwise expire.
-    pub async fn heartbeat(self, logins: Logins, roles: Vec<String>, every: Duration, stop: CancellationToken) {
+    /// Renews all leases until `stop`. Also renews the worker's row in `backfill.worker`, which
+    /// would otherwise expire.
+    pub async fn heartbeat(self, heartbeat: Heartbeat, stop: CancellationToken) {
         let mut session: Option<(Session, Statement)> = None;
         let mut silent = false;
-        let mut turns = tokio::time::interval(every);
+        let mut turns = tokio::time::interval(heartbeat.every);
         turns.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
@@ -172,7 +184,7 @@ impl Leases {
                 () = stop.cancelled() => return,
                 _ = turns.tick() => {}
             }
-            match self.beat(&logins, &roles, &mut session).await {
+            match self.beat(&heartbeat, &mut session).await {
                 Ok(()) => {
                     if std::mem::take(&mut silent) {
                         tracing::info!("heartbeat resumed");
@@ -181,7 +193,7 @@ impl Leases {
                 Err(error) => {
                     session = None;
                     // The next regular heartbeat could be too late for the leases.
-                    turns.reset_after(every.min(RETRY_AFTER));
+                    turns.reset_after(heartbeat.every.min(RETRY_AFTER));
                     if !std::mem::replace(&mut silent, true) {
                         tracing::warn!(error = %error.message, "heartbeat failed; retrying");
                     }
@@ -190,34 +202,50 @@ impl Leases {
         }
     }
 
-    async fn beat(&self, logins: &Logins, roles: &[String], session: &mut Option<(Session, Statement)>) -> Result<()> {
+    async fn beat(&self, by: &Heartbeat, session: &mut Option<(Session, Statement)>) -> Result<()> {
         const HEARTBEAT: &str = "select slice, desired, revision, live, renewed from backfill._heartbeat($1, make_interval(secs => $2), $3)";
         let limit = CONTROL_LIMIT.min(self.ttl / 2);
         let ttl = self.ttl.as_secs_f64();
         if session.as_ref().is_none_or(|(open, _)| open.client.is_closed()) {
-            let open = logins.open_control("backfilld heartbeat", |_| {}).await?;
+            let open = match by.logins.open_control("backfilld heartbeat", |_| {}).await {
+                // The heartbeat then shares the connections of the pool.
+                Err(error) if error.kind == Kind::TooManyConnections => {
+                    let (asked_at, asked) = (Instant::now(), self.report());
+                    let rows = by.control.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]).await?;
+                    return self.read(asked_at, &asked, &rows);
+                }
+                open => open?,
+            };
             let pid = i32::try_from(std::process::id()).unwrap_or(0);
             let version = env!("CARGO_PKG_VERSION");
-            within(limit, open.client.query(REGISTER_WORKER, &[&self.worker, &host(), &pid, &version, &roles, &ttl]))
-                .await?;
+            within(
+                limit,
+                open.client.query(REGISTER_WORKER, &[&self.worker, &host(), &pid, &version, &by.roles, &ttl]),
+            )
+            .await?;
             // On a slow network, preparing the statement each time would double the time of a
             // heartbeat.
             let heartbeat = within(limit, open.client.prepare(HEARTBEAT)).await?;
             *session = Some((open, heartbeat));
         }
         let Some((open, heartbeat)) = session else {
-            return Err(Error::new(crate::error::Kind::Internal, "no session"));
+            return Err(Error::new(Kind::Internal, "no session"));
         };
         let asked_at = Instant::now();
         let asked = self.report();
         let rows = answered(
-            logins,
+            &by.logins,
             HEARTBEAT,
             limit,
             AtTheEnd::Leave,
             open.client.query(&*heartbeat, &[&self.worker, &ttl, &Json(&asked)]),
         )
         .await?;
+        self.read(asked_at, &asked, &rows)
+    }
+
+    /// Reads the answer to a heartbeat that was sent at `asked_at`.
+    fn read(&self, asked_at: Instant, asked: &[serde_json::Value], rows: &[Row]) -> Result<()> {
         let answers = rows
             .iter()
             .map(|row| {
@@ -227,7 +255,7 @@ impl Leases {
                 Ok((row.read(0)?, (state, row.read::<bool>(4)?)))
             })
             .collect::<Result<_>>()?;
-        self.renewed(asked_at, &asked, &answers);
+        self.renewed(asked_at, asked, &answers);
         Ok(())
     }
 }

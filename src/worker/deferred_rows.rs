@@ -84,7 +84,12 @@ impl ClaimRun<'_> {
     }
 
     async fn retry_group(&mut self, group: &[DeferredRow]) -> Result<Option<RetryOutcome>> {
-        let answer = self.attempt_deferred(group).await;
+        let mut answer = self.attempt_deferred(group).await;
+        if let Err(error) = &answer
+            && self.becomes_lenient(error)
+        {
+            answer = self.attempt_deferred(group).await;
+        }
         if let (Err(error), [row]) = (&answer, group)
             && let Some(cause) = self.why_never(error)
         {

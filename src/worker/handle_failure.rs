@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, Result};
 use crate::job::batch::{Batch, BatchMode};
 use crate::job::claim::SliceKind;
+use crate::job::plan::Kind as JobKind;
 use crate::job::put_off::PutOff;
 use crate::key::Key;
 use crate::metrics::{self, Outcome as Counted};
@@ -52,6 +53,9 @@ impl ClaimRun<'_> {
             Kind::Unmatched if batch.mode == BatchMode::PerRow => Error { kind: Kind::Data, ..error },
             _ => error,
         };
+        if self.becomes_lenient(&error) {
+            return Ok(Step::Continue);
+        }
         let tries = match error.kind {
             Kind::TimeLimit if batch.rows > 1 => self.progress.failures.add_slow_batch(),
             kind => self.progress.failures.add(kind),
@@ -96,6 +100,23 @@ impl ClaimRun<'_> {
             (Response::Quarantine { .. }, None) => return Err(error),
         }
         Ok(Step::Continue)
+    }
+
+    /// Returns true if the error may come from the filter, evaluated on a row that was changed. The
+    /// following batches then leave this evaluation out, because one UPDATE would not evaluate the
+    /// filter there either. If the next batch fails as well, a row or the statement is at fault.
+    pub(super) fn becomes_lenient(&mut self, error: &Error) -> bool {
+        let is_of_code = matches!(action(error.kind).0, Action::Isolate | Action::Doubt) || error.is_raised;
+        let may_come_from_the_filter = is_of_code
+            && error.kind != Kind::Fenced
+            && self.plan.filter.is_some()
+            && self.plan.kind == JobKind::Update
+            && !self.executor.is_lenient();
+        if may_come_from_the_filter {
+            tracing::debug!(error = %error.message, "a batch failed; trying again without the filter on changed rows");
+            self.executor.set_lenient(true);
+        }
+        may_come_from_the_filter
     }
 
     /// Ends the claim after a statement exceeded its time limit and this daemon cancelled the
@@ -155,6 +176,7 @@ impl ClaimRun<'_> {
         match self.executor.skip_row(self.scope.claim, batch, key, error).await {
             Ok(Some(outcome)) => {
                 self.walk.row_skipped(&outcome);
+                self.executor.set_lenient(false);
                 self.scope.context.losses.forget(self.scope.claim.slice_id);
                 self.committed(&outcome, started.elapsed()).await
             }

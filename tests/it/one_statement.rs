@@ -5,7 +5,7 @@ use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;
 
 use crate::enqueue::notices;
-use crate::support::{SOON, daemon, installed, refused, run, sql, until_state, value};
+use crate::support::{SOON, daemon, installed, refused, run, sql, until_state, until_true, value};
 
 /// A table in which the expressions of the tests read other rows, with views and functions.
 const SHELF: &str = "
@@ -35,6 +35,9 @@ create aggregate agg(int) (sfunc = agg_step, stype = bigint, initcond = '0');
 create type level as enum ('1', '2');
 create function of_level(l level) returns bigint language sql stable as 'select count(*) from cu where grp::text = l::text and perm = ''rw''';
 create cast (level as bigint) with function of_level(level);
+create function with_default(g int, k bigint default in_text(3)) returns bigint language plpgsql immutable as 'begin return k; end';
+create function checks(g int) returns boolean language sql stable as 'select count(*) > 0 from cu where grp = g and perm = ''rw''';
+create domain checked as int check (checks(value));
 create view behind as select id, in_text(id) as rw from generate_series(1, 400) id;
 create view behind_two as select id, rw + 0 as rw from behind;
 create view behind_operator as select id, ### id as rw from generate_series(1, 400) id;
@@ -90,13 +93,15 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "outer_function(grp) = 1"),
         ("cu", set, "public.in_text (grp) = 1"),
         ("cu", set, "hidden.f(grp) = 1"),
-        // The function is behind an operator, an aggregate, a cast or a view.
+        // The function is behind an operator, an aggregate, a cast, a view, a default or a domain.
         ("cu", set, "### grp = 1"),
         ("cu", set, "(operator(public.###) grp) = 1"),
         ("cu", set, "(select agg(o.grp) from other o) = 1"),
         ("cu", set, "grp < 9 and (''1''::level)::bigint = 1"),
         ("cu", set, "cast(level ''1'' as bigint) = 1"),
         ("cu", set, "(select b.rw from behind b where b.id = cu.id) = 1"),
+        ("cu", set, "with_default(grp) = 1"),
+        ("cu", set, "grp::checked = 1"),
         ("cu", set, "(select b.rw from public.behind_two b where b.id = cu.id) = 1"),
         ("cu", set, "(select b.rw from behind_operator b where b.id = cu.id) = 1"),
         ("cu", "perm = (select max(x.perm) from cu x where x.grp = cu.grp)", "true"),
@@ -346,4 +351,68 @@ async fn no_code_of_another_role_runs_while_a_function_is_followed() {
         run(&owner, &format!("select backfill.enqueue('j{n}', 't', 'a = 2', '{filter}'); select * from backfill.preview('t', 'a = 2', '{filter}')")).await;
     }
     assert_eq!(cluster.value::<i64>("postgres", "app", "select count(*) from seen").await, 0);
+}
+
+/// One UPDATE evaluates the filter on the old row only. On the new row, these filters raise an
+/// error.
+#[tokio::test]
+async fn a_filter_that_fails_on_the_changed_row_fails_no_job() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table words (id int primary key, v text); insert into words select g, g from generate_series(1, 300) g;
+        create table ratio (id int primary key, v int default 0); insert into ratio select generate_series(1, 300);
+        create table bad (id int primary key, v text); insert into bad select g, case g when 77 then 'x' else g::text end from generate_series(1, 300) g;
+        create table picky (id int primary key, v int default 0); insert into picky select generate_series(1, 300);
+        create function zero(v int) returns boolean language plpgsql stable as $$ begin
+          if v <> 0 then raise exception using errcode = '40001', message = 'not zero'; end if; return true; end $$",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    for verify in ["auto", "filter", "coverage", "none"] {
+        for (table, set, filter) in [
+            ("words", "v = ''n/a''", "v::int > 100"),
+            ("ratio", "v = 1", "10 / (1 - v) > 0"),
+            ("picky", "v = 1", "zero(v)"),
+        ] {
+            let name = format!("{table}_{verify}");
+            let copied =
+                format!("create table {name} (like {table} including all); insert into {name} select * from {table}");
+            run(&owner, &copied).await;
+            let options = format!(r#"{{"verify": "{verify}"}}"#);
+            let enqueue =
+                format!("select backfill.enqueue('{name}', '{name}', '{set}', '{filter}', options => '{options}')");
+            run(&owner, &enqueue).await;
+            until_state(&cluster, &name, "succeeded", SOON).await;
+            let (changed, expected) = if table == "words" { ("v = 'n/a'", 200) } else { ("v = 1", 300) };
+            let count = format!("select count(*) from {name} where {changed}");
+            assert_eq!(value::<i64>(&owner, &count).await, expected, "{name}");
+        }
+    }
+    // A row on which the filter itself fails is still found and quarantined.
+    run(&owner, "select backfill.enqueue('bad', 'bad', 'v = ''n/a''', 'v::int > 100 or v::int < 90')").await;
+    let failed = "select state = 'failed' from backfill.jobs where name = 'bad'";
+    until_true(&owner, SOON, failed).await;
+    assert_eq!(value::<String>(&owner, "select string_agg(key ->> 'id', ',') from backfill.row_errors").await, "77");
+    assert_eq!(value::<i64>(&owner, "select count(*) from bad where v = 'n/a'").await, 288);
+}
+
+/// The function in the constraint of the domain logs each value that it checks.
+#[tokio::test]
+async fn the_constraint_of_a_domain_is_evaluated_as_often_as_in_one_statement() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table seen (v int);
+        create function log_value(v int) returns boolean language plpgsql volatile as $$ begin insert into public.seen values (v); return true; end $$;
+        create domain logged as int check (log_value(value));
+        create table d (id int primary key, v logged); insert into d select generate_series(1, 150); truncate seen;
+        select backfill.enqueue('d', 'd', 'v = id')",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    until_state(&cluster, "d", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from seen where v is not null").await, 150);
 }

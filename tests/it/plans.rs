@@ -199,7 +199,7 @@ async fn try_batches(cluster: &Cluster, name: &str, table: &str, middle: &str, a
         let session = cluster.owner().await;
         let in_order = if plan.key.iter().any(|column| column.descending) { IN_ORDER } else { "" };
         run(&session, &format!("{RECIPE} {in_order} set plan_cache_mode = {mode}")).await;
-        let plain = Table { suppressible: false, returns_old: false, keys_change: false };
+        let plain = Table { suppressible: false, returns_old: false, keys_change: false, lenient: false };
         let triggered = Table { suppressible: true, returns_old: true, ..plain };
         for (from, kind, batch_mode, state) in [
             (None, BatchKind::Change, BatchMode::Fast, plain),

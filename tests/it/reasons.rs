@@ -158,3 +158,28 @@ async fn a_daemon_works_with_six_connections_and_says_if_it_has_fewer() {
     until_true(&watcher, SOON, "select state = 'succeeded' from backfill.jobs where name = 'none'").await;
     assert!(daemon.ended().is_none());
 }
+
+/// A daemon starts with so few connections that it cannot open a session for its heartbeat. It
+/// still counts as running, and the job names the connections as the reason.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_without_a_connection_for_its_heartbeat_counts_as_running() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "t", 500).await;
+    cluster.sql("postgres", "app", "alter role owner connection limit 4").await;
+    cluster
+        .sql("postgres", "app", "set role owner; select backfill.enqueue('t', 't', 'n = n + 1', run_as => 'owner')")
+        .await;
+    let watcher = cluster.client("postgres", "app").await;
+    let config = "lease: {ttl_seconds: 5}\ndatabases: [{name: main, url: 'postgres://x', workers: 1}]";
+    let _daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(config).start();
+    let says = "select coalesce(waiting_reason = 'connections' and waiting_text like '%needs at least 6%', false) from backfill.jobs";
+    until_true(&watcher, SOON, says).await;
+    // Longer than the TTL of the registration.
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(value::<bool>(&watcher, "select bool_or(alive) from backfill.workers").await);
+        assert!(value::<bool>(&watcher, "select waiting_reason is distinct from 'daemon' from backfill.jobs").await);
+    }
+    cluster.sql("postgres", "app", "alter role owner connection limit -1").await;
+    until_true(&watcher, SOON, "select state = 'succeeded' from backfill.jobs").await;
+}

@@ -187,3 +187,27 @@ async fn the_application_never_loses_a_deadlock_against_a_slow_row() {
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
+
+/// The row is slow when its transaction commits. The server does not apply `statement_timeout`
+/// there.
+#[tokio::test]
+async fn a_row_that_is_slow_at_commit_is_changed_or_quarantined() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t select generate_series(1, 60);
+        create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(4); return null; end $$;
+        create constraint trigger slow after update on t deferrable initially deferred for each row when (new.id = 7) execute function slow();
+        select backfill.enqueue('j', 't', 'n = 1', 'n = 0')",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    until_true(&owner, SOON, "select state = 'failed' from backfill.jobs").await;
+    let said: String = value(&owner, "select key || message from backfill.row_errors").await;
+    assert!(said.contains(r#"{"id": 7}the statement for this row takes longer than max_row_ms (2000 ms)"#), "{said}");
+    assert_eq!(value::<i64>(&owner, CHANGED).await, 59);
+    run(&owner, r#"select backfill.tune('j', '{"max_row_ms": 30000}'); select backfill.retry('j')"#).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, CHANGED).await, 60);
+}

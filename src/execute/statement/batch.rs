@@ -55,7 +55,7 @@ pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: Batch
     };
     let (rows, outcome) = match (kind, mode) {
         (BatchKind::Count { condition, since }, _) => {
-            (count(plan, condition, since.as_deref(), &scan), fast_outcome(plan, None))
+            (count(plan, condition, since.as_deref(), &scan, table.lenient), fast_outcome(plan, None))
         }
         (BatchKind::Change, BatchMode::Fast) => {
             (change(plan, table, &key, &scan), fast_outcome(plan, table.suppressible.then_some(&scan)))
@@ -100,11 +100,11 @@ fn change(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
         let change = format!("{} where {}", change_of(plan, Some("_bf_due")), keyset::equal(&plan.key, "_bf_due"));
         return format!(
             "{held},\n{}",
-            changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
+            changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan, table)))
         );
     }
     let change = format!("{} where {}{}", change_of(plan, scan.list), scan.range, matches(plan));
-    changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan)))
+    changed(plan, table, key, &change, &format!("{} as unresolved", unresolved(plan, table)))
 }
 
 /// Returns whether a fast batch locks its rows first, because a trigger may leave some of them
@@ -113,21 +113,27 @@ fn counts_held(plan: &Plan, table: Table) -> bool {
     table.suppressible && plan.filter.is_some() && plan.volatile.filter
 }
 
-fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan) -> String {
-    let old = since.map_or_else(
+/// Returns the query that counts the rows of a verification. If the verification is `lenient`, only
+/// rows that have not been written since planning are counted, and the condition is not evaluated
+/// on the others.
+fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan, lenient: bool) -> String {
+    let written = since.map(|since| {
+        // The column must be qualified with its table's name, because a join does not expose the
+        // system columns of its tables.
+        let table = plan.alias.as_ref().unwrap_or(&plan.target);
+        format!("backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot)", literal(since))
+    });
+    let old = written.as_ref().map_or_else(
         || "null::pg_catalog.int4".to_owned(),
-        |since| {
-            // The column must be qualified with its table's name, because a join does not expose
-            // the system columns of its tables.
-            let table = plan.alias.as_ref().unwrap_or(&plan.target);
-            format!(
-                "case when backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot) then null else 1 end",
-                literal(since)
-            )
-        },
+        |written| format!("case when {written} then null else 1 end"),
     );
+    let counted = match (lenient, written) {
+        (false, _) => format!("case when {condition} then true else false end"),
+        (true, Some(written)) => format!("case when {written} then false when {condition} then true else false end"),
+        (true, None) => "false".to_owned(),
+    };
     format!(
-        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {} and case when {condition} then true else false end)",
+        "_bf_rows as materialized (\n  select {old} as unresolved from only {}\n  where {} and {counted})",
         scan.source(plan),
         scan.range
     )
@@ -152,7 +158,7 @@ fn per_row(plan: &Plan, table: Table, key: &Names, scan: &KeyScan) -> String {
         range = scan.range,
         matches = matches_if_pure(plan),
         held = held(plan, table, &key.columns, &source, &scan.range, " skip locked"),
-        rows = changed(plan, table, key, &change, &format!("{returned}, {} as unresolved", unresolved(plan))),
+        rows = changed(plan, table, key, &change, &format!("{returned}, {} as unresolved", unresolved(plan, table))),
     )
 }
 

@@ -96,7 +96,7 @@ where {unchanged}",
             table,
             &key,
             &format!("{} where {due}", change_of(plan, Some("_bf_due"))),
-            &format!("_bf_due._bf_id, {} as unresolved", unresolved(plan))
+            &format!("_bf_due._bf_id, {} as unresolved", unresolved(plan, table))
         ),
         texts = key.texts,
         object = key.object,

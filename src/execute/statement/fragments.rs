@@ -131,10 +131,11 @@ fn left_as_it_was(plan: &Plan, table: Table, key: &Names) -> Option<String> {
 
 /// Returns an expression that is not null for a row that still matches the filter after the row was
 /// changed. For a delete, and for a job without a filter, the expression is always null. It is also
-/// null if the filter calls a volatile function, which must not be evaluated again.
-pub(super) fn unresolved(plan: &Plan) -> String {
+/// null if the filter calls a volatile function, which must not be evaluated again, and if the
+/// filter must not be evaluated on changed rows.
+pub(super) fn unresolved(plan: &Plan, table: Table) -> String {
     match &plan.filter {
-        Some(filter) if plan.kind == Kind::Update && !plan.volatile.filter => {
+        Some(filter) if plan.kind == Kind::Update && !plan.volatile.filter && !table.lenient => {
             format!("case when (\n{filter}\n) then 1 end")
         }
         _ => "null::pg_catalog.int4".to_owned(),

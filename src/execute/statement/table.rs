@@ -10,4 +10,7 @@ pub struct Table {
     /// Whether the job assigns a column that foreign keys may refer to. Such an update takes a
     /// stronger row lock.
     pub keys_change: bool,
+    /// Whether the filter is not evaluated on rows that were changed, because it may raise an error
+    /// there.
+    pub lenient: bool,
 }

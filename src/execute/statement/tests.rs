@@ -4,7 +4,7 @@ use crate::job::batch::BatchMode;
 use crate::job::plan::{Assignment, Isolation, KeyColumn, Kind, Leaf, Plan, Volatile};
 use crate::key::Key;
 
-const TABLE: Table = Table { suppressible: false, returns_old: false, keys_change: false };
+const TABLE: Table = Table { suppressible: false, returns_old: false, keys_change: false, lenient: false };
 
 fn plan() -> Plan {
     Plan {

@@ -77,7 +77,7 @@ $$;
 -- functions in C. If a name is overloaded, all functions of this name are returned. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
 -- The function may also be behind another object that the fragment names: an operator, an
--- aggregate, a cast from or to a type, or a view.
+-- aggregate, a cast from or to a type, a domain, a view, or the default of an argument.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[]) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with token as (
@@ -97,10 +97,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union
     select c.castfunc from name x join pg_type y on y.typname = left(x.body, 63) join pg_cast c on y.oid in (c.castsource, c.casttarget) where x.kind in ('word', 'quoted') and c.castfunc <> 0
     union
+    select d.refobjid from name x join pg_type y on y.typname = left(x.body, 63) join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
+     where x.kind in ('word', 'quoted')
+    union
     select v.function from name x join pg_class c on c.relname = left(x.body, 63) join pg_namespace n on n.oid = c.relnamespace cross join backfill._functions_of_view(c.oid) v(function)
      where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas)),
   called(oid) as (
     select f.oid from named f
+    union
+    -- The functions in the defaults of arguments.
+    select d.refobjid from named f join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
     union
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
