@@ -66,6 +66,9 @@ pub struct Plan {
     /// The size of the walked tables at planning.
     #[serde(default)]
     pub sizes: Option<Sizes>,
+    /// Reason why the planner could not find out what the expressions read, and assumed the worst.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unseen: Option<String>,
     /// The defaults of the daemon that planned the job, for options that the job does not set.
     #[serde(default)]
     pub defaults: serde_json::Value,

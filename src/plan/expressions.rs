@@ -30,9 +30,9 @@ pub struct Needs {
     /// Reason why the assigned values cannot be compared with the columns, even though the
     /// expressions give the same values each time they are evaluated.
     pub incomparable: Option<String>,
-    /// Whether the parse tree could be read. Reading the tree requires the TEMPORARY privilege, and
-    /// no event trigger may refuse CREATE FUNCTION.
-    pub seen: bool,
+    /// Reason why the parse tree could not be read. Reading the tree requires the TEMPORARY
+    /// privilege, and no event trigger may refuse CREATE FUNCTION.
+    pub unseen: Option<String>,
 }
 
 /// Reads the properties of a probe function. The result has these columns, in this order:
@@ -160,7 +160,7 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
                 filter_varies,
                 volatile: Volatile { values: values.volatile, filter: filter.is_some_and(|filter| filter.volatile) },
                 rows_as_text: whole.row_as_text,
-                seen: true,
+                unseen: None,
             })
         }
         (Err(error), _) | (_, Err(error)) => assume_worst_if_refused(executor, claim, error, &update).await,
@@ -248,7 +248,7 @@ async fn of_delete(
         volatile: Volatile { values: false, filter: probe.volatile },
         rows_as_text: probe.row_as_text,
         incomparable: None,
-        seen: true,
+        unseen: None,
     })
 }
 
@@ -291,7 +291,7 @@ async fn assume_worst(executor: &Session, claim: &Claim, reason: &str) -> Result
         // The value is unknown, but most expressions do not read a row as text.
         rows_as_text: false,
         incomparable: None,
-        seen: false,
+        unseen: Some(reason.to_owned()),
     })
 }
 

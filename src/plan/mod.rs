@@ -113,6 +113,7 @@ pub async fn make(
         root: None,
         sizes: Some(sizes),
         defaults: defaults.clone(),
+        unseen: needs.unseen,
     };
     Ok(PlanResult { plan, slices: parts, rows_estimated, snapshot })
 }
@@ -133,7 +134,7 @@ fn incomparable(needs: &expressions::Needs) -> Error {
     if let Some(reason) = &needs.incomparable {
         return not_provable(reason, "Run backfill.tune(name, '{\"verify\": \"auto\"}'), then backfill.retry.");
     }
-    let (reason, hint) = if !needs.seen {
+    let (reason, hint) = if needs.unseen.is_some() {
         (
             "The role of the job lacks the TEMPORARY privilege, so the planner cannot find out what the expressions read.",
             "Grant TEMPORARY on the database to the role, or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",

@@ -1,6 +1,7 @@
 //! Runs a batch. A batch of one row may run for as long as the option `max_row_ms` allows. While
 //! such a batch runs, the worker checks whether the job is paused or cancelled, whether its options
-//! have changed, and whether the answer to the batch was lost.
+//! have changed, whether a job of another role needs the worker, and whether the answer to the
+//! batch was lost.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,7 +14,10 @@ use crate::job::claim::{Claim, DeferredRow, Desired};
 use crate::pg::control::Control;
 use crate::pg::session::{self, Activity};
 use crate::queue::claim as queue;
+use crate::queue::lease::Lease;
 use crate::worker::claim_run::ClaimRun;
+use crate::worker::context::Context;
+use crate::worker::share;
 
 /// Time for which a batch of one row runs before the first check, and time between two checks.
 const CHECK: Duration = Duration::from_secs(1);
@@ -21,8 +25,8 @@ const CHECK: Duration = Duration::from_secs(1);
 /// The reason to stop waiting for a batch of one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
-    /// The job was paused or cancelled, its options were changed, or another worker holds the
-    /// slice.
+    /// The job was paused or cancelled, its options were changed, another worker holds the slice,
+    /// or the claim must end in favour of another role.
     Job,
     /// The session of the batch is idle or has ended, but its answer has not arrived.
     Session,
@@ -30,28 +34,29 @@ enum Change {
 
 impl ClaimRun<'_> {
     /// Runs the batch. Returns none if the batch was cancelled because the job was paused or
-    /// cancelled, or because its options were changed.
+    /// cancelled, because its options were changed, or because a job of another role needs the
+    /// worker.
     pub(super) async fn attempt(&mut self, batch: &Batch) -> Result<Option<Outcome>> {
-        let (control, claim) = (&self.scope.context.control, self.scope.claim);
+        let (context, claim, lease) = (&*self.scope.context, self.scope.claim, self.scope.lease);
         let hard = self.scope.stop.hard.child_token();
         let pid = self.executor.session().pid();
         let run = Box::pin(self.executor.run(claim, batch, &hard));
         if batch.rows > 1 {
             return run.await.map(Some);
         }
-        unless_changed(run, &hard, Box::pin(until_change(control, claim, self.settings.revision, pid))).await
+        unless_changed(run, &hard, Box::pin(until_change(context, claim, lease, self.settings.revision, pid))).await
     }
 
     /// Retries deferred rows. Returns none in the same cases as [`Self::attempt`].
     pub(super) async fn attempt_deferred(&mut self, rows: &[DeferredRow]) -> Result<Option<RetryOutcome>> {
-        let (control, claim) = (&self.scope.context.control, self.scope.claim);
+        let (context, claim, lease) = (&*self.scope.context, self.scope.claim, self.scope.lease);
         let hard = self.scope.stop.hard.child_token();
         let pid = self.executor.session().pid();
         let run = Box::pin(self.executor.retry_deferred(claim, self.walk.checkpoint(), rows, &hard));
         if rows.len() > 1 {
             return run.await.map(Some);
         }
-        unless_changed(run, &hard, Box::pin(until_change(control, claim, self.settings.revision, pid))).await
+        unless_changed(run, &hard, Box::pin(until_change(context, claim, lease, self.settings.revision, pid))).await
     }
 }
 
@@ -83,7 +88,14 @@ async fn unless_changed<T>(
 /// Waits until the job or the session of the batch has changed. `revision` is the revision of the
 /// options that the claim uses, and `pid` the process ID of the session. A failed check is
 /// repeated, because it says nothing about the batch.
-async fn until_change(control: &Control, claim: &Claim, revision: i32, pid: Option<i32>) -> Change {
+async fn until_change(context: &Context, claim: &Claim, lease: &Lease, revision: i32, pid: Option<i32>) -> Change {
+    tokio::select! {
+        () = share::until_owed(context, lease) => Change::Job,
+        change = until_change_of_job(&context.control, claim, revision, pid) => change,
+    }
+}
+
+async fn until_change_of_job(control: &Control, claim: &Claim, revision: i32, pid: Option<i32>) -> Change {
     let mut idle_since = None;
     loop {
         tokio::time::sleep(CHECK).await;

@@ -276,3 +276,41 @@ async fn a_job_is_not_complete_for_a_table_that_took_the_name() {
     sql(&cluster, "alter table t_old rename to t").await;
     run(&owner, "select backfill.assert_complete('during'); select backfill.assert_complete('during', true)").await;
 }
+
+/// A partition that is detached and replaced has not been walked. A partition that is attached
+/// later under a name of its own is no replacement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_not_complete_for_a_partition_that_took_the_name() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table p (id int primary key, n int not null default 0) partition by range (id);
+        create table p1 partition of p for values from (0) to (200);
+        create table p2 partition of p for values from (200) to (400);
+        insert into p select generate_series(1, 399);
+        select backfill.enqueue('j', 'p', 'n = 1', 'n = 0')",
+    )
+    .await;
+    let _daemon = wide(&cluster).await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    run(&owner, "create table p3 partition of p for values from (400) to (600); insert into p values (500)").await;
+    run(&owner, "select backfill.assert_complete('j')").await;
+    run(
+        &owner,
+        "alter table p detach partition p1; alter table p1 rename to p1_old;
+        create table p1 partition of p for values from (0) to (200); insert into p select generate_series(1, 199)",
+    )
+    .await;
+    let refusal = refused(&owner, "select backfill.assert_complete('j')").await;
+    assert_eq!(
+        (refusal.sqlstate.as_str(), refusal.message.as_str()),
+        ("BF004", "job \"j\" is complete, but a partition or child of public.p is not the one that the job changed")
+    );
+    let oids: String = value(&owner, "select format('public.p1: The name belongs to the table with OID %s. The job is for the table with OID %s, which is now public.p1_old.', 'p1'::regclass::oid, 'p1_old'::regclass::oid)").await;
+    assert_eq!(refusal.detail.as_deref(), Some(oids.as_str()));
+    run(&owner, "select backfill.rerun('j')").await;
+    until_state(&cluster, "j", "succeeded", SOON).await;
+    run(&owner, "select backfill.assert_complete('j')").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from p where n = 0").await, 0);
+}

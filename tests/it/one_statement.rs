@@ -416,3 +416,31 @@ async fn the_constraint_of_a_domain_is_evaluated_as_often_as_in_one_statement() 
     until_state(&cluster, "d", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from seen where v is not null").await, 150);
 }
+
+/// Another role puts an operator, a domain, a cast and an aggregate in front of a function of the
+/// owner. The expressions of the owner's job use none of them.
+#[tokio::test]
+async fn objects_of_other_roles_change_no_answer() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(&owner, SHELF).await;
+    cluster.sql("postgres", "app", "create role mallory login; create schema mal authorization mallory; grant usage on schema public to mallory").await;
+    let plant = "
+        create operator mal.+ (function = public.in_text, rightarg = int);
+        create operator mal.= (function = public.procedural, rightarg = int);
+        create domain mal.grp as int check (public.checks(value));
+        create domain mal.perm as text;
+        create aggregate mal.max(int) (sfunc = public.agg_step, stype = bigint, initcond = '0');
+        create view mal.cu as select public.in_text(3)";
+    cluster.sql("mallory", "app", plant).await;
+    heard.lock().unwrap().clear();
+    for (n, filter) in ["grp + 5 > 3", "grp = any (array[1, 2])", "mal.perm is null"].into_iter().enumerate() {
+        let table = if n == 2 { "mal" } else { "cu" };
+        if n == 2 {
+            run(&owner, "create table mal as select id, perm from cu; alter table mal add primary key (id)").await;
+        }
+        run(&owner, &format!("select backfill.enqueue('j{n}', '{table}', 'perm = ''x''', '{filter}')")).await;
+    }
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard.iter().all(|text| text.starts_with("WARNING: no daemon is running")), "{heard:?}");
+}

@@ -83,6 +83,8 @@ async fn an_event_trigger_that_refuses_ddl_stops_neither_a_daemon_nor_a_job() {
         output.contains("the database refuses CREATE FUNCTION in the temporary schema (no DDL today: CREATE FUNCTION)"),
         "{output}"
     );
+    let told = "select message like '%; batches run at REPEATABLE READ, because the database refuses CREATE FUNCTION in the temporary schema (no DDL today: CREATE FUNCTION)' from backfill.events where name = 'j' and kind = 'planned'";
+    assert!(value::<bool>(&owner, told).await);
     // An error of the job itself is still reported as such.
     sql(&cluster, "select backfill.enqueue('bad', 't', 'b = a / (id - id)', 'a = 1')").await;
     crate::support::until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'bad'").await;

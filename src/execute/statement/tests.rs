@@ -39,6 +39,7 @@ fn plan() -> Plan {
         upper: Some(Key(vec!["9".into()])),
         sizes: None,
         defaults: serde_json::Value::Null,
+        unseen: None,
         spread: false,
         alias: None,
         root: None,

@@ -212,9 +212,9 @@ begin
     coalesce(arguments, '1'), f.proname, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $_$;
 
--- Name: _called_functions(text, text, name[]); Type: FUNCTION
+-- Name: _called_functions(text, text, name[], name); Type: FUNCTION
 
-CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) RETURNS SETOF oid
+CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) RETURNS SETOF oid
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -225,26 +225,30 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
+  type(oid) as (
+    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas || 'pg_catalog'::name) and pg_has_role(y.typowner, run_as, 'MEMBER')),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
-     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas)
+     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
     union
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
-     where n.nspname <> 'pg_catalog' and position(o.oprname in (select string_agg(t.body, '' order by t.n) from token t)) > 0
+     where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
+       and position(o.oprname in (select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t)) > 0
     union
-    select c.castfunc from name x join pg_type y on y.typname = left(x.body, 63) join pg_cast c on y.oid in (c.castsource, c.casttarget) where x.kind in ('word', 'quoted') and c.castfunc <> 0
+    select c.castfunc from type y join pg_cast c on y.oid in (c.castsource, c.casttarget) join pg_type s on s.oid = c.castsource join pg_type g on g.oid = c.casttarget
+     where c.castfunc <> 0 and pg_has_role(s.typowner, run_as, 'MEMBER') and pg_has_role(g.typowner, run_as, 'MEMBER')
     union
-    select d.refobjid from name x join pg_type y on y.typname = left(x.body, 63) join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
-     where x.kind in ('word', 'quoted')
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
     select v.function from name x join pg_class c on c.relname = left(x.body, 63) join pg_namespace n on n.oid = c.relnamespace cross join backfill._functions_of_view(c.oid) v(function)
-     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas)),
+     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas) and pg_has_role(c.relowner, run_as, 'MEMBER')),
   called(oid) as (
     select f.oid from named f
     union
     -- The functions in the defaults of arguments.
-    select d.refobjid from named f join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
+    select d.refobjid from named f join pg_proc p on p.oid = f.oid and pg_has_role(p.proowner, run_as, 'MEMBER') join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
     union
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
@@ -739,7 +743,8 @@ begin
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown) u);
+  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
+         || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;
 
 -- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
@@ -1820,7 +1825,7 @@ begin
     perform backfill._grant(c.relacl, array['SELECT'], format('select on backfill.%I', c.relname), r) from pg_class c
       where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota']);
     perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on routine %s', p.oid::regprocedure), r) from pg_proc p
-      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_provable', 'wait']);
+      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_replaced_leaf', '_provable', 'wait']);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);
@@ -3266,6 +3271,19 @@ CREATE FUNCTION backfill._replaced(job_name text) RETURNS text
   select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
+-- Name: _replaced_leaf(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._replaced_leaf(job_name text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('%s: %s', s.relation_name, backfill._other_table(s.relation_name, s.relation))
+    from backfill.job j join backfill.slice s on s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.relation <> j.relation
+    join pg_namespace n on n.nspname = (parse_ident(s.relation_name))[1] join pg_class c on c.relnamespace = n.oid and c.relname = (parse_ident(s.relation_name))[2] and c.oid <> s.relation
+   where j.name = _replaced_leaf.job_name and backfill._may_see(j.enqueued_by) and c.oid in (select h.heap from backfill._heaps(j.relation) h)
+   order by s.ordinal limit 1
+$$;
+
 -- Name: _resolve_run_as(name, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._resolve_run_as(actor name, asked name) RETURNS name
@@ -3600,7 +3618,7 @@ begin
   update backfill.job x set plan = _save_plan.plan, rows_estimated = _save_plan.rows_estimated, planned_snapshot = snapshot::pg_snapshot where x.id = j.id;
   perform backfill._add_ranges(j, slices, 0);
   perform backfill._end_slice(slice);
-  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', to_char(rows_estimated, 'FM999,999,999,999,999,990'), case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end), plan);
+  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', to_char(rows_estimated, 'FM999,999,999,999,999,990'), case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end) || coalesce('; batches run at REPEATABLE READ, because ' || (plan ->> 'unseen'), ''), plan);
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
   perform backfill._notify_daemons();
@@ -3672,8 +3690,8 @@ begin
   end if;
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
-                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings)) c
-                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings)) c where filter_sql is not null) x);
+                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
+                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -3691,7 +3709,7 @@ begin
           place := 'function ' || f.signature;
           return;
         end if;
-        pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path)) c);
+        pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
       exception when others then null; -- The body is followed no further.
       end;
@@ -4424,7 +4442,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -4437,6 +4455,9 @@ begin
   elsif j.replaced is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
+  elsif j.replaced_leaf is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but a partition or child of %s is not the one that the job changed', assert_complete.name, j.target), detail = j.replaced_leaf,
+      hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise run backfill.rerun if applying the assignments (set) twice gives the same result as applying them once, or enqueue a job for the partition.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -6366,11 +6387,11 @@ REVOKE ALL ON FUNCTION backfill._body_as_query(function oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_operator;
 
--- Name: FUNCTION _called_functions(fragment text, what text, schemas name[]); Type: ACL
+-- Name: FUNCTION _called_functions(fragment text, what text, schemas name[], run_as name); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[]) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) TO backfill_operator;
 
 -- Name: FUNCTION _caller_settings(); Type: ACL
 
@@ -6957,6 +6978,14 @@ GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_reader;
 GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO pg_monitor;
+
+-- Name: FUNCTION _replaced_leaf(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._replaced_leaf(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._replaced_leaf(job_name text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._replaced_leaf(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._replaced_leaf(job_name text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._replaced_leaf(job_name text) TO pg_monitor;
 
 -- Name: FUNCTION _resolve_run_as(actor name, asked name); Type: ACL
 

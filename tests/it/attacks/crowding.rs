@@ -293,3 +293,35 @@ async fn a_locked_lease_does_not_delay_the_renewal_of_others() {
         .await;
     assert_eq!(value::<i32>(&superuser, claims).await, before, "the job lost its lease: {}", daemon.output());
 }
+
+/// The rows of a role's jobs take an hour each, as `max_row_ms` allows, in the statement or at
+/// commit. The role nevertheless gives up one worker when another role enqueues a job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_take_an_hour_leave_a_worker_to_the_jobs_of_other_roles() {
+    for at_commit in [false, true] {
+        let scene = Scene::set().await;
+        let (mallory, alice, ctl) =
+            (scene.client("mallory").await, scene.client("alice").await, scene.client("ctl").await);
+        let code = "set role e; create function slow() returns int language plpgsql volatile as $$ begin perform pg_sleep(3600); return 1; end $$;
+            create function slow_commit() returns trigger language plpgsql as $$ begin perform pg_sleep(3600); return null; end $$";
+        scene.cluster.sql("mallory", "app", code).await;
+        for n in 0..3 {
+            scene.table(&format!("t{n}"), 10).await;
+            let set = if at_commit { "a = 1" } else { "a = slow()" };
+            if at_commit {
+                let slow = format!(
+                    "set role e; create constraint trigger slow after update on t{n} deferrable initially deferred for each row execute function slow_commit()"
+                );
+                scene.cluster.sql("mallory", "app", &slow).await;
+            }
+            run(&mallory, &format!("select backfill.enqueue('m{n}', 't{n}', '{set}', run_as => 'e', priority => -100, options => '{{\"max_row_ms\": 3600000, \"max_batch_rows\": 1}}')")).await;
+        }
+        let other = "set role f; create table other (id int primary key, a int); insert into other values (1)";
+        scene.cluster.sql("alice", "app", other).await;
+        let _daemon = scene.start_daemon().await;
+        let busy = "select count(*) = 2 from pg_stat_activity where usename = 'x_e' and wait_event = 'PgSleep'";
+        until_true(&ctl, SOON, busy).await;
+        run(&alice, "select backfill.enqueue('of_f', 'other', 'a = 1', run_as => 'f', priority => 100)").await;
+        until_true(&ctl, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
+    }
+}

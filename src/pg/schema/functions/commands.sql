@@ -195,6 +195,17 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
+-- Returns a text about the first partition or child that the job walked and whose name belongs to
+-- another partition or child now, if the caller may see this job. Otherwise returns null.
+create or replace function backfill._replaced_leaf(job_name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select format('%s: %s', s.relation_name, backfill._other_table(s.relation_name, s.relation))
+    from backfill.job j join backfill.slice s on s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.relation <> j.relation
+    join pg_namespace n on n.nspname = (parse_ident(s.relation_name))[1] join pg_class c on c.relnamespace = n.oid and c.relname = (parse_ident(s.relation_name))[2] and c.oid <> s.relation
+   where j.name = _replaced_leaf.job_name and backfill._may_see(j.enqueued_by) and c.oid in (select h.heap from backfill._heaps(j.relation) h)
+   order by s.ordinal limit 1
+$$;
+
 -- Inserts a command and returns the job's state. An error is raised again here, so that it does not
 -- have a CONTEXT line for each trigger and inner function. The public functions that return a state
 -- are plain SQL without settings. The server replaces a call of such a function by its expression,

@@ -10,7 +10,7 @@ begin
   update backfill.job x set plan = _save_plan.plan, rows_estimated = _save_plan.rows_estimated, planned_snapshot = snapshot::pg_snapshot where x.id = j.id;
   perform backfill._add_ranges(j, slices, 0);
   perform backfill._end_slice(slice);
-  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', to_char(rows_estimated, 'FM999,999,999,999,999,990'), case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end), plan);
+  perform backfill._record_event(j.id, 'planned', format('about %s rows in %s', to_char(rows_estimated, 'FM999,999,999,999,999,990'), case jsonb_array_length(slices) when 1 then '1 slice' else jsonb_array_length(slices) || ' slices' end) || coalesce('; batches run at REPEATABLE READ, because ' || (plan ->> 'unseen'), ''), plan);
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
   perform backfill._notify_daemons();

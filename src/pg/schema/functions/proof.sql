@@ -113,7 +113,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -126,6 +126,9 @@ begin
   elsif j.replaced is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
+  elsif j.replaced_leaf is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but a partition or child of %s is not the one that the job changed', assert_complete.name, j.target), detail = j.replaced_leaf,
+      hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise run backfill.rerun if applying the assignments (set) twice gives the same result as applying them once, or enqueue a job for the partition.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;

@@ -35,7 +35,7 @@ begin
     perform backfill._grant(c.relacl, array['SELECT'], format('select on backfill.%I', c.relname), r) from pg_class c
       where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota']);
     perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on routine %s', p.oid::regprocedure), r) from pg_proc p
-      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_provable', 'wait']);
+      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_replaced_leaf', '_provable', 'wait']);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);

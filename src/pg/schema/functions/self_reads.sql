@@ -77,8 +77,10 @@ $$;
 -- functions in C. If a name is overloaded, all functions of this name are returned. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
 -- The function may also be behind another object that the fragment names: an operator, an
--- aggregate, a cast from or to a type, a domain, a view, or the default of an argument.
-create or replace function backfill._called_functions(fragment text, what text, schemas name[]) returns setof oid
+-- aggregate, a cast from or to a type, a domain, a view, or the default of an argument. Such an
+-- object counts only if run_as may act as its owner. Otherwise any role could put an object in
+-- front of a function of another role, and have the jobs of others refused.
+create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
@@ -87,26 +89,30 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
+  type(oid) as (
+    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas || 'pg_catalog'::name) and pg_has_role(y.typowner, run_as, 'MEMBER')),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
-     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas)
+     where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
     union
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
-     where n.nspname <> 'pg_catalog' and position(o.oprname in (select string_agg(t.body, '' order by t.n) from token t)) > 0
+     where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
+       and position(o.oprname in (select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t)) > 0
     union
-    select c.castfunc from name x join pg_type y on y.typname = left(x.body, 63) join pg_cast c on y.oid in (c.castsource, c.casttarget) where x.kind in ('word', 'quoted') and c.castfunc <> 0
+    select c.castfunc from type y join pg_cast c on y.oid in (c.castsource, c.casttarget) join pg_type s on s.oid = c.castsource join pg_type g on g.oid = c.casttarget
+     where c.castfunc <> 0 and pg_has_role(s.typowner, run_as, 'MEMBER') and pg_has_role(g.typowner, run_as, 'MEMBER')
     union
-    select d.refobjid from name x join pg_type y on y.typname = left(x.body, 63) join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
-     where x.kind in ('word', 'quoted')
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
     select v.function from name x join pg_class c on c.relname = left(x.body, 63) join pg_namespace n on n.oid = c.relnamespace cross join backfill._functions_of_view(c.oid) v(function)
-     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas)),
+     where x.is_name and c.relkind = 'v' and n.nspname = any (x.schemas) and pg_has_role(c.relowner, run_as, 'MEMBER')),
   called(oid) as (
     select f.oid from named f
     union
     -- The functions in the defaults of arguments.
-    select d.refobjid from named f join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
+    select d.refobjid from named f join pg_proc p on p.oid = f.oid and pg_has_role(p.proowner, run_as, 'MEMBER') join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
     union
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
@@ -188,8 +194,8 @@ begin
   end if;
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
-                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings)) c
-                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings)) c where filter_sql is not null) x);
+                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
+                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -207,7 +213,7 @@ begin
           place := 'function ' || f.signature;
           return;
         end if;
-        pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path)) c);
+        pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
       exception when others then null; -- The body is followed no further.
       end;
@@ -231,5 +237,6 @@ begin
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown) u);
+  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
+         || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;
