@@ -11,6 +11,7 @@ use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::execute::bounds::{Bounds, why_cancelled};
 use crate::execute::guard::Guard;
 #[cfg(any(debug_assertions, feature = "failpoint"))]
 use crate::execute::statement::apart;
@@ -32,10 +33,6 @@ use crate::pg::pools::Logins;
 use crate::pg::row::{self, Columns};
 use crate::pg::session::{self, Plans, Recipe};
 
-/// Minimum lock timeout, even if `max_victim_wait_ms` is lower. A row that is locked only for a
-/// moment is not worth deferring.
-const LEAST_LOCK_WAIT: Duration = Duration::from_millis(10);
-
 /// Keeps the claim's fencing token out of error messages. If log_parameter_max_length_on_error is
 /// not 0, the server adds a statement's parameters to the context of an error. The job's own code
 /// can change the setting and read this context. With the token, that code could advance the
@@ -56,36 +53,6 @@ pub struct Executor {
     limit: Duration,
     guard: Guard,
     ledger: Ledger,
-}
-
-/// Time limits of the statements of one claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bounds {
-    /// `statement_timeout` of a batch of several rows.
-    pub batch: Duration,
-    /// `statement_timeout` of a batch of one row.
-    pub row: Duration,
-    /// Maximum time that another session may wait for a statement. The `lock_timeout` of a
-    /// statement has the same value, but is at least `LEAST_LOCK_WAIT` and at most `batch`.
-    pub victim_wait: Duration,
-}
-
-impl Bounds {
-    fn limit(self, rows: usize) -> Duration {
-        if rows == 1 { self.row } else { self.batch }
-    }
-
-    /// Returns the maximum time that another session may wait for a statement. A batch of one row
-    /// may run for longer than `deadlock_timeout`. So that such a batch, and not the other session,
-    /// is cancelled if the two wait for each other, the other session may not wait for longer than
-    /// a batch of several rows may take.
-    fn patience(self) -> Duration {
-        self.victim_wait.min(self.batch)
-    }
-
-    fn lock_wait(self) -> Duration {
-        self.victim_wait.max(LEAST_LOCK_WAIT).min(self.batch)
-    }
 }
 
 /// Holds the prepared statements of batches, and the properties that the table had when the
@@ -388,7 +355,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             biased;
             answer = &mut answer => answer,
             () = hard.cancelled() => match self.session.cancel().await {
-                Cancelled::Settled => answer.await,
+                Cancelled::Settled => self.session.settled(self.limit, answer).await,
                 Cancelled::Unsettled => Err(Error::new(Kind::Unanswered, "could not cancel a batch")),
             },
         }
@@ -412,7 +379,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             answer = &mut run => answer,
             victims = watched.in_the_way() => match self.session.cancel().await {
                 // The statement may have committed just before the cancel request arrived.
-                Cancelled::Settled => run.await.map_err(|error| match error.kind {
+                Cancelled::Settled => self.session.settled(self.limit, run).await.map_err(|error| match error.kind {
                     Kind::Cancelled => victims.error("the batch"),
                     _ => error,
                 }),
@@ -492,17 +459,6 @@ select backfill.suppressible($1::pg_catalog.oid),
     }
 }
 
-/// Finds out why a statement was cancelled. The statement ran for the time `took` and had the time
-/// limit `limit`. `answering` is the time in which the server answered other statements, or none if
-/// the server does not let the guard check.
-fn why_cancelled(error: Error, took: Duration, limit: Duration, answering: Option<Duration>) -> Error {
-    if error.kind != Kind::Cancelled || took < limit * 9 / 10 {
-        return error;
-    }
-    let has_answered = answering.is_none_or(|answering| answering >= limit / 2);
-    Error { kind: if has_answered { Kind::TimeLimit } else { Kind::Stalled }, ..error }
-}
-
 async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Result<Session> {
     let recipe = Recipe {
         settings: &claim.settings,
@@ -555,20 +511,4 @@ fn retried(answer: &[Row]) -> Result<RetryOutcome> {
         desired: Desired::read(row.read("desired")?),
         revision: row.read("revision")?,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_limit_is_told_from_other_cancels_and_from_a_server_that_does_not_answer() {
-        let ms = Duration::from_millis;
-        let kind = |kind, took, answering| why_cancelled(Error::new(kind, "x"), ms(took), ms(1000), answering).kind;
-        assert_eq!(kind(Kind::Cancelled, 1001, Some(ms(900))), Kind::TimeLimit);
-        assert_eq!(kind(Kind::Cancelled, 1001, None), Kind::TimeLimit);
-        assert_eq!(kind(Kind::Cancelled, 1001, Some(ms(400))), Kind::Stalled);
-        assert_eq!(kind(Kind::Cancelled, 200, Some(ms(200))), Kind::Cancelled);
-        assert_eq!(kind(Kind::LockTimeout, 1001, Some(ms(900))), Kind::LockTimeout);
-    }
 }

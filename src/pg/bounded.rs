@@ -151,20 +151,33 @@ impl Session {
         {
             return Ok((answer, true));
         }
+        Err(self.overran(limit).await)
+    }
+
+    /// Waits for a statement whose time limit is `limit`, after a cancel request. If the statement
+    /// ignores the cancel request, terminates the session.
+    ///
+    /// # Errors
+    /// The error of the statement, or the same errors as in [`Session::bounded`].
+    pub async fn settled<T>(&self, limit: Duration, statement: impl Future<Output = Result<T>>) -> Result<T> {
+        match tokio::time::timeout(CANCEL_TIMEOUT + self.slack(), statement).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.overran(limit).await),
+        }
+    }
+
+    /// Terminates the session of a statement that ignored a cancel request, and returns the error.
+    async fn overran(&self, limit: Duration) -> Error {
         match self.end_overrun().await {
-            Ok(Overrunning::Ended) => {
-                Err(overrun("a statement of the job exceeded the time limit of a batch and ignored a cancel request")
-                    .detail(
-                        "The daemon terminated the session of the statement. The job continues from its checkpoint.",
-                    ))
-            }
-            Ok(Overrunning::Unstoppable) => Err(Error::new(
+            Ok(Overrunning::Ended) => overrun("a statement of the job ignored a cancel request")
+                .detail("The daemon terminated the session of the statement. The job continues from its checkpoint."),
+            Ok(Overrunning::Unstoppable) => Error::new(
                 Kind::ConnectionLost,
                 "a statement of the job exceeded the time limit of a batch, and the server could not terminate its session",
-            )),
+            ),
             Ok(Overrunning::Unclear) | Err(_) => {
                 let seconds = limit.as_secs_f32();
-                Err(Error::new(Kind::Unanswered, format!("the server did not respond within {seconds} s")))
+                Error::new(Kind::Unanswered, format!("the server did not respond within {seconds} s"))
             }
         }
     }

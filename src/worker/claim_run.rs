@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
-use crate::execute::executor::{Bounds, Executor};
+use crate::execute::bounds::Bounds;
+use crate::execute::executor::Executor;
 use crate::execute::statement::batch::BatchKind;
 use crate::job::batch::{Batch, Outcome};
 use crate::job::claim::{Claim, Desired, SliceKind};

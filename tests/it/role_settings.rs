@@ -152,3 +152,21 @@ async fn the_settings_that_a_superuser_gives_do_no_harm() {
         works_with(&cluster, number, setting).await;
     }
 }
+
+/// With `force_parallel_mode`, each query in a function of the job would start a process.
+#[tokio::test]
+async fn the_queries_in_functions_of_a_job_start_no_parallel_workers() {
+    let cluster = crate::support::installed(Options::default()).await;
+    let code = "create table numbers as select generate_series(1, 1000) as n;
+        create table t (id int primary key, plan text); insert into t select generate_series(1, 20);
+        create function plan_of_a_query() returns text language plpgsql volatile as $$ declare l record; plan text := ''; begin
+          for l in explain select count(*) from public.numbers loop plan := plan || l.\"QUERY PLAN\"; end loop; return plan; end $$";
+    cluster.sql("owner", "app", code).await;
+    cluster.sql("postgres", "app", &format!("alter role owner in database app set {}", parallel(&cluster))).await;
+    cluster.sql("owner", "app", "select backfill.enqueue('j', 't', 'plan = plan_of_a_query()')").await;
+    let (code, said) = backfilld(&cluster.owner_url(), &["run", "--until-idle", "--listen", "127.0.0.1:0"]).await;
+    assert_eq!(code, 0, "{said}");
+    let plans = "select string_agg(distinct plan, ' ') from t";
+    let plans = cluster.value::<String>("owner", "app", plans).await;
+    assert!(plans.contains("Aggregate") && !plans.contains("Gather"), "{plans}");
+}

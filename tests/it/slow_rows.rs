@@ -211,3 +211,25 @@ async fn a_row_that_is_slow_at_commit_is_changed_or_quarantined() {
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, CHANGED).await, 60);
 }
+
+/// A row holds its lock for up to an hour, and its trigger ignores cancel requests. A session of
+/// the application waits for this lock.
+#[tokio::test]
+async fn the_application_does_not_wait_for_a_slow_row_that_ignores_cancel_requests() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table t (id int primary key, n int not null default 0); insert into t values (1);
+        create function stubborn() returns trigger language plpgsql as $$ begin
+          loop begin perform pg_sleep(3600); exception when query_canceled then null; end; end loop; end $$;
+        create trigger stubborn after update on t for each row when (new.n = 1) execute function stubborn();
+        select backfill.enqueue('j', 't', 'n = n + 1', options => '{\"max_row_ms\": 3600000}')",
+    )
+    .await;
+    let _daemon = daemon(&cluster).await;
+    let holds = "select count(*) = 1 from pg_stat_activity where application_name like 'backfilld job%' and wait_event = 'PgSleep'";
+    until_true(&owner, SOON, holds).await;
+    let application = cluster.owner().await;
+    run(&application, "set statement_timeout = '60s'; update t set n = n").await;
+}

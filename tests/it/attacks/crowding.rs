@@ -295,19 +295,21 @@ async fn a_locked_lease_does_not_delay_the_renewal_of_others() {
 }
 
 /// The rows of a role's jobs take an hour each, as `max_row_ms` allows, in the statement or at
-/// commit. The role nevertheless gives up one worker when another role enqueues a job.
+/// commit, or the statement also ignores cancel requests. The role nevertheless gives up one worker
+/// when another role enqueues a job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_take_an_hour_leave_a_worker_to_the_jobs_of_other_roles() {
-    for at_commit in [false, true] {
+    for (set, at_commit) in [("a = slow()", false), ("a = 1", true), ("a = stubborn()", false)] {
         let scene = Scene::set().await;
         let (mallory, alice, ctl) =
             (scene.client("mallory").await, scene.client("alice").await, scene.client("ctl").await);
         let code = "set role e; create function slow() returns int language plpgsql volatile as $$ begin perform pg_sleep(3600); return 1; end $$;
+            create function stubborn() returns int language plpgsql volatile as $$ begin
+              loop begin perform pg_sleep(3600); exception when query_canceled then null; end; end loop; end $$;
             create function slow_commit() returns trigger language plpgsql as $$ begin perform pg_sleep(3600); return null; end $$";
         scene.cluster.sql("mallory", "app", code).await;
         for n in 0..3 {
             scene.table(&format!("t{n}"), 10).await;
-            let set = if at_commit { "a = 1" } else { "a = slow()" };
             if at_commit {
                 let slow = format!(
                     "set role e; create constraint trigger slow after update on t{n} deferrable initially deferred for each row execute function slow_commit()"
