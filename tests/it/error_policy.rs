@@ -19,11 +19,13 @@ use crate::proof::{Dice, PLUS_ONE, QUICK, batches, enqueue, exact, quick, table,
 use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_true, value};
 
 const ROWS: i64 = 300;
+/// Rows of a table whose trigger raises errors. Each of them may be deferred on its own.
+const FAILING_ROWS: i64 = 60;
 
 /// Creates a table with a trigger that raises the SQLSTATE that is stored in table `raised`. While
 /// `raised` is empty, the trigger raises nothing.
 async fn failing(cluster: &Cluster, name: &str) {
-    table(cluster, name, ROWS).await;
+    table(cluster, name, FAILING_ROWS).await;
     let made = format!(
         "create table if not exists raised (code text); create sequence if not exists tries;
          create or replace function raise_error() returns trigger language plpgsql as $$ declare v text; begin
@@ -97,7 +99,7 @@ async fn a_temporary_failure_is_logged_once_and_the_walk_resumes_by_itself() {
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
         run(&owner, "truncate raised").await;
         until_state(&cluster, &job, "succeeded", SOON).await;
-        exact(&cluster, &job, ROWS).await.unwrap();
+        exact(&cluster, &job, FAILING_ROWS).await.unwrap();
         assert_eq!(times_logged(&daemon, *kind), 1, "{code}: {}", daemon.output());
     }
 }
@@ -143,7 +145,7 @@ async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {job} where n <> 0")).await, 0, "{code}");
         run(&owner, &format!("truncate raised; select backfill.retry('{job}')")).await;
         until_state(&cluster, &job, "succeeded", SOON).await;
-        exact(&cluster, &job, ROWS).await.unwrap();
+        exact(&cluster, &job, FAILING_ROWS).await.unwrap();
         let lines = daemon
             .output()
             .lines()
