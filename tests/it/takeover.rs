@@ -90,7 +90,7 @@ async fn stop_in_a_batch(job: &str, set: &str) {
     let mut application = cluster.owner().await;
     let lock = application.transaction().await.unwrap();
     lock.batch_execute(&format!("select from {job} where note = 'row 777' for update")).await.unwrap();
-    enqueue(&cluster, job, set, r#"{"max_batch_rows": 20, "throttle": "off"}"#).await;
+    enqueue(&cluster, job, set, r#"{"max_batch_rows": 20, "throttle": "off", "target_batch_ms": 500}"#).await;
     let session = "select pid from pg_stat_activity where application_name = 'backfilld job ' || (select id from backfill.jobs where name = $1) and wait_event_type = 'Lock'";
     let pid: i32 = wait::until_ok(SOON, "a batch waits for the locked row", async || {
         owner.query_opt(session, &[&job]).await.unwrap().map(|row| row.get(0)).ok_or("no session waits")
