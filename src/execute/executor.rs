@@ -287,6 +287,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         key: &Key,
         error: Option<&Error>,
     ) -> Result<Option<Outcome>> {
+        // The statement changes no row of the table.
         self.limit_for(0);
         let table = self.table().await?;
         let sql = deferred::skip_row(&self.plan, table, batch.from().is_none());

@@ -111,7 +111,7 @@ from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
     Ok(Backend { pid, started: row.read(1)?, server: row.read(2)? })
 }
 
-/// What a session does now.
+/// Whether a session is idle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Activity {
     /// The session has ended, or waits for its client.

@@ -62,7 +62,7 @@ pub struct Lease {
     token: Uuid,
 }
 
-/// What a heartbeat needs.
+/// The connections, the roles and the interval that [`Leases::heartbeat`] uses.
 #[derive(Debug)]
 pub struct Heartbeat {
     pub logins: Logins,
