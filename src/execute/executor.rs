@@ -17,6 +17,7 @@ use crate::execute::guard::Guard;
 use crate::execute::statement::apart;
 use crate::execute::statement::batch::{self as batch_statement, BatchKind};
 use crate::execute::statement::deferred;
+use crate::execute::statement::since;
 use crate::execute::statement::table::Table;
 use crate::execute::written::Ledger;
 use crate::failpoint;
@@ -48,6 +49,8 @@ pub struct Executor {
     prepared: Option<Prepared>,
     /// See [`Table::lenient`].
     lenient: bool,
+    /// The plan that replaces `plan` when `lenient` changes. Only a sweep has two plans.
+    other_plan: Option<Plan>,
     bounds: Bounds,
     /// `statement_timeout` of the next statement.
     limit: Duration,
@@ -82,6 +85,7 @@ impl Executor {
             kind,
             prepared: None,
             lenient: false,
+            other_plan: None,
             bounds,
             limit,
             guard,
@@ -141,6 +145,11 @@ impl Executor {
         if error.kind == Kind::LockTimeout { took.saturating_sub(self.bounds.lock_wait()) } else { took }
     }
 
+    /// Prepares for a sweep of a job that was planned at the snapshot `since` (a `pg_snapshot`).
+    pub fn sweep_since(&mut self, since: &str) {
+        self.other_plan = Some(since::of_lenient_sweep(&self.plan, since));
+    }
+
     pub fn is_lenient(&self) -> bool {
         self.lenient
     }
@@ -149,6 +158,9 @@ impl Executor {
     pub fn set_lenient(&mut self, lenient: bool) {
         if self.lenient != lenient {
             self.lenient = lenient;
+            if let Some(other) = &mut self.other_plan {
+                std::mem::swap(&mut self.plan, other);
+            }
             self.prepared = None;
         }
     }

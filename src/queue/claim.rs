@@ -36,18 +36,21 @@ pub async fn failure(control: &Control, claim: &Claim) -> Result<Option<String>>
 
 /// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
 /// claimed. If the definition of the claimed job is invalid, fails the job and returns none. Slices
-/// of the roles in `at_share` are claimed only if no slice of another role can be claimed.
+/// of the roles in `at_share` are claimed only if no slice of another role can be claimed. If the
+/// queue contains leases of this worker that are not in `held`, their slices can be claimed at
+/// once.
 pub async fn claim(
     control: &Control,
     worker: Uuid,
     roles: &[String],
     at_share: &[String],
+    held: &[Uuid],
     ttl: Duration,
 ) -> Result<Option<Claim>> {
     const SQL: &str = "
 select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int8
-  from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4, $5::text[]::name[]) c where c is not null";
-    let values: [&(dyn ToSql + Sync); 5] = [&worker, &roles, &seconds(ttl), &PROTOCOL, &at_share];
+  from backfill._claim($1, $2::text[]::name[], make_interval(secs => $3), $4, $5::text[]::name[], $6) c where c is not null";
+    let values: [&(dyn ToSql + Sync); 6] = [&worker, &roles, &seconds(ttl), &PROTOCOL, &at_share, &held];
     let Some(row) = control.query_opt(SQL, &values).await? else { return Ok(None) };
     let unreadable = match serde_json::from_str(row.read(0)?) {
         Ok(claim) => return Ok(Some(claim)),
@@ -236,7 +239,7 @@ pub async fn finish(control: &Control, claim: &Claim) -> Result<Option<State>> {
 
 /// Releases a slice. The next claim of the slice continues from its checkpoint. While the submitter
 /// of the job locks the job's row, this call waits at most 1 s and then fails, so that the worker
-/// can serve other jobs. The lease of the slice then expires.
+/// can serve other jobs. A later claim then finds the abandoned lease and continues the slice.
 pub async fn release(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str =
         "select backfill._release($1, $2) from (select set_config('lock_timeout', '1000', true) offset 0) s";

@@ -111,8 +111,8 @@ impl Leases {
     }
 
     /// Waits until no other worker of this daemon is claiming a slice. The caller keeps the
-    /// returned guard until it has called [`Self::hold`]. Otherwise [`Self::roles_at`] would miss a
-    /// claim in progress.
+    /// returned guard until it has called [`Self::hold`]. Otherwise [`Self::roles_at`] and
+    /// [`Self::tokens`] would miss a claim in progress.
     pub async fn claiming(&self) -> OwnedMutexGuard<()> {
         self.claiming.clone().lock_owned().await
     }
@@ -125,6 +125,11 @@ impl Leases {
             *counts.entry(&entry.run_as).or_default() += 1;
         }
         counts.into_iter().filter(|(_, count)| *count >= share).map(|(role, _)| role.to_owned()).collect()
+    }
+
+    /// Returns the tokens of all slices that this worker holds.
+    pub fn tokens(&self) -> Vec<Uuid> {
+        self.with(|held| held.values().map(|entry| entry.token).collect())
     }
 
     pub fn is_empty(&self) -> bool {

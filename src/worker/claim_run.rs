@@ -80,9 +80,12 @@ impl<'a> ClaimRun<'a> {
     ) -> Result<Self> {
         let (plan, upper) = planned(context, claim).await?;
         let bounds = bounds(session::batch_limit(&context.control).await?, &settings);
-        let kind = batch_kind(context, claim, &plan).await?;
-        let plan = if claim.generation > 1 && claim.kind == SliceKind::Walk { verify::of_sweep(plan) } else { plan };
-        let executor = Executor::open(&context.logins, claim, &plan, kind, bounds, context.guard.clone()).await?;
+        let (plan, kind) = of_slice(context, claim, plan).await?;
+        let is_sweep = claim.generation > 1 && claim.kind == SliceKind::Walk;
+        let mut executor = Executor::open(&context.logins, claim, &plan, kind, bounds, context.guard.clone()).await?;
+        if is_sweep && let Some(since) = queue::proof(&context.control, claim).await?.planned {
+            executor.sweep_since(&since);
+        }
         queue::register_backend(&context.control, claim, &session::backend(executor.session()).await?).await?;
         let mut walk = Walk::new(claim.checkpoint.clone(), upper);
         if let Some(loss) = context.losses.settle(&context.control, claim.slice_id).await? {
@@ -372,9 +375,11 @@ async fn planned(context: &Context, claim: &Claim) -> Result<(Plan, Key)> {
     }
 }
 
-async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<BatchKind> {
+/// Returns the plan of the claim's slice and the work of its batches.
+async fn of_slice(context: &Context, claim: &Claim, plan: Plan) -> Result<(Plan, BatchKind)> {
     if claim.kind != SliceKind::Verify {
-        return Ok(BatchKind::Change);
+        let plan = if claim.generation > 1 { verify::of_sweep(plan) } else { plan };
+        return Ok((plan, BatchKind::Change));
     }
     let proof = queue::proof(&context.control, claim).await?;
     let by = if proof.by_expression { verify::By::Expression } else { verify::By::Filter };
@@ -382,5 +387,8 @@ async fn batch_kind(context: &Context, claim: &Claim, plan: &Plan) -> Result<Bat
     // written. Such a row looks as if the walk had missed it, because it has not been written since
     // planning.
     let since = proof.planned.filter(|_| by == verify::By::Expression || !plan.filter_varies);
-    Ok(BatchKind::Count { condition: verify::counted(plan, by), since })
+    let kind = BatchKind::Count { condition: verify::counted(&plan, by), since };
+    // A verification that compares all rows with the expressions never evaluates the filter.
+    let filter = plan.filter.filter(|_| by == verify::By::Filter);
+    Ok((Plan { filter, ..plan }, kind))
 }

@@ -112,8 +112,10 @@ async fn claim_one(context: &mut Context, stop: &Shutdown) -> Result<Turn> {
     let (worker, ttl) = (context.leases.worker(), context.leases.ttl());
     let claiming = context.leases.claiming().await;
     let at_share = context.leases.roles_at(context.settings.share);
+    let held = context.leases.tokens();
     let asked_at = Instant::now();
-    let Some(claim) = queue::claim(&context.control, worker, &context.settings.roles, &at_share, ttl).await? else {
+    let roles = &context.settings.roles;
+    let Some(claim) = queue::claim(&context.control, worker, roles, &at_share, &held, ttl).await? else {
         return Ok(Turn::Idle);
     };
     let lease = context.leases.hold(&claim, asked_at);

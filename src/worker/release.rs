@@ -56,7 +56,7 @@ pub(super) async fn release_for_retry(
 
 /// Releases a slice so that no worker claims it for a while. If the connection is lost, repeats the
 /// call until the server responds or the lease can no longer be trusted. The pool's connections may
-/// be broken as well. Without the repetition, the slice would stay claimed until its lease expires.
+/// be broken as well. Without the repetition, the job would not show what it waits for.
 pub(super) async fn put_off(
     context: &Context,
     claim: &Claim,
@@ -76,12 +76,12 @@ pub(super) async fn put_off(
 }
 
 /// Returns no state if another session has locked the row of the job. The worker then does not wait
-/// for this session: the lease of the slice expires, and another worker claims the slice.
+/// for this session. A later claim finds the abandoned lease and continues the slice.
 pub(super) fn unless_locked(released: Result<Option<State>>) -> Result<Option<State>> {
     match released {
         Err(error) if error.kind == Kind::LockTimeout => {
             tracing::info!(
-                "could not release the slice, because another session has locked the job; its lease expires"
+                "could not release the slice, because another session has locked the job; the slice continues when the job is no longer locked"
             );
             Ok(None)
         }

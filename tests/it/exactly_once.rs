@@ -39,7 +39,7 @@ async fn rows_are_changed_once_even_if_daemons_are_killed_repeatedly() {
 
 /// Failpoints, each of which is between two adjacent durable steps. The numbers say at which visits
 /// to the failpoint the daemon aborts.
-const POINTS: &[(&str, &[u32])] = &[
+pub const POINTS: &[(&str, &[u32])] = &[
     ("after_claim", &[1, 2, 4]),
     ("before_save_plan", &[1]),
     ("after_save_plan", &[1]),

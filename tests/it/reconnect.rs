@@ -9,10 +9,11 @@ use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
+use crate::exactly_once::POINTS;
 use crate::proof::{
     Dice, PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, batches, enqueue, exact, metric, quick, table, until_more_batches,
 };
-use crate::support::{BACKFILLD, SOON, installed, until_state};
+use crate::support::{BACKFILLD, NO_PROBE, SOON, installed, until_state, value};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_changed_once_even_if_answers_are_lost_with_one_statement_per_batch() {
@@ -205,4 +206,51 @@ async fn a_cut_connection_or_a_restarted_server_costs_less_than_a_lease() {
     crate::support::sql(&cluster, r#"select backfill.tune('soon', '{"max_rows_per_second": 100000}')"#).await;
     until_state(&cluster, "soon", "succeeded", SOON).await;
     exact(&cluster, "soon", ROWS).await.unwrap();
+}
+
+/// The daemon loses the answer to one statement. The lease lasts longer than the test, so a slice
+/// that the daemon forgot would never be finished.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_lost_answer_makes_a_slice_wait_until_its_lease_expires() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    for (point, visits) in POINTS {
+        for visit in *visits {
+            let job = format!("{point}_{visit}");
+            table(&cluster, &job, 400).await;
+            enqueue(&cluster, &job, PLUS_ONE, r#"{"slices": 2, "throttle": "off", "max_batch_rows": 25}"#).await;
+            let _daemon = quick(&cluster.owner_url())
+                .config(format!("lease: {{ttl_seconds: 3600, heartbeat_seconds: 0.2, poll_ms: 50}}\n{NO_PROBE}"))
+                .env("BACKFILLD_FAILPOINT", format!("{point}:{visit}=error"))
+                .start();
+            until_state(&cluster, &job, "succeeded", SOON).await;
+            exact(&cluster, &job, 400).await.unwrap_or_else(|wrong| panic!("{job}: {wrong}"));
+        }
+    }
+    let takeovers: i64 = value(&owner, "select count(*) from backfill.events where kind = 'takeover'").await;
+    assert_eq!(takeovers, 0, "an abandoned lease of the daemon itself counts as a takeover");
+}
+
+/// A worker that claims a slice names the leases that it holds. All other leases of this daemon are
+/// abandoned.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_finds_the_abandoned_leases_of_its_daemon() {
+    let cluster = installed(Options::default()).await;
+    table(&cluster, "forgotten", 10).await;
+    enqueue(&cluster, "forgotten", PLUS_ONE, "{}").await;
+    let owner = cluster.owner().await;
+    let worker = uuid::Uuid::new_v4();
+    let claim = async |worker: uuid::Uuid, held: Option<Vec<uuid::Uuid>>| -> Option<uuid::Uuid> {
+        const CLAIM: &str =
+            "select (backfill._claim($1, array['owner']::name[], '1 hour', 1, '{}', $2) ->> 'token')::uuid";
+        owner.query_one(CLAIM, &[&worker, &held]).await.unwrap().get(0)
+    };
+    let first = claim(worker, Some(vec![])).await.unwrap();
+    assert_eq!(claim(worker, Some(vec![first])).await, None, "the worker holds the slice");
+    assert_eq!(claim(worker, None).await, None, "a daemon of an earlier release names no leases");
+    assert_eq!(claim(uuid::Uuid::new_v4(), Some(vec![])).await, None, "another daemon holds the slice");
+    let second = claim(worker, Some(vec![])).await.unwrap();
+    assert_ne!(first, second);
+    let tokens: Vec<uuid::Uuid> = value(&owner, "select array_agg(token) from backfill.lease").await;
+    assert_eq!(tokens, [second]);
 }

@@ -10,11 +10,10 @@ use super::fragments::{
     ANSWER, Names, TOOK, change_of, changed, held, matches, matches_if_pure, unchanged, unresolved,
 };
 use super::key_scan::{KeyScan, list_scan, range_scan};
-
+use super::since::written_since;
 use super::table::Table;
 use crate::job::batch::BatchMode;
 use crate::job::plan::Plan;
-use crate::pg::ident::literal;
 use crate::pg::keyset;
 
 /// The work that a batch does on its rows.
@@ -117,12 +116,7 @@ fn counts_held(plan: &Plan, table: Table) -> bool {
 /// rows that have not been written since planning are counted, and the condition is not evaluated
 /// on the others.
 fn count(plan: &Plan, condition: &str, since: Option<&str>, scan: &KeyScan, lenient: bool) -> String {
-    let written = since.map(|since| {
-        // The column must be qualified with its table's name, because a join does not expose the
-        // system columns of its tables.
-        let table = plan.alias.as_ref().unwrap_or(&plan.target);
-        format!("backfill._written_since({table}.xmin, {}::pg_catalog.pg_snapshot)", literal(since))
-    });
+    let written = since.map(|since| written_since(plan, since));
     let old = written.as_ref().map_or_else(
         || "null::pg_catalog.int4".to_owned(),
         |written| format!("case when {written} then null else 1 end"),

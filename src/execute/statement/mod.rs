@@ -7,6 +7,7 @@ pub mod batch;
 pub mod deferred;
 mod fragments;
 mod key_scan;
+pub mod since;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -934,9 +934,9 @@ CREATE FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) RETURNS text
    where l.slice_id = _checkpoint_ctid.slice and l.token = _checkpoint_ctid.token
 $$;
 
--- Name: _claim(uuid, name[], interval, integer, name[]); Type: FUNCTION
+-- Name: _claim(uuid, name[], interval, integer, name[], uuid[]); Type: FUNCTION
 
-CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1, at_share name[] DEFAULT '{}'::name[]) RETURNS jsonb
+CREATE FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer DEFAULT 1, at_share name[] DEFAULT '{}'::name[], held uuid[] DEFAULT NULL::uuid[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -948,6 +948,7 @@ declare
   v_token uuid := gen_random_uuid();
   answer jsonb;
   v_size integer;
+  v_takeover boolean;
 begin
   perform set_config('synchronous_commit', 'on', true);
   -- The server cannot interrupt some functions that a job's code can call. A batch that calls such
@@ -964,16 +965,19 @@ begin
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
+     where (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
-    select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
+    select * into old from backfill.lease l where l.slice_id = c.slice_id and (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
-    -- the old holder, so that this session no longer holds locks that block the new holder (P6).
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
+    -- worker that has ended the claim may already use its session for another slice.
     begin
-      perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
+      perform pg_terminate_backend(a.pid) from pg_stat_activity a
+       where a.pid = old.backend_pid and a.backend_start = old.backend_start
+         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = old.backend_pid and l.backend_start = old.backend_start);
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
@@ -1032,12 +1036,13 @@ begin
      waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
-  if old.slice_id is not null then
+  v_takeover := coalesce(old.expires_at < clock_timestamp(), false);
+  if v_takeover then
     perform backfill._record_event(s.job_id, 'takeover', format('lease of slice %s expired: taken over', s.ordinal), jsonb_build_object('slice', s.id, 'from', old.holder, 'to', worker));
   end if;
 
   select jsonb_build_object(
-      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', old.slice_id is not null, 'attempts', s.attempts + 1,
+      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', v_takeover, 'attempts', s.attempts + 1,
       'lower', to_jsonb(s.lower), 'upper', to_jsonb(s.upper), 'position', to_jsonb(k.position), 'done', k.done, 'checkpoint_ctid', k.ctid::text,
       'rows_scanned', k.rows_scanned, 'rows_changed', k.rows_changed, 'deferred', (select count(*) from backfill.deferred_row a where a.slice_id = s.id),
       'name', x.name, 'relation', x.relation::bigint, 'target', x.target, 'set', x.set_sql, 'filter', x.filter_sql, 'key', to_jsonb(x.key),
@@ -6511,9 +6516,9 @@ GRANT ALL ON FUNCTION backfill._check_utf8(stored jsonb) TO backfill_operator;
 
 REVOKE ALL ON FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) FROM PUBLIC;
 
--- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[]); Type: ACL
+-- Name: FUNCTION _claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[], held uuid[]); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[], held uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 

@@ -5,14 +5,16 @@
 -- Lock order: job, then slice or lease, then checkpoint. _claim cannot follow this order, so it
 -- skips locked rows.
 
--- Claims a slice for a daemon (worker): a slice with an expired lease if one exists, otherwise the
--- first ready slice. Ready slices are ordered by priority, age of the job and ordinal. Slices of
--- the roles in at_share follow all others, because these roles already use their full share of the
--- daemon's workers. Returns null if no slice can be claimed, or if the function has marked a job as
--- failed because the daemon could not read the job. The claim commits synchronously, whatever the
--- session's setting is. Otherwise a crash of the server could lose the claim, and another worker
--- could claim the slice while its first holder continues.
-create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1, at_share name[] default '{}') returns jsonb
+-- Claims a slice for a daemon (worker): a slice with an abandoned lease if one exists, otherwise
+-- the first ready slice. A lease is abandoned if it has expired, or if it belongs to this daemon
+-- and its token is not in held. The daemon then did not receive the answer to the claim, or could
+-- not release the slice. Ready slices are ordered by priority, age of the job and ordinal. Slices
+-- of the roles in at_share follow all others, because these roles already use their full share of
+-- the daemon's workers. Returns null if no slice can be claimed, or if the function has marked a
+-- job as failed because the daemon could not read the job. The claim commits synchronously,
+-- whatever the session's setting is. Otherwise a crash of the server could lose the claim, and
+-- another worker could claim the slice while its first holder continues.
+create or replace function backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer default 1, at_share name[] default '{}', held uuid[] default null) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   c record;
@@ -22,6 +24,7 @@ declare
   v_token uuid := gen_random_uuid();
   answer jsonb;
   v_size integer;
+  v_takeover boolean;
 begin
   perform set_config('synchronous_commit', 'on', true);
   -- The server cannot interrupt some functions that a job's code can call. A batch that calls such
@@ -38,16 +41,19 @@ begin
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where l.expires_at < clock_timestamp() and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
+     where (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
-    select * into old from backfill.lease l where l.slice_id = c.slice_id and l.expires_at < clock_timestamp() for update skip locked;
+    select * into old from backfill.lease l where l.slice_id = c.slice_id and (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
-    -- the old holder, so that this session no longer holds locks that block the new holder (P6).
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
+    -- worker that has ended the claim may already use its session for another slice.
     begin
-      perform pg_terminate_backend(a.pid) from pg_stat_activity a where a.pid = old.backend_pid and a.backend_start = old.backend_start;
+      perform pg_terminate_backend(a.pid) from pg_stat_activity a
+       where a.pid = old.backend_pid and a.backend_start = old.backend_start
+         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = old.backend_pid and l.backend_start = old.backend_start);
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
@@ -106,12 +112,13 @@ begin
      waiting_reason = excluded.waiting_reason, waiting_text = excluded.waiting_text;
   insert into backfill.checkpoint as k (slice_id, token, position) values (s.id, v_token, s.lower)
   on conflict (slice_id) do update set token = excluded.token;
-  if old.slice_id is not null then
+  v_takeover := coalesce(old.expires_at < clock_timestamp(), false);
+  if v_takeover then
     perform backfill._record_event(s.job_id, 'takeover', format('lease of slice %s expired: taken over', s.ordinal), jsonb_build_object('slice', s.id, 'from', old.holder, 'to', worker));
   end if;
 
   select jsonb_build_object(
-      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', old.slice_id is not null, 'attempts', s.attempts + 1,
+      'slice', s.id, 'job', x.id, 'kind', s.kind, 'ordinal', s.ordinal, 'generation', s.generation, 'token', v_token, 'takeover', v_takeover, 'attempts', s.attempts + 1,
       'lower', to_jsonb(s.lower), 'upper', to_jsonb(s.upper), 'position', to_jsonb(k.position), 'done', k.done, 'checkpoint_ctid', k.ctid::text,
       'rows_scanned', k.rows_scanned, 'rows_changed', k.rows_changed, 'deferred', (select count(*) from backfill.deferred_row a where a.slice_id = s.id),
       'name', x.name, 'relation', x.relation::bigint, 'target', x.target, 'set', x.set_sql, 'filter', x.filter_sql, 'key', to_jsonb(x.key),
