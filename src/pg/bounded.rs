@@ -170,7 +170,7 @@ impl Session {
     async fn overran(&self, limit: Duration) -> Error {
         match self.end_overrun().await {
             Ok(Overrunning::Ended) => overrun("a statement of the job ignored a cancel request")
-                .detail("The daemon terminated the session of the statement. The job continues from its checkpoint."),
+                .detail("The daemon terminated the session of the statement."),
             Ok(Overrunning::Unstoppable) => Error::new(
                 Kind::ConnectionLost,
                 "a statement of the job exceeded the time limit of a batch, and the server could not terminate its session",

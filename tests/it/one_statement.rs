@@ -179,6 +179,134 @@ async fn a_function_that_cannot_be_followed_is_named_in_a_warning() {
     assert_eq!(value::<i64>(&owner, &warned).await, 1);
 }
 
+/// An update also changes generated columns, system columns and columns of referring tables. An
+/// expression can also reach other rows through a function that takes a row.
+#[tokio::test]
+async fn a_job_that_reads_what_it_changes_indirectly_is_refused() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(
+        &owner,
+        "create table ge (id int primary key, grp int, perm text, is_rw boolean generated always as (perm = 'rw') stored, twice int generated always as (grp * 2) stored);
+         create table article (id int primary key, code int unique, parent int references article (code) on update cascade, note text);
+         create table line (id int primary key, code int references article (code) on update cascade, other int references article (code), part int, note text);
+         create unique index on line (code, part);
+         create table sub_line (id int primary key, code int, part int, note text, foreign key (code, part) references line (code, part) on update set null);
+         create function of_row(r ge) returns text language sql stable as 'select max(x.perm) from ge x where x.grp = r.grp';
+         create function of_number(ge) returns text language sql stable as 'select max(x.perm) from ge x where x.grp = $1.grp';
+         create function of_whole_row(r ge) returns bigint language sql stable as 'select count(*) from ge x where x.perm = (r).perm';
+         create function own_row(r ge) returns text language sql stable as 'select r.perm || r.grp'",
+    )
+    .await;
+    let set = "perm = ''x''";
+    let code = "code = code + 1000";
+    let cases = [
+        (
+            "ge",
+            set,
+            "(select count(*) from ge x where x.grp = ge.grp and x.is_rw) = 1",
+            "\"is_rw\" of other rows of public.ge",
+        ),
+        ("ge", set, "of_row(ge) = ''rw''", "\"perm\" of other rows of public.ge"),
+        ("ge", set, "of_number(ge) = ''rw''", "\"perm\" of other rows of public.ge"),
+        ("ge", set, "of_whole_row(ge) = 1", "\"perm\" of other rows of public.ge"),
+        ("ge", "perm = ge.of_row", "true", "\"perm\" of other rows of public.ge"),
+        ("ge", "perm = (ge).of_row", "true", "\"perm\" of other rows of public.ge"),
+        (
+            "ge",
+            set,
+            "exists (select from ge x where x.grp = ge.grp and x.ctid < ge.ctid)",
+            "\"ctid\" of other rows of public.ge",
+        ),
+        (
+            "ge",
+            set,
+            "(select max(x.ctid) from ge x where x.grp = ge.grp) is not null",
+            "\"ctid\" of other rows of public.ge",
+        ),
+        (
+            "ge",
+            set,
+            "(select count(distinct x.xmin::text) from ge x where x.grp = ge.grp) = 1",
+            "\"xmin\" of other rows of public.ge",
+        ),
+        ("article", code, "(select max(x.code) from line x) < 1000", "\"code\" of other rows of public.line"),
+        (
+            "article",
+            code,
+            "exists (select from line x where x.code = article.code)",
+            "\"code\" of other rows of public.line",
+        ),
+        ("article", code, "(select count(x.code) from sub_line x) > 0", "\"code\" of other rows of public.sub_line"),
+        (
+            "article",
+            code,
+            "exists (select from article x where x.id = article.id + 1 and x.parent < 1000)",
+            "\"parent\" of other rows of public.article",
+        ),
+        ("article", code, "parent < 1000", "\"parent\" of other rows of public.article"),
+    ];
+    for (table, set, filter, reads) in cases {
+        for function in ["enqueue('j', ", "preview("] {
+            let refusal = refused(&owner, &format!("select backfill.{function}'{table}', '{set}', '{filter}')")).await;
+            assert_eq!(refusal.sqlstate, "BF001", "{set} {filter}: {refusal:?}");
+            assert!(refusal.message.contains(reads), "{set} {filter}: {refusal:?}");
+        }
+    }
+    heard.lock().unwrap().clear();
+    let accepted = [
+        ("ge", set, "(select count(*) from ge x where x.grp = ge.grp and x.twice = 2) = 1"),
+        ("ge", set, "own_row(ge) = ''rw1''"),
+        ("ge", set, "ge.own_row = ''rw1''"),
+        ("ge", set, "exists (select from ge x where x.id = ge.id and x.is_rw)"),
+        ("ge", set, "ge.ctid > ''(0,1)'' and is_rw"),
+        ("ge", set, "exists (select from ge x where x.grp = ge.grp and x.id > ge.id)"),
+        ("ge", set, "grp in (select x.grp from ge x where x.id > 7)"),
+        ("article", "note = ''x''", "(select max(x.code) from line x) < 1000"),
+        ("article", code, "exists (select from line x where x.other = article.id and x.note is null)"),
+        ("line", "code = 7", "(select max(x.code) from article x) = 7"),
+    ];
+    for (n, (table, set, filter)) in accepted.iter().enumerate() {
+        run(&owner, &format!("select backfill.enqueue('j{n}', '{table}', '{set}', '{filter}')")).await;
+    }
+    let warned = heard.lock().unwrap().clone();
+    assert!(!warned.iter().any(|line| line.contains("find out") || line.contains("other rows")), "{warned:?}");
+}
+
+/// What a trigger changes, and what a query in a text reads, is unknown.
+#[tokio::test]
+async fn a_read_that_may_depend_on_the_batches_is_named_in_a_warning() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(
+        &owner,
+        "create table tr (id int primary key, grp int, perm text, is_rw boolean);
+         create function fill() returns trigger language plpgsql as $$ begin new.is_rw := new.perm = 'rw'; return new; end $$;
+         create trigger fill before update on tr for each row execute function fill()",
+    )
+    .await;
+    let cases = [
+        (
+            "(select count(*) from tr x where x.grp = tr.grp and x.is_rw) = 1",
+            "an expression reads columns of other rows of public.tr (grp, is_rw): if a trigger (fill) changes one of these columns",
+        ),
+        (
+            "query_to_xml(''select 1'', true, false, '''')::text <> ''''",
+            "cannot find out what function query_to_xml(text,boolean,boolean,text) (language internal) reads",
+        ),
+    ];
+    for (n, (filter, expected)) in cases.into_iter().enumerate() {
+        heard.lock().unwrap().clear();
+        run(&owner, &format!("select backfill.enqueue('j{n}', 'tr', 'perm = ''x''', '{filter}')")).await;
+        let warned = heard.lock().unwrap().clone();
+        assert!(warned.iter().any(|line| line.contains(expected)), "{filter}: {warned:?}");
+    }
+    heard.lock().unwrap().clear();
+    run(&owner, "select backfill.enqueue('own', 'tr', 'perm = ''x''', 'is_rw')").await;
+    let warned = heard.lock().unwrap().clone();
+    assert!(!warned.iter().any(|line| line.contains("other rows")), "{warned:?}");
+}
+
 /// Each function writes a row into `log` each time it is called.
 const LOGGING: &str = "
 create table log (job text, id int);

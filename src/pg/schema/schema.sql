@@ -195,6 +195,7 @@ declare
   f record;
   body text;
   arguments text;
+  rows text;
 begin
   select p.proname, p.prosrc, p.proargtypes, pg_get_function_sqlbody(p.oid) as parsed,
          -- proargnames also contains the names of output arguments.
@@ -206,10 +207,13 @@ begin
   end if;
   select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.names[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.names[a.n]) else '' end, ', ' order by a.n)
     into arguments from unnest(f.proargtypes::oid[]) with ordinality a(type, n);
+  select string_agg(format(' cross join (select (null::%s).* offset 0) as %I', format_type(a.type, null), r.name), '' order by a.n)
+    into rows from unnest(f.proargtypes::oid[]) with ordinality a(type, n) join pg_type y on y.oid = a.type and y.typtype = 'c'
+    cross join lateral unnest(array['_bf_argument_' || a.n, nullif(f.names[a.n], '')]) r(name) where r.name is not null and r.name is distinct from f.proname;
   -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
   -- leave out what the query reads.
-  return format(E'select _bf_body.* from (select %s offset 0) as %I cross join lateral (\n%s\n) as _bf_body',
-    coalesce(arguments, '1'), f.proname, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
+  return format(E'select _bf_body.* from (select %s offset 0) as %I%s cross join lateral (\n%s\n) as _bf_body',
+    coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $_$;
 
 -- Name: _called_functions(text, text, name[], name); Type: FUNCTION
@@ -217,12 +221,12 @@ end $_$;
 CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) RETURNS SETOF oid
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
   with token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   name as (
-    select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
+    select body, kind, before, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
@@ -231,6 +235,10 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
+    union
+    select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_type y on y.oid = p.proargtypes[0]
+     where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
+       and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
@@ -253,7 +261,9 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
-$$;
+      -- These functions run a query that is in their arguments.
+      or n.nspname = 'pg_catalog' and p.proname ~ '^((query|table|schema|database)_to_xml(_and_xmlschema)?|query_to_xmlschema|ts_stat|ts_rewrite)$'
+$_$;
 
 -- Name: _caller_settings(); Type: FUNCTION
 
@@ -402,6 +412,47 @@ CREATE FUNCTION backfill._cascades(relation oid) RETURNS SETOF text
   select case r.action when 'c' then format('rows of %s are deleted together with the rows of %s that they refer to (constraint %I, on delete cascade)', r.referring, r.referred, r.constraint_name)
                        else format('rows of %s that refer to deleted rows of %s are changed (constraint %I, on delete set %s)', r.referring, r.referred, r.constraint_name, case r.action when 'n' then 'null' else 'default' end) end
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
+$$;
+
+-- Name: _changed_column_read(jsonb, oid, text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) RETURNS record
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  c record;
+begin
+  for c in select * from backfill._changed_columns(relation, assigned) loop
+    -- A row that a foreign key changes may be any row, also one that is processed later.
+    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action);
+    if name is not null then
+      source := c.changed;
+      return;
+    end if;
+  end loop;
+end $$;
+
+-- Name: _changed_columns(oid, text[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._changed_columns(relation oid, assigned text[]) RETURNS TABLE(changed oid, columns text[], by_action boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive col(relation, num, by_action) as (
+    select a.attrelid, a.attnum, false from pg_attribute a where a.attrelid = _changed_columns.relation and a.attname = any (assigned)
+    union
+    select f.conrelid, f.conkey[array_position(f.confkey, c.num)], true
+      from col c join pg_constraint f on f.confrelid = c.relation and f.contype = 'f' and f.confupdtype in ('c', 'n', 'd') and c.num = any (f.confkey)),
+  dependent(relation, num, by_action) as (
+    select * from col
+    union
+    select c.relation, d.adnum, c.by_action
+      from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num and p.classid = 'pg_attrdef'::regclass
+      join pg_attrdef d on d.oid = p.objid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum and a.attgenerated <> '')
+  select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
+    from dependent d join pg_attribute a on a.attrelid = d.relation and a.attnum = d.num
+   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
 $$;
 
 -- Name: _check_arguments(text, oid, text, text, jsonb, boolean); Type: FUNCTION
@@ -736,14 +787,25 @@ CREATE FUNCTION backfill._check_self_reads(run_as name, settings jsonb, relation
     AS $$
 declare
   found record;
+  v_triggers text;
+  v_others text;
 begin
   select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
   if found.place is not null then
-    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, relation::regclass),
+    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, found.source),
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
+  -- A trigger before update of each row may change any column.
+  select string_agg(quote_ident(t.tgname), ', ' order by t.tgname) into v_triggers
+    from pg_trigger t where t.tgrelid = relation and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled in ('O', 'A');
+  if v_triggers is not null then
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into v_others
+      from pg_attribute a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attname <> all (assigned)
+       and backfill._column_read(plan, relation, array(select h.heap from backfill._heaps(relation) h) || relation, array[a.attname::text]) is not null;
+  end if;
+  return array(select format('an expression reads columns of other rows of %s (%s): if a trigger (%s) changes one of these columns, the result depends on the order of the batches', relation::regclass, v_others, v_triggers) where v_others is not null)
+         || array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
          || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;
 
@@ -1088,9 +1150,9 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Name: _column_read(jsonb, oid, oid[], text[]); Type: FUNCTION
+-- Name: _column_read(jsonb, oid, oid[], text[], boolean); Type: FUNCTION
 
-CREATE FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) RETURNS text
+CREATE FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean DEFAULT false) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
@@ -1111,14 +1173,17 @@ declare
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
+  -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
+  -- statement does not use it.
+  used text[] := array(select e from unnest(expressions) e where e !~ '^[^ ()]+\.ctid$');
   scan record;
   col text;
 begin
   for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
-               where x.heap = any (tables) and x.alias is distinct from target ->> 'Alias' loop
+               where x.heap = any (tables) and (own_row or x.alias is distinct from target ->> 'Alias') loop
     -- A scan that is joined with the target on all columns of a unique index reads only the row
     -- that the statement changes.
-    continue when exists (
+    continue when not own_row and target_heap = any (tables) and exists (
       select from pg_index i
        where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
@@ -1130,7 +1195,7 @@ begin
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
-      if exists (select from unnest(expressions) e
+      if exists (select from unnest(case when col = 'ctid' then used else expressions end) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
                      or position(format('%I.*', scan.alias) in e) > 0) then
         return col;
@@ -1838,7 +1903,7 @@ begin
       where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
@@ -3675,12 +3740,11 @@ $$;
 
 -- Name: _self_reads(name, jsonb, oid, jsonb, text, text, text[]); Type: FUNCTION
 
-CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) RETURNS record
+CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
-  tables oid[] := array(select h.heap from backfill._heaps(relation) h) || relation;
   pending jsonb;
   seen oid[] := '{}';
   f record;
@@ -3688,9 +3752,9 @@ declare
   path jsonb;
 begin
   unknown := '{}';
-  name := backfill._column_read(plan, relation, tables, assigned);
+  select r.source, r.name into source, name from backfill._changed_column_read(plan, relation, assigned) r;
   if name is not null then
-    place := 'a subquery';
+    place := 'an expression';
     return;
   end if;
   -- Each entry is a function, and the settings under which its body runs.
@@ -3709,7 +3773,7 @@ begin
     if f.language = 'sql' and f.is_trusted and cardinality(seen) <= 100 then
       begin
         body := backfill._body_as_query(f.oid);
-        name := backfill._column_read(backfill._try_plan(run_as, path, body), relation, tables, assigned);
+        select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, path, body), relation, assigned) r;
         if name is not null then
           place := 'function ' || f.signature;
           return;
@@ -6414,6 +6478,18 @@ REVOKE ALL ON FUNCTION backfill._cascades(relation oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_operator;
 
+-- Name: FUNCTION _changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) TO backfill_operator;
+
+-- Name: FUNCTION _changed_columns(relation oid, assigned text[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._changed_columns(relation oid, assigned text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._changed_columns(relation oid, assigned text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._changed_columns(relation oid, assigned text[]) TO backfill_operator;
+
 -- Name: FUNCTION _check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._check_arguments(kind text, relation oid, set_sql text, filter_sql text, options jsonb, operator_ok boolean) FROM PUBLIC;
@@ -6524,11 +6600,11 @@ REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval,
 
 REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
 
--- Name: FUNCTION _column_read(plan jsonb, relation oid, tables oid[], columns text[]); Type: ACL
+-- Name: FUNCTION _column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_operator;
 
 -- Name: FUNCTION _command(verb text, job_name text, reason text, options jsonb); Type: ACL
 
@@ -7070,11 +7146,11 @@ GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._sees_all() TO pg_monitor;
 
--- Name: FUNCTION _self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]); Type: ACL
+-- Name: FUNCTION _self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT unknown text[]) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_operator;
 
 -- Name: FUNCTION _server_identity(); Type: ACL
 

@@ -33,12 +33,14 @@ async fn a_huge_exception_becomes_a_clipped_error_of_its_row() {
         return n;
       end $$";
     scene.cluster.sql("mallory", "app", code).await;
-    // The time limit of a batch depends on this setting. The limit must be long enough for the huge
-    // texts even on a busy machine.
+    // The time limits of a batch and of a single row must be long enough for the huge texts even on
+    // a busy machine.
     scene.cluster.sql("postgres", "app", "alter system set deadlock_timeout = '10s'").await;
     scene.cluster.sql("postgres", "app", "select pg_reload_conf()").await;
     let daemon = scene.start_daemon().await;
-    run(&scene.client("mallory").await, "select backfill.enqueue('t', 't', 'a = big(id)', run_as => 'e')").await;
+    let enqueue =
+        r#"select backfill.enqueue('t', 't', 'a = big(id)', run_as => 'e', options => '{"max_row_ms": 60000}')"#;
+    run(&scene.client("mallory").await, enqueue).await;
     let olga = scene.client("olga").await;
     until_true(&olga, SOON * 3, "select state = 'failed' from backfill.jobs").await;
     let kept = "select string_agg(key::text || left(message, 3) || (length(message) between 100 and 8300)::text, ',') from backfill.row_errors";

@@ -16,10 +16,11 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the first of the given columns that a plan reads in other rows than the row that the
--- statement changes. `tables` are the tables that hold the rows of the target `relation`. Returns
--- null if there is no such column. The plan must not contain index scans, because the condition of
--- a partial index would be missing from it.
-create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[]) returns text
+-- statement changes. `relation` is the target of the job or another table, and `tables` are the
+-- tables that hold its rows. With own_row, the function also returns a column that the plan reads
+-- in the row that the statement changes. Returns null if there is no such column. The plan must not
+-- contain index scans, because the condition of a partial index would be missing from it.
+create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean default false) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
@@ -38,14 +39,17 @@ declare
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
+  -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
+  -- statement does not use it.
+  used text[] := array(select e from unnest(expressions) e where e !~ '^[^ ()]+\.ctid$');
   scan record;
   col text;
 begin
   for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
-               where x.heap = any (tables) and x.alias is distinct from target ->> 'Alias' loop
+               where x.heap = any (tables) and (own_row or x.alias is distinct from target ->> 'Alias') loop
     -- A scan that is joined with the target on all columns of a unique index reads only the row
     -- that the statement changes.
-    continue when exists (
+    continue when not own_row and target_heap = any (tables) and exists (
       select from pg_index i
        where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
@@ -57,7 +61,7 @@ begin
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
-      if exists (select from unnest(expressions) e
+      if exists (select from unnest(case when col = 'ctid' then used else expressions end) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
                      or position(format('%I.*', scan.alias) in e) > 0) then
         return col;
@@ -76,17 +80,18 @@ $$;
 -- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
 -- functions in C. If a name is overloaded, all functions of this name are returned. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
--- The function may also be behind another object that the fragment names: an operator, an
--- aggregate, a cast from or to a type, a domain, a view, or the default of an argument. Such an
--- object counts only if run_as may act as its owner. Otherwise any role could put an object in
--- front of a function of another role, and have the jobs of others refused.
+-- The function may also be called as if it were a column (`row.function`), or it may be behind
+-- another object that the fragment names: an operator, an aggregate, a cast from or to a type, a
+-- domain, a view, or the default of an argument. Such an object counts only if run_as may act as
+-- its owner. Otherwise any role could put an object in front of a function of another role, and
+-- have the jobs of others refused.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   name as (
-    select body, kind, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
+    select body, kind, before, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
@@ -95,6 +100,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
+    union
+    select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_type y on y.oid = p.proargtypes[0]
+     where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
+       and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
@@ -117,6 +126,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+      -- These functions run a query that is in their arguments.
+      or n.nspname = 'pg_catalog' and p.proname ~ '^((query|table|schema|database)_to_xml(_and_xmlschema)?|query_to_xmlschema|ts_stat|ts_rewrite)$'
 $$;
 
 -- Returns the functions and aggregates that a view calls, also by operators and through other
@@ -144,13 +155,15 @@ end $$;
 -- Returns a SELECT that runs the body of a function in SQL with unknown arguments, or null if this
 -- is not possible: if the body is not a single query, or if an argument has a pseudo-type. The
 -- arguments are the columns of a subquery. As in the function, a column of a table takes precedence
--- over an argument of the same name.
+-- over an argument of the same name. An argument that is a row is also a subquery of its own, so
+-- that the body can name its columns.
 create or replace function backfill._body_as_query(function oid) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   f record;
   body text;
   arguments text;
+  rows text;
 begin
   select p.proname, p.prosrc, p.proargtypes, pg_get_function_sqlbody(p.oid) as parsed,
          -- proargnames also contains the names of output arguments.
@@ -162,24 +175,65 @@ begin
   end if;
   select string_agg(format('null::%s as _bf_argument_%s', format_type(a.type, null), a.n) || case when f.names[a.n] <> '' then format(', null::%s as %I', format_type(a.type, null), f.names[a.n]) else '' end, ', ' order by a.n)
     into arguments from unnest(f.proargtypes::oid[]) with ordinality a(type, n);
+  select string_agg(format(' cross join (select (null::%s).* offset 0) as %I', format_type(a.type, null), r.name), '' order by a.n)
+    into rows from unnest(f.proargtypes::oid[]) with ordinality a(type, n) join pg_type y on y.oid = a.type and y.typtype = 'c'
+    cross join lateral unnest(array['_bf_argument_' || a.n, nullif(f.names[a.n], '')]) r(name) where r.name is not null and r.name is distinct from f.proname;
   -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
   -- leave out what the query reads.
-  return format(E'select _bf_body.* from (select %s offset 0) as %I cross join lateral (\n%s\n) as _bf_body',
-    coalesce(arguments, '1'), f.proname, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
+  return format(E'select _bf_body.* from (select %s offset 0) as %I%s cross join lateral (\n%s\n) as _bf_body',
+    coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $$;
 
--- Finds out whether the expressions of an update read an assigned column in other rows of the
--- table. `plan` is the plan of the job's statement. Follows the functions in SQL that the
--- expressions call. Returns in `place` what reads such a column, and in `name` the column. Returns
--- in `unknown` the functions that cannot be followed, unless they are immutable.
+-- Returns the columns that an update changes if it assigns `assigned`: also the generated columns
+-- that depend on them, the system columns, and the columns that a foreign key with an action on
+-- update changes. by_action is true for columns that are changed in this way.
+create or replace function backfill._changed_columns(relation oid, assigned text[]) returns table (changed oid, columns text[], by_action boolean)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive col(relation, num, by_action) as (
+    select a.attrelid, a.attnum, false from pg_attribute a where a.attrelid = _changed_columns.relation and a.attname = any (assigned)
+    union
+    select f.conrelid, f.conkey[array_position(f.confkey, c.num)], true
+      from col c join pg_constraint f on f.confrelid = c.relation and f.contype = 'f' and f.confupdtype in ('c', 'n', 'd') and c.num = any (f.confkey)),
+  dependent(relation, num, by_action) as (
+    select * from col
+    union
+    select c.relation, d.adnum, c.by_action
+      from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num and p.classid = 'pg_attrdef'::regclass
+      join pg_attrdef d on d.oid = p.objid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum and a.attgenerated <> '')
+  select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
+    from dependent d join pg_attribute a on a.attrelid = d.relation and a.attnum = d.num
+   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
+$$;
+
+-- Returns the first column that an update of `relation` changes in other rows than its own and that
+-- a plan reads, and the table of this column. Returns nulls if there is no such column.
+create or replace function backfill._changed_column_read(plan jsonb, relation oid, assigned text[], out source regclass, out name text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  c record;
+begin
+  for c in select * from backfill._changed_columns(relation, assigned) loop
+    -- A row that a foreign key changes may be any row, also one that is processed later.
+    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action);
+    if name is not null then
+      source := c.changed;
+      return;
+    end if;
+  end loop;
+end $$;
+
+-- Finds out whether the expressions of an update read a column that the update changes in other
+-- rows. `plan` is the plan of the job's statement. Follows the functions in SQL that the
+-- expressions call. Returns in `place` what reads such a column, in `name` the column, and in
+-- `source` its table. Returns in `unknown` the functions that cannot be followed, unless they are
+-- immutable.
 --
 -- While the server plans the body of a function, it executes immutable functions. So a body is
 -- followed only if its owner may act as run_as anyway, and not if the function is a security
 -- definer.
-create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], out place text, out name text, out unknown text[])
+create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], out place text, out name text, out source regclass, out unknown text[])
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
-  tables oid[] := array(select h.heap from backfill._heaps(relation) h) || relation;
   pending jsonb;
   seen oid[] := '{}';
   f record;
@@ -187,9 +241,9 @@ declare
   path jsonb;
 begin
   unknown := '{}';
-  name := backfill._column_read(plan, relation, tables, assigned);
+  select r.source, r.name into source, name from backfill._changed_column_read(plan, relation, assigned) r;
   if name is not null then
-    place := 'a subquery';
+    place := 'an expression';
     return;
   end if;
   -- Each entry is a function, and the settings under which its body runs.
@@ -208,7 +262,7 @@ begin
     if f.language = 'sql' and f.is_trusted and cardinality(seen) <= 100 then
       begin
         body := backfill._body_as_query(f.oid);
-        name := backfill._column_read(backfill._try_plan(run_as, path, body), relation, tables, assigned);
+        select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, path, body), relation, assigned) r;
         if name is not null then
           place := 'function ' || f.signature;
           return;
@@ -224,19 +278,30 @@ begin
   end loop;
 end $$;
 
--- Refuses an update whose expressions read an assigned column in other rows of the table. Returns
--- one text for each function for which this cannot be found out.
+-- Refuses an update whose expressions read a column that it changes in other rows. Returns one text
+-- for each function or trigger for which this cannot be found out.
 create or replace function backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   found record;
+  v_triggers text;
+  v_others text;
 begin
   select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
   if found.place is not null then
-    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, relation::regclass),
+    perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, found.source),
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  return array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
+  -- A trigger before update of each row may change any column.
+  select string_agg(quote_ident(t.tgname), ', ' order by t.tgname) into v_triggers
+    from pg_trigger t where t.tgrelid = relation and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled in ('O', 'A');
+  if v_triggers is not null then
+    select string_agg(quote_ident(a.attname), ', ' order by a.attnum) into v_others
+      from pg_attribute a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped and a.attname <> all (assigned)
+       and backfill._column_read(plan, relation, array(select h.heap from backfill._heaps(relation) h) || relation, array[a.attname::text]) is not null;
+  end if;
+  return array(select format('an expression reads columns of other rows of %s (%s): if a trigger (%s) changes one of these columns, the result depends on the order of the batches', relation::regclass, v_others, v_triggers) where v_others is not null)
+         || array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
          || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;
