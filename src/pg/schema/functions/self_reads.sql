@@ -197,9 +197,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   dependent(relation, num, by_action) as (
     select * from col
     union
-    select c.relation, d.adnum, c.by_action
-      from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num and p.classid = 'pg_attrdef'::regclass
-      join pg_attrdef d on d.oid = p.objid join pg_attribute a on a.attrelid = d.adrelid and a.attnum = d.adnum and a.attgenerated <> '')
+    -- From version 15 on, the expression of a generated column depends on the other columns.
+    -- Before, the generated column itself depends on them.
+    select c.relation, a.attnum, c.by_action
+      from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num
+      left join pg_attrdef d on p.classid = 'pg_attrdef'::regclass and d.oid = p.objid
+      join pg_attribute a on a.attrelid = c.relation and a.attgenerated <> '' and (a.attnum = d.adnum and d.adrelid = c.relation or p.classid = 'pg_class'::regclass and p.objid = c.relation and a.attnum = p.objsubid))
   select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
     from dependent d join pg_attribute a on a.attrelid = d.relation and a.attnum = d.num
    group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
