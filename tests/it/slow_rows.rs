@@ -72,6 +72,8 @@ async fn a_row_that_takes_too_long_is_found_in_few_attempts_and_can_be_changed_a
     assert!(failed <= 6, "{failed} failed batches");
 
     run(&owner, "update delay set ms = 3000").await;
+    let hint: String = value(&owner, "select hint from backfill.jobs").await;
+    assert!(hint.contains(r#"select backfill.tune('j', '{"max_row_ms": 20000}')"#), "{hint}");
     run(&owner, r#"select backfill.tune('j', '{"max_row_ms": 60000}'); select backfill.retry('j')"#).await;
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, CHANGED).await, 300);

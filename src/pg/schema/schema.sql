@@ -221,7 +221,7 @@ end $_$;
 CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) RETURNS SETOF oid
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
   with token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
@@ -237,7 +237,8 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
     union
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_type y on y.oid = p.proargtypes[0]
-     where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
+     -- Without a dot, the server skips this branch.
+     where exists (select from token t where t.body = '.') and x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
        and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     -- The tokens of an operator may be its single characters.
@@ -261,9 +262,13 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
-      -- These functions run a query that is in their arguments.
-      or n.nspname = 'pg_catalog' and p.proname ~ '^((query|table|schema|database)_to_xml(_and_xmlschema)?|query_to_xmlschema|ts_stat|ts_rewrite)$'
-$_$;
+  union
+  -- These functions run a query that is in their arguments.
+  select p.oid from called f join pg_proc p on p.oid = f.oid
+   where p.pronamespace = 'pg_catalog'::regnamespace
+     and p.proname = any (array['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xml_and_xmlschema',
+                                'database_to_xml', 'database_to_xml_and_xmlschema', 'ts_stat', 'ts_rewrite'])
+$$;
 
 -- Name: _caller_settings(); Type: FUNCTION
 
@@ -3830,6 +3835,8 @@ declare
   quarantined bigint;
   missed bigint;
   v_proof text;
+  v_row_ms bigint;
+  v_hint text;
   changed bigint;
   told text;
 begin
@@ -3866,12 +3873,14 @@ begin
     end if;
     quarantined := backfill._count_quarantined(j.id);
     if quarantined > 0 then
+      select least(max(substring(e.message from '^the statement for this row takes longer than max_row_ms \((\d+) ms\)')::bigint) * 10, 3600000) into v_row_ms
+        from backfill.row_error e where e.job_id = j.id and e.resolved_at is null;
+      v_hint := format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). %sTo list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;',
+        case when v_row_ms is not null then format('If a row only takes too long, first allow more time for each row: backfill.tune(name, ''{"max_row_ms": %s}''). ', v_row_ms) end, j.name);
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name),
-        jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name)));
+        v_hint, jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end), 'hint', v_hint));
       return;
     end if;
     v_proof := backfill._verify_kind(j);
@@ -5840,7 +5849,7 @@ COMMENT ON COLUMN backfill.row_errors.message IS 'Message of the last error.';
 
 -- Name: COLUMN row_errors.attempts; Type: COMMENT
 
-COMMENT ON COLUMN backfill.row_errors.attempts IS 'Number of failed attempts to change the row.';
+COMMENT ON COLUMN backfill.row_errors.attempts IS 'How often the row was quarantined: once in the walk, and once for each retry that failed.';
 
 -- Name: COLUMN row_errors.first_at; Type: COMMENT
 

@@ -248,7 +248,7 @@ comment on column backfill.row_errors.relation is 'Table that holds the row.';
 comment on column backfill.row_errors.key is 'Key of the row: a JSON object with the value of each key column.';
 comment on column backfill.row_errors.sqlstate is 'SQLSTATE of the last error; 09000 if a BEFORE trigger suppressed the change.';
 comment on column backfill.row_errors.message is 'Message of the last error.';
-comment on column backfill.row_errors.attempts is 'Number of failed attempts to change the row.';
+comment on column backfill.row_errors.attempts is 'How often the row was quarantined: once in the walk, and once for each retry that failed.';
 comment on column backfill.row_errors.first_at is 'Time of the first failure.';
 comment on column backfill.row_errors.last_at is 'Time of the last failure.';
 comment on column backfill.row_errors.resolved_at is 'Time at which a retry changed the row, or found that it needs no change any more; null while the row is quarantined.';

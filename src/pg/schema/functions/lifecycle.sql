@@ -245,6 +245,8 @@ declare
   quarantined bigint;
   missed bigint;
   v_proof text;
+  v_row_ms bigint;
+  v_hint text;
   changed bigint;
   told text;
 begin
@@ -281,12 +283,14 @@ begin
     end if;
     quarantined := backfill._count_quarantined(j.id);
     if quarantined > 0 then
+      select least(max(substring(e.message from '^the statement for this row takes longer than max_row_ms \((\d+) ms\)')::bigint) * 10, 3600000) into v_row_ms
+        from backfill.row_error e where e.job_id = j.id and e.resolved_at is null;
+      v_hint := format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). %sTo list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;',
+        case when v_row_ms is not null then format('If a row only takes too long, first allow more time for each row: backfill.tune(name, ''{"max_row_ms": %s}''). ', v_row_ms) end, j.name);
       perform backfill._end_job(j.id, 'failed', false, format('%s row%s could not be changed: %s', quarantined, case when quarantined > 1 then 's' end,
                (select e.message || case when quarantined > 1 then ' (error of the first)' else '' end from backfill.row_error e left join backfill.slice s on s.id = e.slice_id
                  where e.job_id = j.id and e.resolved_at is null and s.state is distinct from 'gone' order by e.first_at, e.key::text limit 1)),
-        format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name),
-        jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end),
-          'hint', format('All other rows are done. Fix the quarantined rows, then run backfill.retry (only these rows are retried). To list them: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;', j.name)));
+        v_hint, jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end), 'hint', v_hint));
       return;
     end if;
     v_proof := backfill._verify_kind(j);

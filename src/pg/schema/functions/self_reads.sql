@@ -102,7 +102,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
     union
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_type y on y.oid = p.proargtypes[0]
-     where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
+     -- Without a dot, the server skips this branch.
+     where exists (select from token t where t.body = '.') and x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
        and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     -- The tokens of an operator may be its single characters.
@@ -126,8 +127,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
-      -- These functions run a query that is in their arguments.
-      or n.nspname = 'pg_catalog' and p.proname ~ '^((query|table|schema|database)_to_xml(_and_xmlschema)?|query_to_xmlschema|ts_stat|ts_rewrite)$'
+  union
+  -- These functions run a query that is in their arguments.
+  select p.oid from called f join pg_proc p on p.oid = f.oid
+   where p.pronamespace = 'pg_catalog'::regnamespace
+     and p.proname = any (array['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xml_and_xmlschema',
+                                'database_to_xml', 'database_to_xml_and_xmlschema', 'ts_stat', 'ts_rewrite'])
 $$;
 
 -- Returns the functions and aggregates that a view calls, also by operators and through other
