@@ -273,7 +273,7 @@ async fn a_job_that_reads_what_it_changes_indirectly_is_refused() {
     assert!(!warned.iter().any(|line| line.contains("find out") || line.contains("other rows")), "{warned:?}");
 }
 
-/// What a trigger changes, and what a query in a text reads, is unknown.
+/// backfilld cannot know which columns a trigger changes, or what a query in a text reads.
 #[tokio::test]
 async fn a_read_that_may_depend_on_the_batches_is_named_in_a_warning() {
     let cluster = installed(Options::default()).await;
