@@ -206,13 +206,14 @@ impl Error {
     }
 
     /// Converts an error into an error of a row, if the code of a job raised it and its class
-    /// concerns the server, the claim or the job. Such code can raise any SQLSTATE, for example
-    /// 53100 (disk full), while the server works as usual.
+    /// concerns the server, the claim, the job or a prepared statement. Such code can raise any
+    /// SQLSTATE, for example 53100 (disk full), while the server works as usual.
     #[must_use]
     pub fn disbelieved(self) -> Self {
         let is_about_the_server = matches!(
             self.kind,
-            Kind::ServerUnavailable
+            Kind::StalePlan
+                | Kind::ServerUnavailable
                 | Kind::ReadOnly
                 | Kind::TooManyConnections
                 | Kind::Cancelled

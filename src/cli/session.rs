@@ -120,6 +120,9 @@ fn not_connected(error: Error, database: &Database) -> Error {
     Error { hint, ..error }.context(format!("could not connect to {place}"))
 }
 
+const LOCKED: &str = "Another session has locked a table of schema backfill. To find it, run: select a.pid, a.usename, a.query, l.mode, l.relation::regclass \
+     from pg_locks l join pg_stat_activity a using (pid) where l.relation::regclass::text like 'backfill.%';";
+
 /// Adds a hint to a server error that a user of the command line can fix.
 pub(super) fn explain(error: Error) -> Error {
     let ours = error.message.contains("backfill");
@@ -133,6 +136,7 @@ pub(super) fn explain(error: Error) -> Error {
         Some("25006") if error.hint.is_none() => {
             error.hint("The server is a standby, or the session is read-only: connect to the primary.")
         }
+        Some("55P03") if error.hint.is_none() => error.hint(LOCKED),
         _ if error.kind == Kind::NoSuchJob => error.hint("List the jobs with: backfilld status"),
         _ => error,
     }

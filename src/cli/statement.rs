@@ -15,6 +15,8 @@ use crate::pg::ident::ascii_literal;
 /// Settings of a statement that finds only PostgreSQL's own objects unless they are qualified.
 pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local statement_timeout = '10s'; \
      set local lock_timeout = '5s'; set local synchronous_commit = on; set local jit = off; ";
+/// With `exit_on_error`, an error that a function handles would end the session.
+const HARMLESS: &str = "set local exit_on_error = off; ";
 /// The login may have `default_transaction_read_only`. The server refuses this setting on a
 /// standby.
 const WRITABLE: &str = "set local transaction_read_only = off; ";
@@ -141,7 +143,7 @@ pub(super) async fn run(
 ) -> Result<Vec<TextRow>> {
     let sql = filled(sql, values);
     let send = async |before: &str| {
-        let sent = format!("{before}{settings}{sql}");
+        let sent = format!("{HARMLESS}{before}{settings}{sql}");
         within(limit, session.client.simple_query(&sent)).await
     };
     let answer = match send("").await {

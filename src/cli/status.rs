@@ -2,7 +2,10 @@
 
 mod signals;
 
+use std::time::Duration;
+
 use clap::Args;
+use tokio::time::timeout;
 
 use super::commands::Commands;
 use super::jobs::{self, Job};
@@ -30,7 +33,19 @@ pub struct StatusArgs {
 /// Maximum number of finished jobs that are listed without `--all`.
 const ENDED_SHOWN: usize = 10;
 
+/// Time after which the command says that it waits for the server.
+const QUIET: Duration = Duration::from_secs(1);
+
 pub(super) async fn run(config: &Config, args: StatusArgs) -> Result<u8> {
+    let mut shown = std::pin::pin!(show_jobs(config, args));
+    if let Ok(shown) = timeout(QUIET, &mut shown).await {
+        return shown;
+    }
+    eprintln!("waiting for the server ...");
+    shown.await
+}
+
+async fn show_jobs(config: &Config, args: StatusArgs) -> Result<u8> {
     let session = session::open(config).await?;
     let commands = Commands::of(config);
     match args.name {

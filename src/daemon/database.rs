@@ -304,7 +304,10 @@ impl Service {
             session.client.query("select backfill._check_options($1, 'true', true)", &[&Json(&self.defaults)]),
         )
         .await
-        .map_err(|error| Error { kind: Kind::Config, ..error.context("defaults in the configuration") })?;
+        .map_err(|error| match error.kind {
+            Kind::Refused => Error { kind: Kind::Config, ..error.context("defaults in the configuration") },
+            _ => error,
+        })?;
         let mut roles = Vec::new();
         for executor in &self.logins.database().executors {
             let info = connect::parse(&executor.login()?, "backfilld start")?;

@@ -64,8 +64,8 @@ impl WaitingReason {
 pub struct Report {
     /// Rows that the walk scanned per second in the last seconds.
     pub rows_per_second: f64,
-    /// The same rate, averaged over about a minute.
-    pub steady_rows_per_second: f64,
+    /// The same rate, averaged over about a minute. None in the first seconds of the walk.
+    pub steady_rows_per_second: Option<f64>,
     /// The share of the last seconds in which batches ran, 0 to 1.
     pub time_share: f64,
     /// A value of `waiting_reason`, and a sentence.

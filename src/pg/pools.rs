@@ -25,6 +25,7 @@ use crate::pg::row::Columns;
 /// undo a claim, a plan or the outcome of a job. `transaction_timeout` exists only in PostgreSQL 17
 /// and later.
 pub const CONTROL_RECIPE: &str = "
+set exit_on_error = off;
 set search_path = pg_catalog, pg_temp;
 select set_config(s.name, '0', false) from pg_settings s where s.name = 'transaction_timeout';
 set synchronous_commit = on;

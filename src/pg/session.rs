@@ -137,6 +137,7 @@ fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
     let millis = |duration: Duration| duration.as_millis().to_string();
     let settings = recipe.settings;
     let mut pins: Vec<(&'static str, String)> = vec![
+        ("exit_on_error", "off".to_owned()),
         ("client_encoding", "UTF8".to_owned()),
         ("extra_float_digits", "3".to_owned()),
         ("bytea_output", "hex".to_owned()),

@@ -41,7 +41,9 @@ struct Entry {
     token: Uuid,
     trusted_until: Instant,
     state: LeaseState,
-    report: Report,
+    /// None until the worker reports for the first time. The lease then keeps the waiting reason
+    /// that it has from the slice.
+    report: Option<Report>,
 }
 
 /// The state of a slice's job, according to the last heartbeat.
@@ -104,7 +106,7 @@ impl Leases {
             token: claim.token,
             trusted_until: asked_at + trust(self.ttl),
             state,
-            report: Report::default(),
+            report: None,
         };
         self.with(|held| held.insert(claim.slice_id, entry));
         Lease { leases: self.clone(), slice_id: claim.slice_id, token: claim.token }
@@ -144,8 +146,10 @@ impl Leases {
         self.with(|held| {
             held.iter()
                 .map(|(slice, entry)| {
-                    let Report { rows_per_second, steady_rows_per_second, time_share, waiting, throttled } =
-                        &entry.report;
+                    let Some(report) = &entry.report else {
+                        return serde_json::json!({"slice": slice, "token": entry.token});
+                    };
+                    let Report { rows_per_second, steady_rows_per_second, time_share, waiting, throttled } = report;
                     serde_json::json!({
                         "slice": slice, "token": entry.token,
                         "rate": rows_per_second, "steady_rate": steady_rows_per_second, "time_share": time_share,
@@ -307,7 +311,7 @@ impl Lease {
     pub fn report(&self, report: Report) {
         self.leases.with(|held| {
             if let Some(entry) = held.get_mut(&self.slice_id) {
-                entry.report = report;
+                entry.report = Some(report);
             }
         });
     }

@@ -49,7 +49,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     match kind {
         Kind::LockTimeout => (
             Action::GoAround,
-            "a row is locked by another session: deferring the row and continuing with the other rows",
+            "another session holds a lock that the batch needs: deferring locked rows and continuing with the others",
         ),
         Kind::Deadlock => (
             Action::GoAround,
@@ -128,6 +128,17 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         | Kind::Internal => {
             (Action::Fail, "the job cannot continue and fails: see columns \"error\" and \"hint\" of backfill.jobs")
         }
+    }
+}
+
+/// Returns the sentence about an error of a claim or a release, which runs no batch.
+pub fn without_batch(kind: Kind) -> &'static str {
+    match action(kind) {
+        (Action::Reconnect, sentence) => sentence,
+        _ if kind == Kind::LockTimeout => {
+            "another session has locked a table of schema backfill: waiting; to find that session, see pg_locks"
+        }
+        _ => "a slice could not be claimed or released: retrying",
     }
 }
 

@@ -33,7 +33,7 @@ use tracing::Instrument;
 use self::claim_end::ClaimEnd;
 use self::claim_run::ClaimRun;
 use self::context::Context;
-use self::error_policy::{Action, action, backoff};
+use self::error_policy::{Action, action, backoff, without_batch};
 use self::release::{end_session, put_off, release_for_retry, unless_locked, warn};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -78,8 +78,7 @@ pub async fn run(mut context: Context, stop: Shutdown) {
             Err(error) => {
                 failures += 1;
                 if failures == 1 {
-                    let (_, sentence) = action(error.kind);
-                    tracing::warn!(error = %error.message, "{sentence}");
+                    tracing::warn!(error = %error.message, "{}", without_batch(error.kind));
                 }
                 backoff(failures + 2)
             }

@@ -10,6 +10,7 @@ use crate::job::claim::Claim;
 use crate::job::put_off::PutOff;
 use crate::job::settings::JobSettings;
 use crate::pg::connect::Session;
+use crate::pg::row::Columns;
 use crate::pg::session;
 use crate::plan;
 use crate::queue::claim as queue;
@@ -128,12 +129,48 @@ async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<Claim
     if counts && claim.attempts >= ATTEMPTS {
         return Err(refused(error));
     }
+    if error.kind == Kind::LockTimeout {
+        let text = waits_for_lock(context, claim).await;
+        if context.log_limiter.is_news(claim.job_id, error.kind) {
+            tracing::warn!("{text}");
+        }
+        return Ok(ended(claim, &error, text, counts));
+    }
     warn(context, claim, &error);
     // All readers see this text, so it must not contain data of rows. Code that runs at planning
     // can have read rows.
     let text = if error.redacted.is_some() { sentence.to_owned() } else { format!("{sentence} ({})", error.message) };
+    Ok(ended(claim, &error, text, counts))
+}
+
+fn ended(claim: &Claim, error: &Error, text: String, counts: bool) -> ClaimEnd {
     let pause = backoff(u32::try_from(claim.attempts).unwrap_or(1) + 2);
-    Ok(ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(error.kind), text)), pause, counts }))
+    ClaimEnd::PutOff(PutOff { waiting: Some((waits_for(error.kind), text)), pause, counts })
+}
+
+/// Lists the sessions that have locked a table, or wait to lock it, in a mode that blocks readers.
+const LOCKERS: &str = "
+select string_agg(distinct format('process %s of role %s', a.pid, a.usename), ', ')
+  from pg_locks l join pg_stat_activity a on a.pid = l.pid
+ where l.locktype = 'relation' and l.relation = $1 and l.mode = 'AccessExclusiveLock'
+   and l.database = (select d.oid from pg_database d where d.datname = current_database())";
+
+/// Returns the reason why planning could not lock a table in time, with the sessions that are in
+/// the way.
+async fn waits_for_lock(context: &Context, claim: &Claim) -> String {
+    let lockers = async {
+        let row = context.control.query_one(LOCKERS, &[&claim.relation]).await?;
+        row.read::<Option<String>>(0)
+    };
+    match lockers.await {
+        Ok(Some(lockers)) => {
+            format!(
+                "planning waits for a lock on table {}; sessions that have locked it, or wait to lock it: {lockers}",
+                claim.target
+            )
+        }
+        _ => "planning waits for a lock of another session; to find that session, see pg_locks".to_owned(),
+    }
 }
 
 /// Returns the error of a job whose planning failed in too many attempts, each time with a

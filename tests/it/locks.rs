@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::wait;
 
-use crate::proof::{PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, enqueue, exact, table};
-use crate::support::{BACKFILLD, SOON, installed, run, until_state};
+use crate::proof::{PLUS_ONE, PLUS_ONE_OF_ANOTHER_ROW, QUICK, enqueue, exact, table};
+use crate::support::{BACKFILLD, SOON, installed, run, until_state, until_true, value};
 
 /// Locks a table in the strongest mode for this time.
 async fn lock(cluster: &Cluster, table: &str, time: Duration) {
@@ -103,4 +104,37 @@ async fn a_job_waits_for_locks_on_its_table_at_each_moment() {
         exact(&cluster, &name, ROWS).await.unwrap();
     }
     assert!(daemon.ended().is_none(), "the daemon ended");
+}
+
+/// The table is locked after the job was enqueued and before it is planned. The job names the
+/// session with the lock all the time, also after heartbeats.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_names_the_session_for_whose_lock_its_planning_waits() {
+    let cluster = installed(Options::default()).await;
+    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(QUICK).start();
+    daemon.wait_ready(SOON).await;
+    table(&cluster, "busy", 100).await;
+    let owner = cluster.owner().await;
+    run(&owner, "select backfill.pause_all()").await;
+    enqueue(&cluster, "busy", PLUS_ONE, "{}").await;
+    let locker = cluster.owner().await;
+    let pid: i32 = value(&locker, "select pg_backend_pid()").await;
+    run(&locker, "begin; lock table busy in access exclusive mode").await;
+    run(&owner, "select backfill.resume_all()").await;
+    let told = format!(
+        "select coalesce(waiting_reason || ': ' || waiting_text = 'locked_rows: planning waits for a lock on table public.busy; sessions that have locked it, or wait to lock it: process {pid} of role owner', false) from backfill.jobs where name = 'busy'"
+    );
+    until_true(&owner, SOON, &told).await;
+    // The attempts last 2 s each, and each of them sends several heartbeats.
+    let claimed = "select coalesce(max(claimed_at)::text, '') from backfill.lease";
+    let mut claims = std::collections::BTreeSet::new();
+    wait::until(SOON, "planning is tried again", async || {
+        assert!(value::<bool>(&owner, &told).await, "the reason vanished");
+        claims.insert(value::<String>(&owner, claimed).await);
+        claims.len() > 3
+    })
+    .await;
+    run(&locker, "commit").await;
+    until_state(&cluster, "busy", "succeeded", SOON).await;
+    exact(&cluster, "busy", 100).await.unwrap();
 }

@@ -253,4 +253,17 @@ async fn a_claim_finds_the_abandoned_leases_of_its_daemon() {
     assert_ne!(first, second);
     let tokens: Vec<uuid::Uuid> = value(&owner, "select array_agg(token) from backfill.lease").await;
     assert_eq!(tokens, [second]);
+    // The expired lease belongs to a job that is paused now. The claim ends this lease, and does
+    // not count the slice of the other job as taken over.
+    table(&cluster, "other", 10).await;
+    enqueue(&cluster, "other", PLUS_ONE, "{}").await;
+    owner
+        .batch_execute(
+            "select backfill.pause('forgotten'); update backfill.lease set expires_at = now() - interval '1 s'",
+        )
+        .await
+        .unwrap();
+    const NEXT: &str = "select (c ->> 'name') || ' ' || (c ->> 'takeover') from backfill._claim(gen_random_uuid(), array['owner']::name[], '1 hour') c";
+    assert_eq!(value::<String>(&owner, NEXT).await, "other false");
+    assert_eq!(value::<String>(&owner, "select state from backfill.jobs where name = 'forgotten'").await, "paused");
 }

@@ -20,6 +20,7 @@ const OF_ANY_ROLE: &[&str] = &[
     "default_transaction_read_only = on",
     "default_transaction_deferrable = on",
     "row_security = off",
+    "exit_on_error = on",
     "statement_timeout = 50",
     "lock_timeout = 1",
     "idle_session_timeout = 50",
@@ -120,14 +121,29 @@ async fn each_works(settings: &[&str]) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_first_settings_of_a_role_do_no_harm() {
-    each_works(&OF_ANY_ROLE[..OF_ANY_ROLE.len() / 2]).await;
+/// Returns one quarter of the settings, so that four tests can run in parallel.
+fn quarter(number: usize) -> &'static [&'static str] {
+    OF_ANY_ROLE.chunks(OF_ANY_ROLE.len().div_ceil(4)).nth(number).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_other_settings_of_a_role_do_no_harm() {
-    each_works(&OF_ANY_ROLE[OF_ANY_ROLE.len() / 2..]).await;
+async fn the_first_settings_of_a_role_do_no_harm() {
+    each_works(quarter(0)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_second_quarter_of_the_settings_of_a_role_does_no_harm() {
+    each_works(quarter(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_third_quarter_of_the_settings_of_a_role_does_no_harm() {
+    each_works(quarter(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_settings_of_a_role_do_no_harm() {
+    each_works(quarter(3)).await;
 }
 
 /// Without its triggers, the queue would store a job that never starts.

@@ -64,7 +64,9 @@ async fn the_statements_offered_by_the_page_lead_a_job_from_the_queue_to_its_end
     run(&owner, &offered(&text, "Approve")).await;
 
     until_job(&daemon, "j", "the job continues", |job| {
-        job["rows_changed"].as_i64() > Some(100) && job["rows_per_second"].as_f64() > Some(0.0)
+        job["rows_changed"].as_i64() > Some(100)
+            && job["rows_per_second"].as_f64() > Some(0.0)
+            && job["eta_seconds"].is_number()
     })
     .await;
     let text = page(&daemon).await;

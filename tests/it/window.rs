@@ -27,7 +27,7 @@ async fn a_job_waits_for_its_window_begins_when_it_opens_and_stops_when_it_close
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(QUICK).start();
     daemon.wait_ready(SOON).await;
     run(&owner, &format!(r#"select backfill.enqueue('t', 't', '{PLUS_ONE}', options => '{{"window": {closed}, "max_batch_rows": 10, "max_rows_per_second": 1000}}')"#)).await;
-    let waits = "select coalesce(waiting_reason = 'window' and waiting_text like 'the window opens at 20%', false) from backfill.jobs where name = 't'";
+    let waits = "select coalesce(waiting_reason = 'window' and waiting_text like 'the window of the job opens at 20%; to change it: backfill.tune(%', false) from backfill.jobs where name = 't'";
     until_true(&owner, SOON, waits).await;
     assert!(value::<bool>(&owner, "select state = 'queued' and started_at is null from backfill.jobs").await);
     // A daemon with `--until-idle` exits with code 3, because a job still waits for its window.

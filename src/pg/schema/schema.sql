@@ -237,8 +237,7 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
     union
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace join pg_type y on y.oid = p.proargtypes[0]
-     -- Without a dot, the server skips this branch.
-     where exists (select from token t where t.body = '.') and x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
+     where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
        and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     -- The tokens of an operator may be its single characters.
@@ -1014,6 +1013,7 @@ declare
   c record;
   j backfill.job;
   s backfill.slice;
+  abandoned backfill.lease;
   old backfill.lease;
   v_token uuid := gen_random_uuid();
   answer jsonb;
@@ -1035,19 +1035,19 @@ begin
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
+     where backfill._is_abandoned(l, worker, held) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
-    select * into old from backfill.lease l where l.slice_id = c.slice_id and (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) for update skip locked;
+    select * into abandoned from backfill.lease l where l.slice_id = c.slice_id and backfill._is_abandoned(l, worker, held) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
     -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
     -- worker that has ended the claim may already use its session for another slice.
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a
-       where a.pid = old.backend_pid and a.backend_start = old.backend_start
-         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = old.backend_pid and l.backend_start = old.backend_start);
+       where a.pid = abandoned.backend_pid and a.backend_start = abandoned.backend_start
+         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = abandoned.backend_pid and l.backend_start = abandoned.backend_start);
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
@@ -1055,7 +1055,6 @@ begin
     -- it.
     perform 1 from backfill.checkpoint k where k.slice_id = c.slice_id for update skip locked;
     if not found and exists (select from backfill.checkpoint k where k.slice_id = c.slice_id) then
-      old := null;
       continue;
     end if;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
@@ -1069,6 +1068,7 @@ begin
       continue;
     end if;
     select * into s from backfill.slice x where x.id = c.slice_id;
+    old := abandoned;
     exit;
   end loop;
 
@@ -2028,7 +2028,9 @@ begin
   renewed as (
     update backfill.lease l
        set expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl, rows_per_second = h.rate, steady_rows_per_second = h.steady_rate, time_share = h.time_share,
-           waiting_reason = h.reason, waiting_text = h.text, throttled_by = h.throttled_by, throttled_text = h.throttled_text
+           -- A worker that has not reported yet sends no rate.
+           waiting_reason = case when h.rate is null then l.waiting_reason else h.reason end, waiting_text = case when h.rate is null then l.waiting_text else h.text end,
+           throttled_by = h.throttled_by, throttled_text = h.throttled_text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
   select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
@@ -2059,6 +2061,38 @@ CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
              and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
            limit 1)
     end
+$$;
+
+-- Name: lease; Type: TABLE
+
+CREATE TABLE backfill.lease (
+    slice_id bigint NOT NULL,
+    job_id bigint NOT NULL,
+    token uuid NOT NULL,
+    holder uuid NOT NULL,
+    run_as name NOT NULL,
+    claimed_at timestamp with time zone NOT NULL,
+    expires_at timestamp with time zone NOT NULL,
+    ttl interval DEFAULT '00:00:06'::interval NOT NULL,
+    backend_pid integer,
+    backend_start timestamp with time zone,
+    rows_per_second double precision,
+    waiting_reason text,
+    waiting_text text,
+    throttled_by text,
+    throttled_text text,
+    time_share double precision,
+    steady_rows_per_second double precision
+)
+WITH (fillfactor='50');
+
+-- Name: _is_abandoned(backfill.lease, uuid, uuid[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_abandoned(lease backfill.lease, worker uuid, held uuid[]) RETURNS boolean
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select coalesce(lease.expires_at < clock_timestamp() or lease.holder = worker and lease.token <> all (held), false)
 $$;
 
 -- Name: _is_operator(name); Type: FUNCTION
@@ -5014,29 +5048,6 @@ CREATE TABLE backfill.executor (
     registered_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
--- Name: lease; Type: TABLE
-
-CREATE TABLE backfill.lease (
-    slice_id bigint NOT NULL,
-    job_id bigint NOT NULL,
-    token uuid NOT NULL,
-    holder uuid NOT NULL,
-    run_as name NOT NULL,
-    claimed_at timestamp with time zone NOT NULL,
-    expires_at timestamp with time zone NOT NULL,
-    ttl interval DEFAULT '00:00:06'::interval NOT NULL,
-    backend_pid integer,
-    backend_start timestamp with time zone,
-    rows_per_second double precision,
-    waiting_reason text,
-    waiting_text text,
-    throttled_by text,
-    throttled_text text,
-    time_share double precision,
-    steady_rows_per_second double precision
-)
-WITH (fillfactor='50');
-
 -- Name: _busy; Type: VIEW
 
 CREATE VIEW backfill._busy AS
@@ -5166,10 +5177,10 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
     w.reason AS waiting_reason,
         CASE w.reason
             WHEN 'approval'::text THEN format('a member of backfill_operator must approve the job: select backfill.approve(%L)'::text, j.name)
-            WHEN 'run_at'::text THEN format('the job starts at %s'::text, j.run_at)
-            WHEN 'window'::text THEN COALESCE(format('the window opens at %s'::text, COALESCE(j.closed_until, ( SELECT min(x.closed_until) AS min
+            WHEN 'run_at'::text THEN format('the job starts at %s; to start it earlier, cancel it and enqueue it again'::text, j.run_at)
+            WHEN 'window'::text THEN COALESCE(format('the window of the job opens at %s; to change it: backfill.tune(%L, ''{"window": ...}'')'::text, j.closed_until, j.name), format('the window in the configuration of the daemon opens at %s'::text, ( SELECT min(x.closed_until) AS min
                FROM backfill.worker x
-              WHERE (x.expires_at > clock_timestamp())))), l.waiting_text)
+              WHERE (x.expires_at > clock_timestamp()))), l.waiting_text)
             WHEN 'paused_all'::text THEN 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'::text
             WHEN 'daemon'::text THEN 'no daemon is running on this database; start one: backfilld run'::text
             WHEN 'executor'::text THEN format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon'::text, j.run_as)
@@ -5195,7 +5206,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
         END AS percent_done,
     l.rows_per_second,
         CASE
-            WHEN ((j.rows_estimated > 0) AND ((e.rows_left)::double precision < (l.steady_rows_per_second * ('300000000'::numeric)::double precision))) THEN (clock_timestamp() + make_interval(secs => ((e.rows_left)::double precision / l.steady_rows_per_second)))
+            WHEN ((j.rows_estimated > 0) AND (e.rows_left < (e.rate * ('300000000'::numeric)::double precision))) THEN (clock_timestamp() + make_interval(secs => (e.rows_left / e.rate)))
             ELSE NULL::timestamp with time zone
         END AS eta,
     ((j.options ->> 'deadline'::text))::timestamp with time zone AS deadline,
@@ -5231,7 +5242,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
           WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (j.plan IS NOT NULL))) p ON (true))
      LEFT JOIN LATERAL ( SELECT count(*) AS live,
             sum(x.rows_per_second) AS rows_per_second,
-            sum(x.steady_rows_per_second) AS steady_rows_per_second,
+            (avg(x.steady_rows_per_second) * (count(*))::double precision) AS steady_rows_per_second,
                 CASE
                     WHEN (count(*) = count(x.waiting_reason)) THEN min(x.waiting_reason)
                     ELSE NULL::text
@@ -5255,15 +5266,22 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
            FROM (backfill.slice s
              JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
           WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (s.state <> ALL (ARRAY['done'::text, 'gone'::text])) AND (j.state = 'running'::text))) a ON (true))
-     LEFT JOIN LATERAL ( SELECT GREATEST((0)::numeric, ((j.rows_estimated)::numeric -
-                CASE j.state
-                    WHEN 'running'::text THEN (COALESCE(p.scanned, (0)::bigint))::numeric
-                    WHEN 'verifying'::text THEN ( SELECT COALESCE(sum(c.rows_scanned), (0)::numeric) AS "coalesce"
-                       FROM (backfill.slice s
-                         JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
-                      WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.generation = j.generation) AND (s.kind = 'verify'::text)))
-                    ELSE NULL::numeric
-                END)) AS rows_left) e ON (true))
+     LEFT JOIN LATERAL ( SELECT GREATEST((0)::double precision, ((j.rows_estimated)::double precision - d.scanned)) AS rows_left,
+            COALESCE(l.steady_rows_per_second,
+                CASE
+                    WHEN ((l.rows_per_second > (0)::double precision) AND (d.seconds > (5)::double precision)) THEN (d.scanned / d.seconds)
+                    ELSE NULL::double precision
+                END) AS rate
+           FROM ( SELECT (COALESCE(sum(c.rows_scanned), (0)::numeric))::double precision AS scanned,
+                    (EXTRACT(epoch FROM (clock_timestamp() - min(s.started_at))))::double precision AS seconds
+                   FROM (backfill.slice s
+                     JOIN backfill.checkpoint c ON ((c.slice_id = s.id)))
+                  WHERE ((s.job_id = j.id) AND (s.run = j.run) AND
+                        CASE j.state
+                            WHEN 'running'::text THEN ((s.kind = 'walk'::text) AND (s.generation = 1))
+                            WHEN 'verifying'::text THEN ((s.kind = 'verify'::text) AND (s.generation = j.generation))
+                            ELSE NULL::boolean
+                        END)) d) e ON (true))
      LEFT JOIN LATERAL ( SELECT
                 CASE
                     WHEN (j.state = 'paused'::text) THEN NULL::text
@@ -6797,6 +6815,10 @@ REVOKE ALL ON FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb
 REVOKE ALL ON FUNCTION backfill._incomparable(set_sql text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _is_abandoned(lease backfill.lease, worker uuid, held uuid[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_abandoned(lease backfill.lease, worker uuid, held uuid[]) FROM PUBLIC;
 
 -- Name: FUNCTION _is_operator(actor name); Type: ACL
 

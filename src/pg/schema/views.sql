@@ -21,8 +21,9 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
        w.reason as waiting_reason,
        case w.reason
          when 'approval' then pg_catalog.format('a member of backfill_operator must approve the job: select backfill.approve(%L)', j.name)
-         when 'run_at' then pg_catalog.format('the job starts at %s', j.run_at)
-         when 'window' then coalesce(pg_catalog.format('the window opens at %s', coalesce(j.closed_until, (select pg_catalog.min(x.closed_until) from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp()))), l.waiting_text)
+         when 'run_at' then pg_catalog.format('the job starts at %s; to start it earlier, cancel it and enqueue it again', j.run_at)
+         when 'window' then coalesce(pg_catalog.format('the window of the job opens at %s; to change it: backfill.tune(%L, ''{"window": ...}'')', j.closed_until, j.name),
+                                     pg_catalog.format('the window in the configuration of the daemon opens at %s', (select pg_catalog.min(x.closed_until) from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())), l.waiting_text)
          when 'paused_all' then 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
          when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
          when 'executor' then pg_catalog.format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon', j.run_as)
@@ -43,8 +44,8 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
        l.rows_per_second,
        -- An eta more than about ten years ahead is not shown, because no useful prediction can be
        -- made from a rate that is almost zero.
-       case when j.rows_estimated > 0 and e.rows_left < l.steady_rows_per_second * 3e8
-            then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => e.rows_left / l.steady_rows_per_second) end as eta,
+       case when j.rows_estimated > 0 and e.rows_left < e.rate * 3e8
+            then pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => e.rows_left / e.rate) end as eta,
        (j.options ->> 'deadline')::timestamptz as deadline,
        j.error, j.hint, j.enqueued_at, j.started_at, j.finished_at, j.verified_at,
        j.set_sql as set, j.filter_sql as filter, j.options, j.priority, j.run_at, j.state_reason as reason,
@@ -58,7 +59,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and j.plan is not null) p on true
   left join lateral (
-    select pg_catalog.count(*) as live, pg_catalog.sum(x.rows_per_second) as rows_per_second, pg_catalog.sum(x.steady_rows_per_second) as steady_rows_per_second,
+    select pg_catalog.count(*) as live, pg_catalog.sum(x.rows_per_second) as rows_per_second, pg_catalog.avg(x.steady_rows_per_second) * pg_catalog.count(*) as steady_rows_per_second,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_reason) end as reason,
            case when pg_catalog.count(*) = pg_catalog.count(x.waiting_reason) then pg_catalog.min(x.waiting_text) end as waiting_text,
            pg_catalog.min(x.throttled_by) as throttled_by, pg_catalog.min(x.throttled_text) as throttled_text, pg_catalog.avg(x.time_share) as time_share
@@ -73,12 +74,17 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone') and j.state = 'running') a on true
-  -- The rows that the walk, or the verification, still has to scan.
+  -- The rows that the walk, or the verification, still has to scan, and its rate. If each slice
+  -- ends before its steady rate is known, the rate is the average since the first slice was
+  -- claimed.
   left join lateral (
-    select greatest(0, j.rows_estimated - case j.state
-        when 'running' then coalesce(p.scanned, 0)
-        when 'verifying' then (select coalesce(pg_catalog.sum(c.rows_scanned), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
-                                where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify') end) as rows_left) e on true
+    select greatest(0, j.rows_estimated - d.scanned) as rows_left,
+           coalesce(l.steady_rows_per_second, case when l.rows_per_second > 0 and d.seconds > 5 then d.scanned / d.seconds end) as rate
+      from (select coalesce(pg_catalog.sum(c.rows_scanned), 0)::float8 as scanned, extract(epoch from pg_catalog.clock_timestamp() - pg_catalog.min(s.started_at))::float8 as seconds
+              from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
+             where s.job_id = j.id and s.run = j.run
+               and case j.state when 'running' then s.kind = 'walk' and s.generation = 1
+                                when 'verifying' then s.kind = 'verify' and s.generation = j.generation end) d) e on true
   left join lateral (
     select case
          when j.state = 'paused' then null

@@ -126,6 +126,9 @@ struct Walked {
     rows: u64,
     /// Run time of the batches in this window.
     busy: Duration,
+    /// Whether the first window has ended. The steady rate does not include this window: while the
+    /// throttle finds the size of a batch, the first batches are small.
+    first_has_ended: bool,
     windows: DecayingRatio,
     steady: DecayingRatio,
     shares: DecayingRatio,
@@ -137,6 +140,7 @@ impl Walked {
             since: Instant::now(),
             rows: 0,
             busy: Duration::ZERO,
+            first_has_ended: false,
             windows: DecayingRatio::new(WINDOWS_KEPT),
             steady: DecayingRatio::new(STEADY_WINDOWS_KEPT),
             shares: DecayingRatio::new(SHARES_KEPT),
@@ -149,7 +153,10 @@ impl Walked {
         let (rows, busy) = (self.rows as f64, self.busy.as_secs_f64());
         if elapsed >= WINDOW.as_secs_f64() {
             self.windows.add(rows, elapsed);
-            self.steady.add(rows, elapsed);
+            if self.first_has_ended {
+                self.steady.add(rows, elapsed);
+            }
+            self.first_has_ended = true;
             self.shares.add(busy, elapsed);
             (self.since, self.rows, self.busy) = (Instant::now(), 0, Duration::ZERO);
         }
@@ -159,7 +166,7 @@ impl Walked {
         let rate = |ratio: &DecayingRatio| Some(begun(ratio, rows)).filter(|rate| *rate >= LEAST).unwrap_or(0.0);
         Report {
             rows_per_second: rate(&self.windows),
-            steady_rows_per_second: rate(&self.steady),
+            steady_rows_per_second: self.steady.ratio(0.0).map(|_| rate(&self.steady)),
             time_share: begun(&self.shares, busy).min(1.0),
             ..Report::default()
         }
@@ -207,6 +214,20 @@ mod tests {
             slice.scanned(50);
             rate = slice.report().rows_per_second;
         }
+        assert!((490.0..510.0).contains(&rate), "{rate}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_steady_rate_is_not_known_until_two_windows_have_ended() {
+        let mut slice = RateGauge::default().slice();
+        let mut known = Vec::new();
+        for _ in 0..30 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            slice.scanned(50);
+            known.push(slice.report().steady_rows_per_second);
+        }
+        assert_eq!(known.iter().take_while(|rate| rate.is_none()).count(), 19, "{known:?}");
+        let rate = known.last().copied().flatten().unwrap();
         assert!((490.0..510.0).contains(&rate), "{rate}");
     }
 

@@ -20,6 +20,7 @@ declare
   c record;
   j backfill.job;
   s backfill.slice;
+  abandoned backfill.lease;
   old backfill.lease;
   v_token uuid := gen_random_uuid();
   answer jsonb;
@@ -41,19 +42,19 @@ begin
 
   for c in
     select l.slice_id, l.job_id from backfill.lease l join backfill.slice x on x.id = l.slice_id
-     where (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
+     where backfill._is_abandoned(l, worker, held) and l.run_as = any (_claim.run_as) and x.protocol <= _claim.protocol order by l.expires_at
   loop
     select * into j from backfill.job x where x.id = c.job_id for update skip locked;
     continue when not found;
-    select * into old from backfill.lease l where l.slice_id = c.slice_id and (l.expires_at < clock_timestamp() or l.holder = worker and l.token <> all (held)) for update skip locked;
+    select * into abandoned from backfill.lease l where l.slice_id = c.slice_id and backfill._is_abandoned(l, worker, held) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
     -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
     -- worker that has ended the claim may already use its session for another slice.
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a
-       where a.pid = old.backend_pid and a.backend_start = old.backend_start
-         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = old.backend_pid and l.backend_start = old.backend_start);
+       where a.pid = abandoned.backend_pid and a.backend_start = abandoned.backend_start
+         and not exists (select from backfill.lease l where l.slice_id <> c.slice_id and l.backend_pid = abandoned.backend_pid and l.backend_start = abandoned.backend_start);
     exception when insufficient_privilege then
       null; -- The session belongs to an executor's login. Its statement_timeout usually ends a batch within 2 s.
     end;
@@ -61,7 +62,6 @@ begin
     -- it.
     perform 1 from backfill.checkpoint k where k.slice_id = c.slice_id for update skip locked;
     if not found and exists (select from backfill.checkpoint k where k.slice_id = c.slice_id) then
-      old := null;
       continue;
     end if;
     if j.state in ('succeeded', 'failed', 'cancelled') or j.desired_state <> 'running' then
@@ -75,6 +75,7 @@ begin
       continue;
     end if;
     select * into s from backfill.slice x where x.id = c.slice_id;
+    old := abandoned;
     exit;
   end loop;
 
@@ -142,6 +143,13 @@ begin
   end if;
   return null;
 end $$;
+
+-- Returns whether a lease has expired, or belongs to this daemon (worker) although its token is not
+-- in held.
+create or replace function backfill._is_abandoned(lease backfill.lease, worker uuid, held uuid[]) returns boolean
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select coalesce(lease.expires_at < clock_timestamp() or lease.holder = worker and lease.token <> all (held), false)
+$$;
 
 -- Locks the checkpoint of a slice. Returns no row if another session has locked it.
 create or replace function backfill._lock_checkpoint(slice bigint) returns setof bigint

@@ -94,7 +94,9 @@ begin
   renewed as (
     update backfill.lease l
        set expires_at = clock_timestamp() + _heartbeat.ttl, ttl = _heartbeat.ttl, rows_per_second = h.rate, steady_rows_per_second = h.steady_rate, time_share = h.time_share,
-           waiting_reason = h.reason, waiting_text = h.text, throttled_by = h.throttled_by, throttled_text = h.throttled_text
+           -- A worker that has not reported yet sends no rate.
+           waiting_reason = case when h.rate is null then l.waiting_reason else h.reason end, waiting_text = case when h.rate is null then l.waiting_text else h.text end,
+           throttled_by = h.throttled_by, throttled_text = h.throttled_text
       from h, locked k where l.slice_id = h.slice and l.token = h.token and k.slice_id = l.slice_id
     returning l.slice_id, l.job_id)
   select r.slice_id, d.desired, d.revision, d.live, true from renewed r cross join lateral backfill._desired_state(r.job_id) d
