@@ -10,6 +10,7 @@ pub mod cli;
 pub mod daemon;
 
 pub mod http;
+pub mod rollout;
 pub mod window;
 pub mod worker;
 

@@ -19,6 +19,7 @@ mod probe;
 mod rerun;
 mod resume;
 mod retry;
+mod rollout;
 mod run;
 mod session;
 mod show;
@@ -139,6 +140,8 @@ pub enum OnDatabase {
     Tune(tune::TuneArgs),
     /// Delete a finished job and free its name
     Forget(forget::ForgetArgs),
+    /// Plan, start and control a rollout: a new column from plan to contract
+    Rollout(rollout::RolloutArgs),
     /// Check the setup and print how to fix each problem
     Doctor(doctor::DoctorArgs),
 }
@@ -179,6 +182,7 @@ impl OnDatabase {
             Self::Rerun(args) => Box::pin(rerun::run(&config, args)).await,
             Self::Tune(args) => Box::pin(tune::run(&config, args)).await,
             Self::Forget(args) => Box::pin(forget::run(&config, args)).await,
+            Self::Rollout(args) => Box::pin(rollout::run(&config, args)).await,
             Self::Doctor(args) => Box::pin(doctor::run(&config, args)).await,
         };
         result.map_err(|error| commands.explain(error))

@@ -31,6 +31,7 @@ use crate::pg::schema::{install, state};
 use crate::queue::daemon as queue;
 use crate::queue::lease::{Heartbeat, Leases};
 use crate::queue::{retention, wakeup};
+use crate::rollout::{Held, Rollouts};
 use crate::shutdown::Shutdown;
 use crate::throttle::handle::Throttle;
 use crate::worker::connection_losses::ConnectionLosses;
@@ -43,6 +44,9 @@ use crate::{window, worker};
 /// Interval at which the daemon runs housekeeping, updates the gauges, and checks whether all work
 /// is done.
 const TURN: Duration = Duration::from_millis(500);
+/// Number of rollouts whose statements may run at the same time. The creation of an index can take
+/// hours, and other rollouts need not wait for it.
+const ROLLOUTS: u32 = 2;
 /// Number of turns after which the daemon measures the server's clock, and checks whether it is
 /// still registered.
 const CHECKS: u64 = 10;
@@ -163,6 +167,16 @@ impl Service {
         let heartbeat = leases.clone().heartbeat(beating, edges.clone());
         helpers.spawn(heartbeat.in_current_span());
         helpers.spawn(wakeup::listen(self.logins.clone(), wake, edges.clone()).in_current_span());
+        let rollouts = Rollouts {
+            logins: self.logins.clone(),
+            control: started.control.clone(),
+            worker: worker_id,
+            roles: started.roles.clone(),
+            held: Held::default(),
+        };
+        for _ in 0..ROLLOUTS {
+            helpers.spawn(rollouts.clone().run(stop.drain.clone()).in_current_span());
+        }
         let retention = retention::keep(started.control.clone(), self.retention, edges.clone());
         helpers.spawn(retention.in_current_span());
         let reloads = self.surroundings.reloads.clone();

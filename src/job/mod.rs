@@ -8,6 +8,7 @@ pub mod options;
 pub mod permit;
 pub mod plan;
 pub mod put_off;
+pub mod rollout;
 pub mod settings;
 pub mod state;
 pub mod waiting;

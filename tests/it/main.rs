@@ -48,6 +48,7 @@ mod replicas;
 mod retention;
 mod rights;
 mod role_settings;
+mod rollout;
 mod signals;
 mod slow_rows;
 mod status_page;

@@ -19,7 +19,7 @@ use source::{Tree, parse, tree, uses};
 const LAYERS: [&[&str]; 7] = [
     &["main", "cli"],
     &["daemon"],
-    &["worker", "http"],
+    &["worker", "rollout", "http"],
     &["queue", "plan", "walk", "throttle", "execute", "verify"],
     &["pg", "telemetry"],
     &["job"],
@@ -38,7 +38,7 @@ const THROTTLE_ROOMS: [&str; 3] = ["throttle::measure", "throttle::control", "th
 /// Crates that only some modules may name.
 const ROOMS: [(&str, &[&str]); 2] = [
     ("metrics", &["metrics"]),
-    ("tokio_postgres", &["pg", "queue", "plan", "execute", "throttle::measure", "daemon", "cli", "error"]),
+    ("tokio_postgres", &["pg", "queue", "plan", "execute", "throttle::measure", "rollout", "daemon", "cli", "error"]),
 ];
 
 /// Maximum number of fields of a struct. A struct with more fields probably has several purposes.

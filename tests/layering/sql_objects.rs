@@ -85,11 +85,13 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("queue::lease", &["_heartbeat"]),
     ("queue::retention", &["_prune_history"]),
+    ("rollout::queue", &["_claim_rollout", "_release_rollout", "_renew_rollout", "_rollout_statement_failed"]),
+    ("rollout::statement", &["rollout_locked", "rollout_recorded", "rollout_unlocking"]),
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];
 
 /// The public objects of docs/contract.md. Any module may name them.
-const PUBLIC: [&str; 22] = [
+const PUBLIC: [&str; 30] = [
     "approve",
     "assert_complete",
     "cancel",
@@ -106,6 +108,14 @@ const PUBLIC: [&str; 22] = [
     "resume",
     "resume_all",
     "retry",
+    "rollout_advance",
+    "rollout_pause",
+    "rollout_plan",
+    "rollout_resume",
+    "rollout_rollback",
+    "rollout_start",
+    "rollout_statements",
+    "rollouts",
     "row_errors",
     "signals",
     "slices",

@@ -12,3 +12,9 @@ drop policy if exists quota_read on backfill.quota;
 create policy quota_read on backfill.quota for select using (true);
 drop policy if exists quota_change on backfill.quota;
 create policy quota_change on backfill.quota for update using (backfill._is_operator(current_user));
+
+drop policy if exists rollout_insert on backfill.rollout;
+create policy rollout_insert on backfill.rollout for insert with check (started_by = current_user);
+
+drop policy if exists rollout_command_insert on backfill.rollout_command;
+create policy rollout_command_insert on backfill.rollout_command for insert with check (actor = current_user);

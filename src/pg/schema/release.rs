@@ -89,7 +89,8 @@ pub const PINS: [(&str, &str); 12] = [
 ];
 
 /// The versions of schema `backfill` that this release contains.
-pub const VERSIONS: &[Version] = &[BASELINE];
+pub const VERSIONS: &[Version] =
+    &[BASELINE, Version { number: 17, tables: include_str!("versions/0017_rollouts.sql"), retired: "" }];
 const BASELINE: Version =
     Version { number: FIRST_VERSION, tables: include_str!("versions/0016_baseline.sql"), retired: "" };
 
@@ -115,6 +116,10 @@ const TEXTS: &[(&str, &str)] = &[
     text!("functions/signals"),
     text!("functions/retention"),
     text!("functions/monitoring"),
+    text!("functions/rollout_spec"),
+    text!("functions/rollout_steps"),
+    text!("functions/rollout_run"),
+    text!("functions/rollout_commands"),
     text!("functions/rights"),
     text!("views"),
     text!("triggers"),

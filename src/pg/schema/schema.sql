@@ -282,6 +282,23 @@ CREATE FUNCTION backfill._caller_settings() RETURNS jsonb
     'IntervalStyle', pg_catalog.current_setting('IntervalStyle'))
 $$;
 
+-- Name: _calls_unstable(text, jsonb, name, "char"[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (select from backfill._called_functions(fragment, 'the expression', backfill._schemas_of(settings), run_as) c join pg_proc p on p.oid = c where p.provolatile = any (counts))
+      or exists (
+        select from (select lower(l.body) as body, l.kind, lead(l.body) over (order by l.n) as next
+                       from backfill._lex(fragment, 'the expression') with ordinality l(kind, body, depth, n) where l.kind <> 'space') t
+         where t.kind in ('word', 'quoted')
+           and (t.next = '(' and exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', ''))
+                             and not exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', '') and p.provolatile <> all (counts))
+                -- Functions that are called without brackets.
+                or 's' = any (counts) and t.kind = 'word' and t.body in ('current_timestamp', 'current_time', 'current_date', 'localtime', 'localtimestamp', 'current_user', 'session_user', 'user', 'current_role', 'current_schema', 'current_catalog')))
+$$;
+
 -- Name: _carry_out_command(); Type: FUNCTION
 
 CREATE FUNCTION backfill._carry_out_command() RETURNS trigger
@@ -403,6 +420,71 @@ begin
   end case;
   perform backfill._schedule_slices(j.id);
   perform backfill._settle(j.id);
+  perform backfill._notify_daemons();
+  return null;
+end $$;
+
+-- Name: _carry_out_rollout_command(); Type: FUNCTION
+
+CREATE FUNCTION backfill._carry_out_rollout_command() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  r backfill.rollout;
+  v_next text;
+  j record;
+begin
+  perform backfill._check_utf8(to_jsonb(new));
+  perform backfill._check_bounds(new.actor, null, new.reason);
+  select * into r from backfill.rollout x where x.name = new.rollout_name for update;
+  if not found then
+    raise exception using errcode = 'BF003', message = format('there is no rollout "%s"', new.rollout_name), detail = 'Names are case-sensitive, and some rollouts can be hidden from your role.', hint = 'List the rollouts with: select name, stage, state from backfill.rollouts;';
+  elsif not backfill._may_control(new.actor, r.started_by) then
+    raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = 'It was started by another role.', hint = 'Only the role that started the rollout and members of backfill_operator can do this.';
+  elsif not backfill._is_operator(new.actor) and not backfill._may_run_as(new.actor, r.run_as) then
+    raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = format('Its statements run as "%s", and "%s" is not a member of that role any more.', r.run_as, new.actor), hint = 'Ask a member of backfill_operator to do this.';
+  elsif r.state in ('rolled_back', 'done') then
+    raise exception using errcode = 'BF005', message = format('rollout "%s" has ended: %s', r.name, r.state), detail = format('%s applies to unfinished rollouts only.', new.verb),
+      hint = case when r.state = 'done' and new.verb = 'rollback' then format('Its trigger has been dropped, so only a new change can take the column away: drop it when no code uses it, with: alter table %s drop column %I', r.target, r.spec ->> 'column')
+                  when r.state = 'done' then 'No action is needed: the work of the rollout is done.' else 'To run it again, start it again.' end;
+  end if;
+  v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
+  case new.verb
+    when 'advance' then
+      if r.state <> 'waiting' then
+        raise exception using errcode = 'BF005', message = format('rollout "%s" does not wait to be advanced: %s', r.name, r.state), detail = format('Its stage is %s.', r.stage),
+          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'It is being rolled back.' else format('Wait until it has reached stage %s.', r.until) end;
+      end if;
+      update backfill.rollout x set until = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
+    when 'pause' then
+      update backfill.rollout x set desired_state = 'paused', state_reason = new.reason where x.id = r.id;
+    when 'resume' then
+      if r.desired_state <> 'paused' and r.state <> 'failed' then
+        raise notice 'rollout "%" was not paused', r.name;
+      end if;
+      update backfill.rollout x set desired_state = 'running', state_reason = null, due_at = clock_timestamp(), error = null, hint = null,
+             state = case when x.state <> 'failed' then x.state when x.backwards then 'rolling_back' else 'running' end where x.id = r.id;
+    when 'rollback' then
+      if r.stage = 'contracted' or exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = 'contracted' and d.done_at is not null) then
+        raise exception using errcode = 'BF005', message = format('rollout "%s" cannot be rolled back any more', r.name), detail = 'It has begun to drop the trigger that keeps the column in step.', hint = format('Finish it, and drop the column when no code uses it: alter table %s drop column %I', r.target, r.spec ->> 'column');
+      end if;
+      update backfill.rollout x set backwards = true, state = 'rolling_back', desired_state = 'running', due_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = null, hint = null where x.id = r.id;
+    else
+      raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.rollout_pause.';
+  end case;
+  -- The job of the current stage follows the rollout.
+  if new.verb in ('pause', 'resume') then
+    select x.name, x.state, x.desired_state into j from backfill.job x where x.id = r.job_id;
+    if new.verb = 'pause' and j.state in ('queued', 'running', 'verifying', 'paused') then
+      insert into backfill.command (verb, job_name, reason) values ('pause', j.name, coalesce(new.reason, 'the rollout is paused'));
+    elsif new.verb = 'resume' and j.desired_state = 'paused' and j.state in ('queued', 'running', 'verifying', 'paused') then
+      insert into backfill.command (verb, job_name) values ('resume', j.name);
+    elsif new.verb = 'resume' and r.state = 'failed' and not r.backwards and j.state in ('failed', 'cancelled') then
+      insert into backfill.command (verb, job_name) values ('retry', j.name);
+    end if;
+  end if;
+  perform backfill._record_rollout_event(r.id, 'rollout ' || new.verb, concat_ws(': ', new.verb || ' requested', new.reason), new.actor);
   perform backfill._notify_daemons();
   return null;
 end $$;
@@ -593,6 +675,28 @@ begin
         format('As the owner of the tables, run: grant select, %s on table %s to %I; Or run the job as the owner (run_as).', verb, array_to_string(lacking, ', '), run_as));
     end if;
   end if;
+end $$;
+
+-- Name: _check_keys(jsonb, text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._check_keys(object jsonb, what text, keys jsonb) RETURNS void
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  e record;
+begin
+  if object is null or jsonb_typeof(object) <> 'object' then
+    perform backfill._refuse(format('%s is not an object', what), format('Its type is %s.', coalesce(jsonb_typeof(object), 'null')),
+      format('Its keys are: %s.', (select string_agg(k, ', ' order by k) from jsonb_object_keys(keys) k)));
+  end if;
+  for e in select x.key, jsonb_typeof(x.value) as type from jsonb_each(object) x loop
+    if not keys ? e.key then
+      perform backfill._refuse(format('unknown key "%s" in %s', e.key, what), format('The keys are: %s.', (select string_agg(k, ', ' order by k) from jsonb_object_keys(keys) k)), 'Correct the key, or leave it out.');
+    elsif e.type <> 'null' and e.type <> all (string_to_array(keys ->> e.key, ' ')) then
+      perform backfill._refuse(format('"%s" in %s is of type %s', e.key, what, e.type), format('It must be of type %s.', replace(keys ->> e.key, ' ', ' or ')), 'Correct the value.');
+    end if;
+  end loop;
 end $$;
 
 -- Name: _check_name(text); Type: FUNCTION
@@ -1137,6 +1241,46 @@ begin
   return null;
 end $$;
 
+-- Name: _claim_rollout(uuid, name[], interval, uuid[]); Type: FUNCTION
+
+CREATE FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  r backfill.rollout;
+  answer jsonb;
+  v_error text;
+  v_hint text;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform set_config('lock_timeout', '100', true);
+  if (select w.paused_all from backfill.switch w) then
+    return null;
+  end if;
+  select * into r from backfill.rollout x
+   where x.state in ('running', 'rolling_back') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+     and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
+   order by x.due_at limit 1 for update skip locked;
+  if not found then
+    return null;
+  end if;
+  begin
+    if backfill._other_table(r.target, r.relation) is not null then
+      perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
+      return null;
+    end if;
+    return case when r.backwards then backfill._next_undo(r, worker, ttl) else backfill._next_step(r, worker, ttl) end;
+  exception when lock_not_available or deadlock_detected or query_canceled then
+    raise;
+  when others then
+    get stacked diagnostics v_error = message_text, v_hint = pg_exception_hint;
+  end;
+  -- The error of one rollout must not stop the others.
+  perform backfill._fail_rollout(r.id, v_error, coalesce(nullif(v_hint, ''), format('Fix the cause, then run: select backfill.rollout_resume(%L);', r.name)));
+  return null;
+end $$;
+
 -- Name: _close_window(bigint, uuid, timestamp with time zone); Type: FUNCTION
 
 CREATE FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) RETURNS text
@@ -1289,6 +1433,17 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
   union all
   select null, null, 'Your role is not allowed to see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
+
+-- Name: _compared(text, oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._compared(name text, type oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select case when (select t.typtype = 'e' from pg_type t where t.oid = type)
+                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'bytea', 'oid', 'jsonb', 'inet', 'cidr', 'macaddr']::regtype[]))
+              then format('old.%1$s is distinct from new.%1$s', name) else format('old.%1$s::text is distinct from new.%1$s::text', name) end
+$_$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
 
@@ -1637,6 +1792,62 @@ exception when sqlstate 'BF001' or sqlstate 'BF002' then
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
+-- Name: rollout; Type: TABLE
+
+CREATE TABLE backfill.rollout (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    relation oid NOT NULL,
+    target text NOT NULL,
+    spec jsonb NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    run_as name NOT NULL,
+    started_by name DEFAULT CURRENT_USER NOT NULL,
+    until text DEFAULT 'constrained'::text NOT NULL,
+    stage text DEFAULT 'planned'::text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    desired_state text DEFAULT 'running'::text NOT NULL,
+    state_reason text,
+    backwards boolean DEFAULT false NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    waiting_reason text,
+    waiting_text text,
+    error text,
+    hint text,
+    job_id bigint,
+    fingerprint text DEFAULT ''::text NOT NULL,
+    holder uuid,
+    token uuid,
+    expires_at timestamp with time zone,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT rollout_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text]))),
+    CONSTRAINT rollout_kind_check CHECK ((kind = 'add_column'::text)),
+    CONSTRAINT rollout_name_check CHECK ((name ~ '^[A-Za-z0-9._:/-]{1,150}$'::text)),
+    CONSTRAINT rollout_stage_check CHECK ((stage = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
+    CONSTRAINT rollout_state_check CHECK ((state = ANY (ARRAY['running'::text, 'waiting'::text, 'failed'::text, 'rolling_back'::text, 'rolled_back'::text, 'done'::text]))),
+    CONSTRAINT rollout_until_check CHECK ((until = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text])))
+);
+
+-- Name: _enqueue_rollout_job(backfill.rollout, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._enqueue_rollout_job(r backfill.rollout, what text) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_job bigint;
+begin
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings)
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings
+    from backfill._rollout_work(r.spec, r.settings) w
+  returning id into v_job;
+  update backfill.rollout x set job_id = v_job where x.id = r.id;
+  return v_job;
+end $$;
+
 -- Name: _estimate_cost(text, oid, text[]); Type: FUNCTION
 
 CREATE FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) RETURNS jsonb
@@ -1760,6 +1971,18 @@ begin
     perform backfill._end_job(j.id, 'failed', false, _fail.error, _fail.hint, _fail.redacted);
   end if;
   return backfill._state_of(j.name);
+end $$;
+
+-- Name: _fail_rollout(bigint, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._fail_rollout(id bigint, error text, hint text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  update backfill.rollout r set state = 'failed', error = backfill._readable(_fail_rollout.error), hint = backfill._readable(_fail_rollout.hint), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null
+   where r.id = _fail_rollout.id;
+  perform backfill._record_rollout_event(id, 'rollout failed', _fail_rollout.error);
 end $$;
 
 -- Name: _fence(bigint, uuid); Type: FUNCTION
@@ -1901,7 +2124,7 @@ begin
     end if;
     perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', r) from pg_namespace n where n.nspname = 'backfill';
     perform backfill._grant(c.relacl, array['SELECT'], format('select on backfill.%I', c.relname), r) from pg_class c
-      where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota']);
+      where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota', 'rollouts', 'rollout_statements']);
     perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on routine %s', p.oid::regprocedure), r) from pg_proc p
       where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_replaced_leaf', '_provable', 'wait']);
   end loop;
@@ -1912,10 +2135,15 @@ begin
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
-                '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate']);
+                '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
+                'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
+                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_compared']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
+    perform backfill._grant_columns('backfill.rollout', 'insert', array['spec', 'settings'], r);
+    perform backfill._grant_columns('backfill.rollout_command', 'insert', array['verb', 'rollout_name', 'reason'], r);
+    perform backfill._grant_columns('backfill._visible_rollouts', 'select', array['id', 'name', 'state', 'error', 'spec'], r);
   end loop;
   if to_regrole('backfill_operator') is not null then
     perform backfill._grant_columns('backfill.quota', 'update', array['live_jobs', 'jobs_per_minute', 'max_row_errors'], 'backfill_operator');
@@ -1948,7 +2176,7 @@ begin
   perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', run_as) from pg_namespace n where n.nspname = 'backfill';
   for f in select p.oid::regprocedure as signature, p.proacl from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
-              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since']) loop
+              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since', 'rollout_recorded', 'rollout_locked', 'rollout_unlocking']) loop
     perform backfill._grant(f.proacl, array['EXECUTE'], format('execute on function %s', f.signature), run_as);
   end loop;
 end $$;
@@ -2114,6 +2342,39 @@ CREATE FUNCTION backfill._is_registered(worker uuid, run_as name[]) RETURNS bool
   select exists (select from backfill.worker w where w.id = _is_registered.worker)
      and not exists (select from unnest(_is_registered.run_as) r(role) where not exists (select from backfill.executor e where e.run_as = r.role))
 $$;
+
+-- Name: _is_rollout_job_done(backfill.rollout, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_rollout_job_done(r backfill.rollout, what text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j record;
+begin
+  if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
+    return true;
+  end if;
+  select x.id, x.name, x.state, x.error, x.hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  if not found then
+    perform backfill._enqueue_rollout_job(r, what);
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
+    return false;
+  end if;
+  update backfill.rollout x set job_id = j.id where x.id = r.id and x.job_id is distinct from j.id;
+  if j.state = 'succeeded' then
+    if what <> 'backfill' and j.rows_changed > 0 then
+      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    end if;
+    return true;
+  elsif j.state in ('failed', 'cancelled') then
+    perform backfill._fail_rollout(r.id, format('job "%s" %s%s', j.name, case j.state when 'failed' then 'failed' else 'was cancelled' end, ': ' || j.error),
+      format('%s Then continue the rollout: select backfill.rollout_resume(%L); It also retries the job. Or take the rollout back: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
+  else
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.5 s');
+  end if;
+  return false;
+end $$;
 
 -- Name: _is_spread(oid); Type: FUNCTION
 
@@ -2392,6 +2653,28 @@ begin
   end loop;
 end $$;
 
+-- Name: _lease_rollout(backfill.rollout, text, integer, boolean, text, text, text, boolean, uuid, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_token uuid := gen_random_uuid();
+  s record;
+begin
+  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, undo, sql, undo_sql, lock, alone)
+  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
+  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
+  returning x.id, x.attempts, x.started_at into s;
+  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
+  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'target', r.target, 'relation', r.relation::bigint,
+    -- Adding or dropping a foreign key also locks the referenced table.
+    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock = 'SHARE ROW EXCLUSIVE') then r.spec #>> '{references,target}' end,
+    'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
+    'files', backfill._table_file(r.relation));
+end $$;
+
 -- Name: _leaves(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._leaves(relation oid) RETURNS TABLE(leaf oid, name text, relkind "char")
@@ -2552,6 +2835,15 @@ begin
   return others;
 end $$;
 
+-- Name: _may_control(name, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._may_control(actor name, started_by name) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select backfill._is_operator(actor) or exists (select from pg_roles r where r.rolname = _may_control.started_by and pg_has_role(_may_control.actor, r.oid, 'MEMBER'))
+$$;
+
 -- Name: _may_run_as(name, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._may_run_as(actor name, run_as name) RETURNS boolean
@@ -2612,6 +2904,61 @@ CREATE FUNCTION backfill._name_job(hint text, name text) RETURNS text
                         format('select backfill.\1(%s)', replace(quote_literal(name), '\', '\\')), 'g')
 $$;
 
+-- Name: _next_step(backfill.rollout, uuid, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_next text;
+  s record;
+  v_index record;
+begin
+  loop
+    v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
+    if v_next is null then
+      update backfill.rollout x set state = 'done', finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null where x.id = r.id;
+      perform backfill._record_rollout_event(r.id, 'rollout done', 'done');
+      return null;
+    elsif backfill._stage_number(v_next) > backfill._stage_number(r.until) then
+      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null,
+             waiting_text = case v_next
+               when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
+               when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
+               else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
+       where x.id = r.id;
+      return null;
+    end if;
+    -- Before reads are switched, the column is compared once more.
+    if v_next in ('backfilled', 'verified', 'switched')
+       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' else 'verify-again' end) then
+      return null;
+    end if;
+    select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
+     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and not d.undo and d.done_at is not null)
+     order by x.ordinal limit 1;
+    if found then
+      if s.alone then
+        -- An attempt that was interrupted leaves an invalid index.
+        select i.indisvalid as valid into v_index from pg_index i join pg_class c on c.oid = i.indexrelid
+         where i.indrelid = r.relation and format('%I.%I', r.spec ->> 'schema', c.relname) = substring(s.undo_sql from 'if exists (.*)$');
+        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
+          if v_index.valid then
+            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
+            continue;
+          end if;
+          s.sql := s.undo_sql;
+          return backfill._lease_rollout(r, s.stage, -s.ordinal, false, s.sql, null, s.lock, true, worker, ttl);
+        end if;
+      end if;
+      return backfill._lease_rollout(r, s.stage, s.ordinal, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
+    end if;
+    update backfill.rollout x set stage = v_next, since = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = r.id returning x.* into r;
+    perform backfill._record_rollout_event(r.id, 'rollout stage', v_next);
+  end loop;
+end $_$;
+
 -- Name: _next_step(text, text, text); Type: FUNCTION
 
 CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) RETURNS text
@@ -2631,6 +2978,47 @@ CREATE FUNCTION backfill._next_step(name text, state text, waiting_reason text) 
     else 'Wait until it finishes: backfill.wait'
   end, name)
 $$;
+
+-- Name: _next_undo(backfill.rollout, uuid, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._next_undo(r backfill.rollout, worker uuid, ttl interval) RETURNS jsonb
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j record;
+  s record;
+  v_now text;
+begin
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.state not in ('succeeded', 'failed', 'cancelled') loop
+    if j.desired_state <> 'cancelled' then
+      insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
+    end if;
+    if exists (select from backfill.job x where x.id = j.id and x.state <> 'cancelled') then
+      perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is being cancelled', j.name), interval '0.2 s');
+      return null;
+    end if;
+  end loop;
+  -- The undo of an index also removes what an interrupted attempt has left.
+  select d.* into s from backfill.rollout_statement d
+   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
+   order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
+  if found then
+    return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
+  end if;
+  v_now := backfill._rollout_fingerprint(r.relation);
+  update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
+         error = case when v_now <> r.fingerprint then 'the schema of the table is not what it was before the rollout' end,
+         hint = case when v_now <> r.fingerprint then format('These lines differ; other sessions may have changed the table meanwhile: %s', (
+           select string_agg(y.line, '; ') from (
+             (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
+             union all
+             (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y)) end
+   where x.id = r.id;
+  perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
+  return null;
+end $$;
 
 -- Name: _nondeterministic_within(oid); Type: FUNCTION
 
@@ -2811,6 +3199,64 @@ CREATE FUNCTION backfill._plan_nodes(plan jsonb) RETURNS TABLE(node jsonb, is_to
       from nodes n cross join lateral jsonb_array_elements(n.node -> 'Plans') c(child))
   select n.node, n.is_top from nodes n
 $$;
+
+-- Name: _plan_rollout(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._plan_rollout(spec jsonb, settings jsonb) RETURNS TABLE(stage text, ordinal integer, statement text, lock text, effect text)
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  s jsonb;
+  v_rel oid;
+  v_rows float8;
+  v_size bigint;
+  v_fills boolean;
+  v_rate float8;
+  v_message text; v_detail text; v_hint text;
+  w record;
+begin
+  s := backfill._rollout_spec(spec, settings);
+  v_rel := (s ->> 'relation')::bigint::oid;
+  v_rows := greatest((select c.reltuples from pg_class c where c.oid = v_rel), 0);
+  v_size := pg_table_size(v_rel);
+  v_fills := exists (select from backfill._rollout_work(s, settings));
+  perform backfill._check_planner();
+  perform backfill._try_expressions(s, settings);
+  v_rate := coalesce((select x.rows_per_second from backfill._recent_rate(v_rel) x where x.rows_per_second > 0), 5000);
+  return query values ('estimate', 1, format('about %s rows, table of %s', to_char(v_rows, 'FM999,999,999,990'), pg_size_pretty(v_size)), null::text, null::text);
+  if v_fills then
+    return query values
+      ('estimate', 2, format('backfill: about %s at %s rows/s', justify_interval(make_interval(secs => ceil(v_rows / v_rate))), round(v_rate::numeric)), null::text, null::text),
+      ('estimate', 3, format('disk: the table grows by at most %s until vacuum has freed the old row versions; WAL: about %s', pg_size_pretty(v_size), pg_size_pretty(2 * v_size + (v_rows * 100)::bigint)), null::text, null::text);
+  end if;
+  return query values ('estimate', 4, 'way back: until stage contracted, a rollback drops the constraints, the trigger and the column; it takes seconds and changes no row', null::text, null::text);
+  return query
+    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage in ('expanded', 'syncing')
+    union all
+    select 'backfilled', 1, format(E'job: update %s set %s where %s', s ->> 'target', k.set_sql, k.filter_sql), 'row locks', 'runs in small batches' from backfill._rollout_work(s, settings) k
+    union all
+    select 'verified', 1, 'job: the same update again; it changes only rows that still differ', 'row locks', 'compares all rows in small batches' from backfill._rollout_work(s, settings)
+    union all
+    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage not in ('expanded', 'syncing');
+  for w in
+    select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
+    union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
+    union all select format('trigger "%s" fires for each row of the backfill', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0
+    union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
+    union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
+    union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail'
+    union all select format('the table is in publication "%s": add the column on the subscribers first, otherwise their replication stops', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target'
+    union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
+    union all select format('hot standbys replay the ACCESS EXCLUSIVE locks: queries there wait or are cancelled') from (select from pg_stat_replication limit 1) x
+    union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held', current_setting('synchronous_standby_names')) where current_setting('synchronous_standby_names') <> ''
+  loop
+    return query values ('warning', null::integer, w.told, null::text, null::text);
+  end loop;
+exception when sqlstate 'BF001' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
+end $$;
 
 -- Name: _poll_claim(bigint, uuid); Type: FUNCTION
 
@@ -3132,6 +3578,15 @@ CREATE FUNCTION backfill._publish_signals(readings jsonb) RETURNS void
     utilization = excluded.utilization, holding = excluded.holding, reason = excluded.reason, over = excluded.over, sampled_at = excluded.sampled_at
 $$;
 
+-- Name: _put_off_rollout(bigint, text, text, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._put_off_rollout(id bigint, reason text, told text, pause interval) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.rollout r set waiting_reason = _put_off_rollout.reason, waiting_text = backfill._readable(told), due_at = clock_timestamp() + pause, holder = null, token = null, expires_at = null where r.id = _put_off_rollout.id
+$$;
+
 -- Name: _quarantine_row(bigint, bigint, jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) RETURNS void
@@ -3202,6 +3657,15 @@ CREATE FUNCTION backfill._record_event(job_id bigint, kind text, message text, d
     AS $$
   insert into backfill.event (job_id, kind, message, redacted, detail, actor)
   values (_record_event.job_id, _record_event.kind, _record_event.message, _record_event.redacted, _record_event.detail, coalesce(_record_event.actor, session_user))
+$$;
+
+-- Name: _record_rollout_event(bigint, text, text, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._record_rollout_event(id bigint, kind text, message text, actor name DEFAULT NULL::name) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select backfill._record_event(null, _record_rollout_event.kind, (select format('rollout "%s": ', r.name) from backfill.rollout r where r.id = _record_rollout_event.id) || message, null, coalesce(_record_rollout_event.actor, session_user))
 $$;
 
 -- Name: signal; Type: TABLE
@@ -3374,6 +3838,30 @@ begin
   return backfill._release(slice, token);
 end $$;
 
+-- Name: _release_rollout(bigint, uuid); Type: FUNCTION
+
+CREATE FUNCTION backfill._release_rollout(id bigint, token uuid) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = _release_rollout.id and x.token = _release_rollout.token
+$$;
+
+-- Name: _renew_rollout(bigint, uuid, interval, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill._renew_rollout(id bigint, token uuid, ttl interval, undo boolean) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  r record;
+begin
+  perform set_config('synchronous_commit', 'local', true);
+  perform set_config('lock_timeout', '100', true);
+  update backfill.rollout x set expires_at = clock_timestamp() + ttl where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
+  return found and r.desired_state = 'running' and r.backwards = undo;
+end $$;
+
 -- Name: _replaced(text); Type: FUNCTION
 
 CREATE FUNCTION backfill._replaced(job_name text) RETURNS text
@@ -3422,6 +3910,32 @@ begin
   return coalesce(own, actor);
 end $$;
 
+-- Name: _resolve_table(text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._resolve_table(name text, settings jsonb) RETURNS oid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.to_regclass(name);
+exception when others then
+  return null; -- The name has no valid syntax.
+end $$;
+
+-- Name: _resolve_type(text, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._resolve_type(name text, settings jsonb) RETURNS oid
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.to_regtype(name);
+exception when others then
+  return null;
+end $$;
+
 -- Name: _right_hint(text, text, name); Type: FUNCTION
 
 CREATE FUNCTION backfill._right_hint(kind text, target text, run_as name) RETURNS text
@@ -3452,6 +3966,365 @@ CREATE FUNCTION backfill._role_list(roles name[]) RETURNS text
   select case when cardinality(roles) = 1 then 'role ' else 'roles ' end || (select string_agg(format('"%s"', r), ', ' order by n) from unnest(roles[1:5]) with ordinality u(r, n))
          || case when cardinality(roles) > 5 then format(' and %s more', cardinality(roles) - 5) else '' end
 $$;
+
+-- Name: _rollout_after_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_after_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform backfill._record_rollout_event(new.id, 'rollout started', format('adds column "%s" to %s', new.spec ->> 'column', new.target), new.started_by);
+  perform backfill._notify_daemons();
+  return null;
+end $$;
+
+-- Name: _rollout_before_insert(); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_before_insert() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_old record;
+begin
+  perform backfill._check_utf8(jsonb_build_object('spec', new.spec, 'settings', new.settings));
+  if jsonb_typeof(new.settings) is distinct from 'object' or new.settings ->> 'search_path' is null then
+    perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.rollout_start, which takes the settings from the session.');
+  end if;
+  new.spec := backfill._rollout_spec(new.spec, new.settings);
+  new.name := new.spec ->> 'rollout';
+  new.kind := new.spec ->> 'kind';
+  new.relation := (new.spec ->> 'relation')::bigint::oid;
+  new.target := new.spec ->> 'target';
+  new.run_as := new.spec ->> 'owner';
+  new.until := new.spec ->> 'until';
+  if not backfill._may_run_as(new.started_by, new.run_as) then
+    perform backfill._refuse(format('role "%s" may not change table %s', new.started_by, new.target), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', new.run_as, new.started_by), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
+  end if;
+  perform backfill._check_options(new.spec -> 'backfill', 'true', backfill._is_operator(new.started_by));
+  select r.id, r.name into v_old from backfill.rollout r where r.relation = new.relation and r.state not in ('rolled_back', 'done') and r.spec ->> 'column' = new.spec ->> 'column' limit 1;
+  if found then
+    perform backfill._refuse(format('another rollout adds column "%s" to table %s', new.spec ->> 'column', new.target), 'Only one rollout can add a column.', 'Wait until it has ended, or take it back with backfill.rollout_rollback.');
+  elsif not backfill._is_operator(new.started_by) and (select count(*) from backfill.rollout r where r.started_by = new.started_by and r.state not in ('rolled_back', 'done')) >= 100 then
+    perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or take them back with backfill.rollout_rollback.');
+  end if;
+  -- The name of a rollout that was taken back is free again.
+  delete from backfill.rollout r where r.name = new.name and r.state = 'rolled_back' and backfill._may_control(new.started_by, r.started_by);
+  new.fingerprint := backfill._rollout_fingerprint(new.relation);
+  return new;
+end $$;
+
+-- Name: _rollout_command(text, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_command(verb text, rollout_name text, reason text) RETURNS text
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_message text; v_detail text; v_hint text;
+begin
+  insert into backfill.rollout_command (verb, rollout_name, reason) values (_rollout_command.verb, _rollout_command.rollout_name, _rollout_command.reason);
+  return (select r.state from backfill._visible_rollouts r where r.name = _rollout_command.rollout_name);
+exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insufficient_privilege then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
+end $$;
+
+-- Name: _rollout_fingerprint(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_fingerprint(relation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(x.line, E'\n' order by x.line collate "C") from (
+    select format('table %s: owner %s, privileges %s, replica identity %s, row security %s %s, options %s', relation::regclass, pg_get_userbyid(c.relowner), c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reloptions) as line from pg_class c where c.oid = relation
+    union all
+    select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+    union all
+    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
+    union all
+    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation
+    union all
+    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
+    union all
+    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
+    union all
+    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
+    union all
+    select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
+    union all
+    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
+    union all
+    select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
+$$;
+
+-- Name: _rollout_form(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_form(spec jsonb) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  c jsonb;
+  f record;
+  v_index jsonb;
+  v_references jsonb;
+  v_sync text;
+  v_until text;
+begin
+  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
+  perform backfill._check_name(spec ->> 'rollout');
+  if length(spec ->> 'rollout') > 150 then
+    perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
+  elsif spec ->> 'table' is null then
+    perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
+  elsif spec -> 'add_column' is null then
+    perform backfill._refuse('the rollout does not say what it changes', 'This release can add a column.', 'Add the column, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
+  end if;
+  c := spec -> 'add_column';
+  perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
+  if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
+    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
+  elsif coalesce(c ->> 'type', '') = '' then
+    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+  end if;
+  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
+    perform backfill._lex(f.body, f.key) where f.body is not null;
+    if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
+      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
+    end if;
+  end loop;
+  v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
+  if v_index is not null then
+    perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
+    if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
+      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Use for example: index: {method: btree}');
+    end if;
+  end if;
+  v_references := c -> 'references';
+  if jsonb_typeof(v_references) = 'string' then
+    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', btrim(m[2])) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
+    if v_references is null then
+      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
+    end if;
+  elsif jsonb_typeof(v_references) = 'object' then
+    perform backfill._check_keys(v_references, 'references', '{"table": "string", "column": "string", "on_delete": "string"}');
+    if v_references ->> 'table' is null or v_references ->> 'column' is null
+       or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
+      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
+    end if;
+  end if;
+  v_sync := coalesce(spec ->> 'sync', 'trigger');
+  if v_sync <> 'trigger' then
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'This release keeps a new column in step with a trigger.', 'Use sync: trigger, or leave the key out.');
+  elsif coalesce(c ->> 'on_error', 'fail') not in ('fail', 'null') then
+    perform backfill._refuse(format('"on_error" is "%s"', c ->> 'on_error'), 'If the expression fails on a row that the application writes, the statement of the application fails (fail), or the column becomes null (null).', 'Use fail or null.');
+  end if;
+  v_until := coalesce(spec ->> 'until', 'constrained');
+  if backfill._stage_number(v_until) is null then
+    perform backfill._refuse(format('"until" is "%s"', v_until), 'The stages are planned, expanded, syncing, backfilled, verified, constrained, switched and contracted.', 'Name one of the stages.');
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object(
+    'rollout', spec ->> 'rollout', 'table', spec ->> 'table', 'kind', 'add_column', 'column', c ->> 'name', 'type', c ->> 'type',
+    'using', backfill._spec_text(c -> 'using'), 'default', backfill._spec_text(c -> 'default'), 'check', backfill._spec_text(c -> 'check'), 'not_null', coalesce((c -> 'not_null')::boolean, false),
+    'unique', coalesce((c -> 'unique')::boolean, false), 'index', v_index, 'references', v_references, 'on_error', coalesce(c ->> 'on_error', 'fail'),
+    'sync', v_sync, 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
+end $_$;
+
+-- Name: _rollout_spec(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) RETURNS jsonb
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  s jsonb := backfill._rollout_form(spec);
+  v_rel oid;
+  c record;
+  v_type record;
+  v_name text;
+  v_word text;
+  v_referred oid;
+  v_after text;
+begin
+  v_rel := backfill._resolve_table(s ->> 'table', settings);
+  if v_rel is null then
+    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The table was searched in the search_path of this session.', 'Name the table with its schema, for example: table: public.orders');
+  end if;
+  perform backfill._check_target(v_rel);
+  select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
+  s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
+  if exists (select from pg_inherits i where i.inhparent = v_rel or i.inhrelid = v_rel) or c.relkind = 'p' then
+    perform backfill._refuse(format('table %s is partitioned, or has parents or children', s ->> 'target'), 'This release adds columns to plain tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  elsif exists (select from pg_attribute a where a.attrelid = v_rel and a.attname = s ->> 'column' and not a.attisdropped) then
+    perform backfill._refuse(format('table %s already has a column "%s"', s ->> 'target', s ->> 'column'), 'A rollout adds the column itself, so that it can also remove it.', 'Use another name. If the column exists already and only has to be filled, use backfill.enqueue.');
+  elsif (select count(*) from pg_attribute a where a.attrelid = v_rel and a.attnum > 0) >= 1600 then
+    perform backfill._refuse(format('table %s cannot have more columns', s ->> 'target'), 'A table has at most 1600 columns. Dropped columns count.', 'Move columns to another table.');
+  end if;
+  select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
+  if v_type.oid is null then
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+      case when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
+  elsif v_type.typtype = 'd' and (v_type.typnotnull or exists (select from pg_constraint x where x.contypid = v_type.oid)) then
+    perform backfill._refuse(format('type "%s" is a domain with constraints', s ->> 'type'), 'Adding a column of such a type rewrites the table under an ACCESS EXCLUSIVE lock.', 'Use the base type, and write the constraint as "check".');
+  elsif v_type.typtype = 'p' then
+    perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
+  end if;
+  if s ? 'using' then
+    if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
+      perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
+    end if;
+    for v_name, v_word in select a.attname, a.attgenerated from backfill._spec_columns(v_rel, s ->> 'using') u join pg_attribute a on a.attrelid = v_rel and a.attname = u where a.attgenerated <> '' loop
+      perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
+    end loop;
+    if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
+    end if;
+    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
+    if v_after is not null then
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
+    end if;
+  elsif s ->> 'on_error' = 'null' then
+    perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
+  end if;
+  v_name := coalesce(s #>> '{index,name}', left(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
+  if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
+    perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
+  end if;
+  s := s || jsonb_build_object('volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  if s ? 'references' then
+    v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
+    if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
+      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key needs a table and a column.', 'Correct the names.');
+    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
+    end if;
+    s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
+  end if;
+  return s;
+end $$;
+
+-- Name: _rollout_statement_failed(bigint, uuid, bigint, text, text, boolean, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  s backfill.rollout_statement;
+  v_name text;
+begin
+  select x.name into v_name from backfill.rollout x where x.id = _rollout_statement_failed.id and x.token = _rollout_statement_failed.token for update;
+  if not found then
+    return;
+  end if;
+  update backfill.rollout_statement d set error = backfill._readable(_rollout_statement_failed.error) where d.id = statement returning d.* into s;
+  if is_temporary and clock_timestamp() < s.started_at + interval '1 hour' then
+    perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
+  else
+    perform backfill._fail_rollout(id, format('%s: %s', _rollout_statement_failed.error, s.sql), coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name));
+    update backfill.rollout_statement d set started_at = clock_timestamp() where d.id = statement;
+  end if;
+end $$;
+
+-- Name: _rollout_steps(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) RETURNS TABLE(stage text, ordinal integer, sql text, undo_sql text, lock text, alone boolean, effect text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  t constant text := s ->> 'target';
+  c constant text := quote_ident(s ->> 'column');
+  v_base constant text := left(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
+  v_trigger constant text := 'zzz_backfill_' || (s ->> 'column');
+  v_type oid := backfill._resolve_type(s ->> 'type', settings);
+  v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
+  v_number integer := 0;
+  v_when text;
+  instant constant text := 'changes only the catalog';
+  scan constant text := 'reads the whole table; reads and writes continue';
+begin
+  s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
+  return query values
+    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then format(' default (%s)', s ->> 'default') else '' end),
+      format('alter table %s drop column %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
+  if s ? 'default' and (s -> 'volatile_default')::boolean then
+    return query values ('expanded', 2, format('alter table %s alter column %s set default (%s)', t, c, s ->> 'default'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'using' then
+    v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
+                                   from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
+                                backfill._compared(c, v_type));
+    return query values
+      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'index' or (s -> 'unique')::boolean then
+    v_number := v_number + 1;
+    return query values ('constrained', v_number, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, coalesce(s #>> '{index,method}', 'btree'), c),
+      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
+  end if;
+  if (s -> 'unique')::boolean then
+    v_number := v_number + 1;
+    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'check' then
+    return query values
+      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
+      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    v_number := v_number + 2;
+  end if;
+  if (s -> 'not_null')::boolean then
+    if current_setting('server_version_num')::integer >= 180000 then
+      return query values
+        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+      v_number := v_number + 2;
+    else
+      return query values
+        ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s is not null) not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan),
+        ('constrained', v_number + 3, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
+        ('constrained', v_number + 4, format('alter table %s drop constraint %I', t, v_base || '_not_null'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+      v_number := v_number + 4;
+    end if;
+  end if;
+  if s ? 'references' then
+    return query values
+      ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
+        format('alter table %s drop constraint %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+  end if;
+  if s ? 'using' then
+    return query values
+      ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
+  end if;
+end $$;
+
+-- Name: _rollout_work(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_work(s jsonb, settings jsonb) RETURNS TABLE(set_sql text, filter_sql text)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  c constant text := quote_ident(s ->> 'column');
+  v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
+begin
+  if s ? 'using' then
+    return query values (format(E'%s = (\n%s\n)::%s', c, s ->> 'using', s ->> 'type'),
+      format(E'%1$s%2$s is distinct from (\n%3$s\n)::%4$s%2$s', c, v_as, s ->> 'using', s ->> 'type'));
+  elsif (s -> 'volatile_default')::boolean then
+    return query values (format(E'%s = (\n%s\n)', c, s ->> 'default'), format('%s is null', c));
+  end if;
+end $_$;
 
 -- Name: _row_after(oid, text[], text); Type: FUNCTION
 
@@ -4064,6 +4937,29 @@ CREATE FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text
    order by t.tgname
 $$;
 
+-- Name: _spec_columns(oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._spec_columns(relation oid, fragment text) RETURNS SETOF name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select a.attname from pg_attribute a
+   where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+     and (a.attname::text in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted'))
+          -- A whole row reads each column.
+          or (select c.relname::text from pg_class c where c.oid = relation) in (select lower(replace(l.body, '"', '')) from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted')))
+   order by a.attnum
+$$;
+
+-- Name: _spec_text(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._spec_text(value jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select nullif(btrim(value #>> '{}', E' \t\n\r'), '')
+$$;
+
 -- Name: _split(bigint, uuid, text[], bigint); Type: FUNCTION
 
 CREATE FUNCTION backfill._split(slice bigint, token uuid, at text[], rows bigint) RETURNS text
@@ -4096,6 +4992,24 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- Name: _stage_at(integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._stage_at(number integer) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select (array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'])[number]
+$$;
+
+-- Name: _stage_number(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._stage_number(stage text) RETURNS integer
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select array_position(array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'], stage)
+$$;
+
 -- Name: _start_new_run(backfill.job); Type: FUNCTION
 
 CREATE FUNCTION backfill._start_new_run(j backfill.job) RETURNS void
@@ -4114,6 +5028,38 @@ begin
          started_at = null, finished_at = null, verified_at = null, revision = revision + 1
    where id = j.id;
   insert into backfill.slice (job_id, kind, run, run_as, priority) values (j.id, 'plan', j.run + 1, j.run_as, j.priority);
+end $$;
+
+-- Name: _start_rollout(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._start_rollout(spec jsonb, settings jsonb) RETURNS bigint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+declare
+  v_form jsonb := backfill._rollout_form(_start_rollout.spec);
+  v_old record;
+  v_message text; v_detail text; v_hint text;
+begin
+  select r.id, r.state, r.error, r.spec into v_old from backfill._visible_rollouts r where r.name = _start_rollout.spec ->> 'rollout' and r.state <> 'rolled_back';
+  if found then
+    if v_old.spec @> v_form then
+      raise notice 'rollout "%" already exists and is %', _start_rollout.spec ->> 'rollout', v_old.state;
+      return v_old.id;
+    end if;
+    raise exception using errcode = 'BF002', message = format('a rollout named "%s" already exists with a different definition', _start_rollout.spec ->> 'rollout'), detail = format('Its state is %s.', v_old.state),
+      hint = 'Use another name, or first take the existing rollout back with backfill.rollout_rollback.';
+  end if;
+  perform backfill._check_planner();
+  perform backfill._try_expressions(backfill._rollout_spec(_start_rollout.spec, _start_rollout.settings), _start_rollout.settings);
+  insert into backfill.rollout (spec, settings) values (_start_rollout.spec, _start_rollout.settings);
+  return (select r.id from backfill._visible_rollouts r where r.name = v_form ->> 'rollout');
+exception when unique_violation then
+  raise exception using errcode = 'BF002', message = format('the name "%s" is taken', _start_rollout.spec ->> 'rollout'), detail = 'Your role is not allowed to see the rollout that has this name.', hint = 'Use another name.';
+when sqlstate 'BF001' or sqlstate 'BF002' then
+  get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
+  raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
 -- Name: _state_of(text); Type: FUNCTION
@@ -4240,6 +5186,36 @@ CREATE FUNCTION backfill._stored_options(options jsonb) RETURNS jsonb
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
+-- Name: _sync_function(jsonb, jsonb, boolean); Type: FUNCTION
+
+CREATE FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_column text := quote_ident(s ->> 'column');
+  v_set text := format('new.%s := (select (%s)::%s from (select new.*) as %I);', v_column, E'\n' || (s ->> 'using') || E'\n', s ->> 'type', s ->> 'name');
+begin
+  if s ->> 'on_error' = 'null' then
+    v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
+  end if;
+  if switched then
+    v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
+      case when s ->> 'comparison' = 'text' then format('old.%1$s::text is distinct from new.%1$s::text', v_column) else format('old.%1$s is distinct from new.%1$s', v_column) end, v_set);
+  end if;
+  return format(E'create or replace function %I.%I() returns trigger language plpgsql set search_path = %s as %L', s ->> 'schema', 'zzz_backfill_' || (s ->> 'column'),
+    concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
+end $_$;
+
+-- Name: _table_file(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._table_file(relation oid) RETURNS text
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select pg_relation_filenode(relation)::text
+$$;
+
 -- Name: _tokens(text, text); Type: FUNCTION
 
 CREATE FUNCTION backfill._tokens(fragment text, what text) RETURNS text[]
@@ -4258,6 +5234,52 @@ CREATE FUNCTION backfill._tokens(fragment text, what text) RETURNS text[]
                             || case t.kind when 'word' then lower(t.body) else t.body end order by t.n) filter (where t.kind <> 'space'), '{}')
     from token t
 $$;
+
+-- Name: _try_expressions(jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._try_expressions(s jsonb, settings jsonb) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  v_copy text := format('create temporary table %I (like %s)', s ->> 'name', s ->> 'target');
+  v_column text := format('alter table pg_temp.%I add column %I %s', s ->> 'name', s ->> 'column', s ->> 'type');
+  v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'type') || ') stored';
+  v_other text := concat(v_column, E' default (\n' || (s ->> 'default') || E'\n)', E' check (\n' || (s ->> 'check') || E'\n)');
+  v_drop text := format('alter table pg_temp.%I drop column %I', s ->> 'name', s ->> 'column');
+  v_owner text := s ->> 'owner';
+  v_path text := settings ->> 'search_path';
+  v_part text := 'type';
+  v_message text; v_state text; v_hint text; v_detail text;
+begin
+  if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
+    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The rollout checks them when it adds the column.';
+    return;
+  end if;
+  begin
+    if v_owner <> current_user then
+      perform set_config('role', v_owner, true);
+    end if;
+    perform set_config('search_path', v_path, true);
+    execute v_copy;
+    if v_using is not null then
+      v_part := '"using"';
+      execute v_using;
+      execute v_drop;
+    end if;
+    v_part := 'the column';
+    execute v_other;
+    raise exception using errcode = 'BF999', message = 'rolled back';
+  exception when sqlstate 'BF999' then
+    return;
+  when others then
+    get stacked diagnostics v_message = message_text, v_state = returned_sqlstate, v_hint = pg_exception_hint, v_detail = pg_exception_detail;
+  end;
+  perform backfill._refuse(format('the server rejects %s of rollout "%s": %s', v_part, s ->> 'rollout', v_message), coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
+    coalesce(nullif(v_hint, ''), case v_state when '42P17' then 'Use immutable functions and casts only: the trigger and the backfill compute the column at different times, and must get the same value.'
+                                              when '42501' then format('The statements of a rollout run as "%s", the owner of the table.', v_owner)
+                                              else 'Correct the spec.' end));
+end $$;
 
 -- Name: _try_plan(name, jsonb, text); Type: FUNCTION
 
@@ -4846,6 +5868,122 @@ end $_$;
 -- Name: FUNCTION retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb); Type: COMMENT
 
 COMMENT ON FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) IS 'Records the outcome of retrying deferred rows. For daemons.';
+
+-- Name: rollout_advance(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_advance(name text) RETURNS text
+    LANGUAGE sql
+    AS $$ select backfill._rollout_command('advance', rollout_advance.name, null) $$;
+
+-- Name: FUNCTION rollout_advance(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_advance(name text) IS 'Lets a rollout that waits go on to its next stage. Returns the state of the rollout.';
+
+-- Name: rollout_locked(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_locked(statement bigint) RETURNS void
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.rollout_statement d set locked_at = clock_timestamp()
+   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user)
+$$;
+
+-- Name: FUNCTION rollout_locked(statement bigint); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_locked(statement bigint) IS 'Notes the time at which a statement of a rollout has its locks. For daemons.';
+
+-- Name: rollout_pause(text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_pause(name text, reason text DEFAULT NULL::text) RETURNS text
+    LANGUAGE sql
+    AS $$ select backfill._rollout_command('pause', rollout_pause.name, rollout_pause.reason) $$;
+
+-- Name: FUNCTION rollout_pause(name text, reason text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_pause(name text, reason text) IS 'Pauses a rollout and its job. Returns the state of the rollout.';
+
+-- Name: rollout_plan(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_plan(spec jsonb) RETURNS TABLE(stage text, ordinal integer, statement text, lock text, effect text)
+    LANGUAGE sql
+    AS $$ select * from backfill._plan_rollout(rollout_plan.spec, backfill._caller_settings()) $$;
+
+-- Name: FUNCTION rollout_plan(spec jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_plan(spec jsonb) IS 'Returns what a rollout would do: estimates, each statement with its lock, and warnings. Changes nothing.';
+
+-- Name: rollout_recorded(bigint, uuid, bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
+    where r.id = rollout_recorded.rollout and r.token = rollout_recorded.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+  end if;
+  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = clock_timestamp(), error = null
+   where d.id = rollout_recorded.statement and d.rollout_id = rollout_recorded.rollout and d.done_at is null;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
+  end if;
+end $$;
+
+-- Name: FUNCTION rollout_recorded(rollout bigint, token uuid, statement bigint); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) IS 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
+
+-- Name: rollout_resume(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_resume(name text) RETURNS text
+    LANGUAGE sql
+    AS $$ select backfill._rollout_command('resume', rollout_resume.name, null) $$;
+
+-- Name: FUNCTION rollout_resume(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_resume(name text) IS 'Continues a paused or failed rollout, and its job. Returns the state of the rollout.';
+
+-- Name: rollout_rollback(text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_rollback(name text) RETURNS text
+    LANGUAGE sql
+    AS $$ select backfill._rollout_command('rollback', rollout_rollback.name, null) $$;
+
+-- Name: FUNCTION rollout_rollback(name text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_rollback(name text) IS 'Takes a rollout back: cancels its job, and removes its constraints, its trigger and its column. Returns the state of the rollout.';
+
+-- Name: rollout_start(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_start(spec jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $$ select backfill._start_rollout(rollout_start.spec, backfill._caller_settings()) $$;
+
+-- Name: FUNCTION rollout_start(spec jsonb); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_start(spec jsonb) IS 'Starts a rollout. Returns its id. A repeated call with the same spec returns the id of the existing rollout.';
+
+-- Name: rollout_unlocking(bigint, oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_unlocking(statement bigint, relation oid, files text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  if backfill._table_file(relation) is distinct from files then
+    raise exception using errcode = 'BF001', message = 'the statement would rewrite the table', hint = 'Leave the default out, and fill the column with "using".';
+  end if;
+  update backfill.rollout_statement d set waited = d.locked_at - d.begun_at, held = clock_timestamp() - d.locked_at
+   where d.id = rollout_unlocking.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+end $$;
+
+-- Name: FUNCTION rollout_unlocking(statement bigint, relation oid, files text); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_unlocking(statement bigint, relation oid, files text) IS 'Notes how long a statement of a rollout has held its locks. Raises BF001 if the table was rewritten. For daemons.';
 
 -- Name: same_triggers(oid, boolean); Type: FUNCTION
 
@@ -5656,6 +6794,42 @@ UNION ALL
   WHERE (j.state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'cancelled'::text]))
   GROUP BY j.state;
 
+-- Name: _visible_rollouts; Type: VIEW
+
+CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
+ SELECT r.id,
+    r.name,
+    r.kind,
+    r.relation,
+    r.target,
+    r.spec,
+    r.settings,
+    r.run_as,
+    r.started_by,
+    r.until,
+    r.stage,
+    r.state,
+    r.desired_state,
+    r.state_reason,
+    r.backwards,
+    r.since,
+    r.started_at,
+    r.finished_at,
+    r.waiting_reason,
+    r.waiting_text,
+    r.error,
+    r.hint,
+    r.job_id,
+    r.fingerprint,
+    r.holder,
+    r.token,
+    r.expires_at,
+    r.due_at
+   FROM backfill.rollout r
+  WHERE (( SELECT backfill._sees_all() AS _sees_all) OR (r.started_by IN ( SELECT x.rolname
+           FROM pg_roles x
+          WHERE pg_has_role(x.oid, 'MEMBER'::text))));
+
 -- Name: command; Type: TABLE
 
 CREATE TABLE backfill.command (
@@ -5801,6 +6975,177 @@ COMMENT ON COLUMN backfill.quota.jobs_per_minute IS 'Maximum number of jobs that
 -- Name: COLUMN quota.max_row_errors; Type: COMMENT
 
 COMMENT ON COLUMN backfill.quota.max_row_errors IS 'The largest value of the option max_row_errors that a role may set for a job.';
+
+-- Name: rollout_command; Type: TABLE
+
+CREATE TABLE backfill.rollout_command (
+    verb text NOT NULL,
+    rollout_name text NOT NULL,
+    reason text,
+    actor name DEFAULT CURRENT_USER NOT NULL
+);
+
+-- Name: rollout_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.rollout ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.rollout_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: rollout_statement; Type: TABLE
+
+CREATE TABLE backfill.rollout_statement (
+    id bigint NOT NULL,
+    rollout_id bigint NOT NULL,
+    stage text NOT NULL,
+    ordinal integer NOT NULL,
+    undo boolean DEFAULT false NOT NULL,
+    sql text NOT NULL,
+    undo_sql text,
+    lock text NOT NULL,
+    alone boolean NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    begun_at timestamp with time zone,
+    locked_at timestamp with time zone,
+    waited interval,
+    held interval,
+    done_at timestamp with time zone,
+    error text
+);
+
+-- Name: rollout_statement_id_seq; Type: SEQUENCE
+
+ALTER TABLE backfill.rollout_statement ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME backfill.rollout_statement_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+-- Name: rollout_statements; Type: VIEW
+
+CREATE VIEW backfill.rollout_statements WITH (security_barrier='true') AS
+ SELECT r.name,
+    d.stage,
+    d.sql,
+    d.lock,
+    d.started_at,
+    d.waited,
+    d.held,
+    d.attempts,
+    d.error,
+    d.undo,
+    d.done_at
+   FROM (backfill._visible_rollouts r
+     JOIN backfill.rollout_statement d ON ((d.rollout_id = r.id)))
+  ORDER BY d.id;
+
+-- Name: VIEW rollout_statements; Type: COMMENT
+
+COMMENT ON VIEW backfill.rollout_statements IS 'The statements that rollouts have begun.';
+
+-- Name: COLUMN rollout_statements.lock; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.lock IS 'The strongest lock on a table that the statement needs.';
+
+-- Name: COLUMN rollout_statements.waited; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.waited IS 'How long the statement waited for its locks.';
+
+-- Name: COLUMN rollout_statements.held; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.held IS 'How long the statement held its locks, until its commit began.';
+
+-- Name: COLUMN rollout_statements.attempts; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.attempts IS 'Number of attempts so far.';
+
+-- Name: COLUMN rollout_statements.undo; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.undo IS 'True if the statement takes back an earlier one.';
+
+-- Name: COLUMN rollout_statements.done_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.done_at IS 'Time at which the statement was complete; null if it is not.';
+
+-- Name: rollouts; Type: VIEW
+
+CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
+ SELECT r.id,
+    r.name,
+    r.kind,
+    r.target AS table_name,
+    r.stage,
+    r.state,
+    r.desired_state,
+    w.reason AS waiting_reason,
+        CASE w.reason
+            WHEN 'paused_all'::text THEN 'all jobs and rollouts are paused; a member of backfill_operator can resume them: select backfill.resume_all()'::text
+            WHEN 'daemon'::text THEN 'no daemon is running on this database; start one: backfilld run'::text
+            WHEN 'executor'::text THEN format('no running daemon runs statements as role "%s"; add an executor for this role to the configuration of a daemon'::text, r.run_as)
+            WHEN 'job'::text THEN COALESCE(( SELECT format('job "%s" is %s%s%s'::text, j.name, j.state, ((', '::text || round((j.percent_done)::numeric, 1)) || ' %'::text), (', waiting: '::text || j.waiting_text)) AS format
+               FROM backfill.jobs j
+              WHERE ((j.id = r.job_id) AND (j.finished_at IS NULL))), r.waiting_text)
+            ELSE r.waiting_text
+        END AS waiting_text,
+    r.since,
+    ( SELECT j.name
+           FROM backfill._visible j
+          WHERE (j.id = r.job_id)) AS job,
+    r.error,
+    r.hint,
+    r.until,
+    r.started_by,
+    r.run_as,
+    r.state_reason AS reason,
+    r.started_at,
+    r.finished_at
+   FROM (backfill._visible_rollouts r
+     LEFT JOIN LATERAL ( SELECT
+                CASE
+                    WHEN ((r.state <> ALL (ARRAY['running'::text, 'waiting'::text, 'rolling_back'::text])) OR (r.desired_state = 'paused'::text)) THEN NULL::text
+                    WHEN (r.state = 'waiting'::text) THEN r.waiting_reason
+                    WHEN ( SELECT s.paused_all
+                       FROM backfill.switch s) THEN 'paused_all'::text
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM backfill.worker x
+                      WHERE (x.expires_at > clock_timestamp())))) THEN 'daemon'::text
+                    WHEN (NOT (EXISTS ( SELECT
+                       FROM backfill.worker x
+                      WHERE ((x.expires_at > clock_timestamp()) AND (r.run_as = ANY (x.run_as)))))) THEN 'executor'::text
+                    ELSE r.waiting_reason
+                END AS reason) w ON (true));
+
+-- Name: VIEW rollouts; Type: COMMENT
+
+COMMENT ON VIEW backfill.rollouts IS 'The rollouts that the current role may see.';
+
+-- Name: COLUMN rollouts.stage; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.stage IS 'The last stage that is complete: planned, expanded, syncing, backfilled, verified, constrained, switched or contracted.';
+
+-- Name: COLUMN rollouts.state; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.state IS 'running, waiting (for backfill.rollout_advance), failed, rolling_back, rolled_back or done.';
+
+-- Name: COLUMN rollouts.waiting_reason; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.waiting_reason IS 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
+
+-- Name: COLUMN rollouts.since; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.since IS 'Time at which the stage was reached.';
+
+-- Name: COLUMN rollouts.job; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.job IS 'The job that works for the next stage.';
 
 -- Name: row_error; Type: TABLE
 
@@ -6155,6 +7500,26 @@ ALTER TABLE ONLY backfill.lease
 ALTER TABLE ONLY backfill.quota
     ADD CONSTRAINT quota_pkey PRIMARY KEY (only_row);
 
+-- Name: rollout rollout_name_key; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.rollout
+    ADD CONSTRAINT rollout_name_key UNIQUE (name);
+
+-- Name: rollout rollout_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.rollout
+    ADD CONSTRAINT rollout_pkey PRIMARY KEY (id);
+
+-- Name: rollout_statement rollout_statement_pkey; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.rollout_statement
+    ADD CONSTRAINT rollout_statement_pkey PRIMARY KEY (id);
+
+-- Name: rollout_statement rollout_statement_rollout_id_stage_ordinal_undo_key; Type: CONSTRAINT
+
+ALTER TABLE ONLY backfill.rollout_statement
+    ADD CONSTRAINT rollout_statement_rollout_id_stage_ordinal_undo_key UNIQUE (rollout_id, stage, ordinal, undo);
+
 -- Name: schema_text schema_text_pkey; Type: CONSTRAINT
 
 ALTER TABLE ONLY backfill.schema_text
@@ -6250,6 +7615,10 @@ CREATE INDEX job_to_prune ON backfill.job USING btree (finished_at) WHERE ((fini
 
 CREATE INDEX lease_job ON backfill.lease USING btree (job_id);
 
+-- Name: rollout_due; Type: INDEX
+
+CREATE INDEX rollout_due ON backfill.rollout USING btree (due_at) WHERE (state = ANY (ARRAY['running'::text, 'rolling_back'::text]));
+
 -- Name: row_error_open; Type: INDEX
 
 CREATE INDEX row_error_open ON backfill.row_error USING btree (job_id) WHERE (resolved_at IS NULL);
@@ -6310,6 +7679,18 @@ CREATE TRIGGER job_bounds BEFORE INSERT ON backfill.job FOR EACH ROW EXECUTE FUN
 
 CREATE TRIGGER job_needs_slices BEFORE UPDATE OF state ON backfill.job FOR EACH ROW WHEN (((old.state = ANY (ARRAY['failed'::text, 'cancelled'::text])) AND (new.state = ANY (ARRAY['running'::text, 'verifying'::text])) AND (old.pruned_at >= old.finished_at))) EXECUTE FUNCTION backfill._job_needs_slices();
 
+-- Name: rollout rollout_after_insert; Type: TRIGGER
+
+CREATE TRIGGER rollout_after_insert AFTER INSERT ON backfill.rollout FOR EACH ROW EXECUTE FUNCTION backfill._rollout_after_insert();
+
+-- Name: rollout rollout_before_insert; Type: TRIGGER
+
+CREATE TRIGGER rollout_before_insert BEFORE INSERT ON backfill.rollout FOR EACH ROW EXECUTE FUNCTION backfill._rollout_before_insert();
+
+-- Name: rollout_command rollout_command_carry_out; Type: TRIGGER
+
+CREATE TRIGGER rollout_command_carry_out BEFORE INSERT ON backfill.rollout_command FOR EACH ROW EXECUTE FUNCTION backfill._carry_out_rollout_command();
+
 -- Name: signal signal_held; Type: TRIGGER
 
 CREATE TRIGGER signal_held AFTER UPDATE ON backfill.signal FOR EACH ROW WHEN (((old.holding <> new.holding) OR (old.over <> new.over))) EXECUTE FUNCTION backfill._signal_changed();
@@ -6341,6 +7722,11 @@ ALTER TABLE ONLY backfill.event
 
 ALTER TABLE ONLY backfill.lease
     ADD CONSTRAINT lease_slice_id_fkey FOREIGN KEY (slice_id) REFERENCES backfill.slice(id) ON DELETE CASCADE;
+
+-- Name: rollout_statement rollout_statement_rollout_id_fkey; Type: FK CONSTRAINT
+
+ALTER TABLE ONLY backfill.rollout_statement
+    ADD CONSTRAINT rollout_statement_rollout_id_fkey FOREIGN KEY (rollout_id) REFERENCES backfill.rollout(id) ON DELETE CASCADE;
 
 -- Name: row_error row_error_job_id_fkey; Type: FK CONSTRAINT
 
@@ -6384,6 +7770,22 @@ CREATE POLICY quota_change ON backfill.quota FOR UPDATE USING (backfill._is_oper
 -- Name: quota quota_read; Type: POLICY
 
 CREATE POLICY quota_read ON backfill.quota FOR SELECT USING (true);
+
+-- Name: rollout; Type: ROW SECURITY
+
+ALTER TABLE backfill.rollout ENABLE ROW LEVEL SECURITY;
+
+-- Name: rollout_command; Type: ROW SECURITY
+
+ALTER TABLE backfill.rollout_command ENABLE ROW LEVEL SECURITY;
+
+-- Name: rollout_command rollout_command_insert; Type: POLICY
+
+CREATE POLICY rollout_command_insert ON backfill.rollout_command FOR INSERT WITH CHECK ((actor = CURRENT_USER));
+
+-- Name: rollout rollout_insert; Type: POLICY
+
+CREATE POLICY rollout_insert ON backfill.rollout FOR INSERT WITH CHECK ((started_by = CURRENT_USER));
 
 -- Name: SCHEMA backfill; Type: ACL; Schema: -; Owner: -
 
@@ -6498,9 +7900,19 @@ REVOKE ALL ON FUNCTION backfill._caller_settings() FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._caller_settings() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._caller_settings() TO backfill_operator;
 
+-- Name: FUNCTION _calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) TO backfill_operator;
+
 -- Name: FUNCTION _carry_out_command(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._carry_out_command() FROM PUBLIC;
+
+-- Name: FUNCTION _carry_out_rollout_command(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._carry_out_rollout_command() FROM PUBLIC;
 
 -- Name: FUNCTION _cascades(relation oid); Type: ACL
 
@@ -6541,6 +7953,12 @@ GRANT ALL ON FUNCTION backfill._check_fragments(set_sql text, filter_sql text) T
 REVOKE ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) TO backfill_operator;
+
+-- Name: FUNCTION _check_keys(object jsonb, what text, keys jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._check_keys(object jsonb, what text, keys jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._check_keys(object jsonb, what text, keys jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._check_keys(object jsonb, what text, keys jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _check_name(name text); Type: ACL
 
@@ -6626,6 +8044,10 @@ REVOKE ALL ON FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) FROM 
 
 REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[], held uuid[]) FROM PUBLIC;
 
+-- Name: FUNCTION _claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) FROM PUBLIC;
+
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
@@ -6651,6 +8073,12 @@ REVOKE ALL ON FUNCTION backfill._command_bounds() FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_operator;
+
+-- Name: FUNCTION _compared(name text, type oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._compared(name text, type oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._compared(name text, type oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._compared(name text, type oid) TO backfill_operator;
 
 -- Name: FUNCTION _count_quarantined(job bigint); Type: ACL
 
@@ -6710,6 +8138,20 @@ REVOKE ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, 
 GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_operator;
 
+-- Name: COLUMN rollout.spec; Type: ACL
+
+GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_submitter;
+GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_operator;
+
+-- Name: COLUMN rollout.settings; Type: ACL
+
+GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_submitter;
+GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_operator;
+
+-- Name: FUNCTION _enqueue_rollout_job(r backfill.rollout, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._enqueue_rollout_job(r backfill.rollout, what text) FROM PUBLIC;
+
 -- Name: FUNCTION _estimate_cost(kind text, relation oid, assigned text[]); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._estimate_cost(kind text, relation oid, assigned text[]) FROM PUBLIC;
@@ -6733,6 +8175,10 @@ GRANT ALL ON FUNCTION backfill._executor_note(run_as name, relation oid) TO back
 -- Name: FUNCTION _fail(slice bigint, token uuid, error text, hint text, redacted jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._fail(slice bigint, token uuid, error text, hint text, redacted jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _fail_rollout(id bigint, error text, hint text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fail_rollout(id bigint, error text, hint text) FROM PUBLIC;
 
 -- Name: FUNCTION _fence(slice bigint, token uuid); Type: ACL
 
@@ -6832,6 +8278,10 @@ GRANT ALL ON FUNCTION backfill._is_operator(actor name) TO pg_monitor;
 
 REVOKE ALL ON FUNCTION backfill._is_registered(worker uuid, run_as name[]) FROM PUBLIC;
 
+-- Name: FUNCTION _is_rollout_job_done(r backfill.rollout, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_rollout_job_done(r backfill.rollout, what text) FROM PUBLIC;
+
 -- Name: FUNCTION _is_spread(relation oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._is_spread(relation oid) FROM PUBLIC;
@@ -6900,6 +8350,10 @@ REVOKE ALL ON FUNCTION backfill._leaf_key(relation oid, leaf oid, columns name[]
 
 REVOKE ALL ON FUNCTION backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid) FROM PUBLIC;
 
+-- Name: FUNCTION _lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) FROM PUBLIC;
+
 -- Name: FUNCTION _leaves(relation oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._leaves(relation oid) FROM PUBLIC;
@@ -6917,6 +8371,10 @@ REVOKE ALL ON FUNCTION backfill._lock_checkpoint(slice bigint) FROM PUBLIC;
 -- Name: FUNCTION _mark_new_job(submitter name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._mark_new_job(submitter name) FROM PUBLIC;
+
+-- Name: FUNCTION _may_control(actor name, started_by name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._may_control(actor name, started_by name) FROM PUBLIC;
 
 -- Name: FUNCTION _may_run_as(actor name, run_as name); Type: ACL
 
@@ -6940,6 +8398,14 @@ GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO backfill_submi
 GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._name_job(hint text, name text) TO pg_monitor;
 
+-- Name: FUNCTION _next_step(r backfill.rollout, worker uuid, ttl interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) TO pg_monitor;
+
 -- Name: FUNCTION _next_step(name text, state text, waiting_reason text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) FROM PUBLIC;
@@ -6947,6 +8413,10 @@ GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason 
 GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._next_step(name text, state text, waiting_reason text) TO pg_monitor;
+
+-- Name: FUNCTION _next_undo(r backfill.rollout, worker uuid, ttl interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._next_undo(r backfill.rollout, worker uuid, ttl interval) FROM PUBLIC;
 
 -- Name: FUNCTION _nondeterministic_within(type oid); Type: ACL
 
@@ -6984,6 +8454,12 @@ REVOKE ALL ON FUNCTION backfill._plan_nodes(plan jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._plan_nodes(plan jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._plan_nodes(plan jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _plan_rollout(spec jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._plan_rollout(spec jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._plan_rollout(spec jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._plan_rollout(spec jsonb, settings jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _poll_claim(slice bigint, token uuid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._poll_claim(slice bigint, token uuid) FROM PUBLIC;
@@ -7020,6 +8496,10 @@ REVOKE ALL ON FUNCTION backfill._prune_history(keep interval, batch integer) FRO
 
 REVOKE ALL ON FUNCTION backfill._publish_signals(readings jsonb) FROM PUBLIC;
 
+-- Name: FUNCTION _put_off_rollout(id bigint, reason text, told text, pause interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._put_off_rollout(id bigint, reason text, told text, pause interval) FROM PUBLIC;
+
 -- Name: FUNCTION _quarantine_row(job bigint, slice bigint, failure jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._quarantine_row(job bigint, slice bigint, failure jsonb) FROM PUBLIC;
@@ -7041,6 +8521,10 @@ GRANT ALL ON FUNCTION backfill._recent_rate(relation oid) TO backfill_operator;
 -- Name: FUNCTION _record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._record_event(job_id bigint, kind text, message text, detail jsonb, actor name, redacted text) FROM PUBLIC;
+
+-- Name: FUNCTION _record_rollout_event(id bigint, kind text, message text, actor name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._record_rollout_event(id bigint, kind text, message text, actor name) FROM PUBLIC;
 
 -- Name: FUNCTION _redacted_reason(s backfill.signal); Type: ACL
 
@@ -7086,6 +8570,14 @@ REVOKE ALL ON FUNCTION backfill._release(slice bigint, token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean) FROM PUBLIC;
 
+-- Name: FUNCTION _release_rollout(id bigint, token uuid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._release_rollout(id bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _renew_rollout(id bigint, token uuid, ttl interval, undo boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._renew_rollout(id bigint, token uuid, ttl interval, undo boolean) FROM PUBLIC;
+
 -- Name: FUNCTION _replaced(job_name text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._replaced(job_name text) FROM PUBLIC;
@@ -7108,6 +8600,18 @@ REVOKE ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) FROM PUB
 GRANT ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._resolve_run_as(actor name, asked name) TO backfill_operator;
 
+-- Name: FUNCTION _resolve_table(name text, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._resolve_table(name text, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._resolve_table(name text, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._resolve_table(name text, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _resolve_type(name text, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._resolve_type(name text, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._resolve_type(name text, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._resolve_type(name text, settings jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _right_hint(kind text, target text, run_as name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) FROM PUBLIC;
@@ -7117,6 +8621,52 @@ GRANT ALL ON FUNCTION backfill._right_hint(kind text, target text, run_as name) 
 -- Name: FUNCTION _role_list(roles name[]); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._role_list(roles name[]) FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_after_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_after_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_before_insert(); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_before_insert() FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_command(verb text, rollout_name text, reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_command(verb text, rollout_name text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rollout_command(verb text, rollout_name text, reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rollout_command(verb text, rollout_name text, reason text) TO backfill_operator;
+
+-- Name: FUNCTION _rollout_fingerprint(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_fingerprint(relation oid) FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_form(spec jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_form(spec jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _rollout_spec(spec jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text) FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_steps(s jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) TO backfill_operator;
+
+-- Name: FUNCTION _rollout_work(s jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_work(s jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._rollout_work(s jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._rollout_work(s jsonb, settings jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _row_after(relation oid, columns text[], expression text); Type: ACL
 
@@ -7212,13 +8762,43 @@ REVOKE ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_s
 GRANT ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._skipped_triggers(relation oid, kind text, set_sql text) TO backfill_operator;
 
+-- Name: FUNCTION _spec_columns(relation oid, fragment text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._spec_columns(relation oid, fragment text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._spec_columns(relation oid, fragment text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._spec_columns(relation oid, fragment text) TO backfill_operator;
+
+-- Name: FUNCTION _spec_text(value jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._spec_text(value jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._spec_text(value jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._spec_text(value jsonb) TO backfill_operator;
+
 -- Name: FUNCTION _split(slice bigint, token uuid, at text[], rows bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._split(slice bigint, token uuid, at text[], rows bigint) FROM PUBLIC;
 
+-- Name: FUNCTION _stage_at(number integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._stage_at(number integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._stage_at(number integer) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._stage_at(number integer) TO backfill_operator;
+
+-- Name: FUNCTION _stage_number(stage text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._stage_number(stage text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._stage_number(stage text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._stage_number(stage text) TO backfill_operator;
+
 -- Name: FUNCTION _start_new_run(j backfill.job); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._start_new_run(j backfill.job) FROM PUBLIC;
+
+-- Name: FUNCTION _start_rollout(spec jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._start_rollout(spec jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._start_rollout(spec jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._start_rollout(spec jsonb, settings jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _state_of(job_name text); Type: ACL
 
@@ -7246,11 +8826,27 @@ REVOKE ALL ON FUNCTION backfill._stored_options(options jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _sync_function(s jsonb, settings jsonb, switched boolean); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) TO backfill_operator;
+
+-- Name: FUNCTION _table_file(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._table_file(relation oid) FROM PUBLIC;
+
 -- Name: FUNCTION _tokens(fragment text, what text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._tokens(fragment text, what text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._tokens(fragment text, what text) TO backfill_operator;
+
+-- Name: FUNCTION _try_expressions(s jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._try_expressions(s jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._try_expressions(s jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._try_expressions(s jsonb, settings jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _try_plan(run_as name, settings jsonb, statement text); Type: ACL
 
@@ -7402,6 +8998,54 @@ GRANT ALL ON FUNCTION backfill.retry(name text) TO backfill_operator;
 
 REVOKE ALL ON FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpoint_ctid tid, tried bigint[], changed bigint, unresolved bigint, locked bigint[], quarantined jsonb) FROM PUBLIC;
 
+-- Name: FUNCTION rollout_advance(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_advance(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_advance(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_advance(name text) TO backfill_operator;
+
+-- Name: FUNCTION rollout_locked(statement bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_locked(statement bigint) FROM PUBLIC;
+
+-- Name: FUNCTION rollout_pause(name text, reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_pause(name text, reason text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_pause(name text, reason text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_pause(name text, reason text) TO backfill_operator;
+
+-- Name: FUNCTION rollout_plan(spec jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_plan(spec jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_plan(spec jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_plan(spec jsonb) TO backfill_operator;
+
+-- Name: FUNCTION rollout_recorded(rollout bigint, token uuid, statement bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) FROM PUBLIC;
+
+-- Name: FUNCTION rollout_resume(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_resume(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_resume(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_resume(name text) TO backfill_operator;
+
+-- Name: FUNCTION rollout_rollback(name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_rollback(name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_rollback(name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_rollback(name text) TO backfill_operator;
+
+-- Name: FUNCTION rollout_start(spec jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_start(spec jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill.rollout_start(spec jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill.rollout_start(spec jsonb) TO backfill_operator;
+
+-- Name: FUNCTION rollout_unlocking(statement bigint, relation oid, files text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_unlocking(statement bigint, relation oid, files text) FROM PUBLIC;
+
 -- Name: FUNCTION same_triggers(relation oid, suppressible boolean); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill.same_triggers(relation oid, suppressible boolean) FROM PUBLIC;
@@ -7489,6 +9133,31 @@ GRANT SELECT ON TABLE backfill.jobs TO backfill_submitter;
 GRANT SELECT ON TABLE backfill.jobs TO backfill_operator;
 GRANT SELECT ON TABLE backfill.jobs TO pg_monitor;
 
+-- Name: COLUMN _visible_rollouts.id; Type: ACL
+
+GRANT SELECT(id) ON TABLE backfill._visible_rollouts TO backfill_submitter;
+GRANT SELECT(id) ON TABLE backfill._visible_rollouts TO backfill_operator;
+
+-- Name: COLUMN _visible_rollouts.name; Type: ACL
+
+GRANT SELECT(name) ON TABLE backfill._visible_rollouts TO backfill_submitter;
+GRANT SELECT(name) ON TABLE backfill._visible_rollouts TO backfill_operator;
+
+-- Name: COLUMN _visible_rollouts.spec; Type: ACL
+
+GRANT SELECT(spec) ON TABLE backfill._visible_rollouts TO backfill_submitter;
+GRANT SELECT(spec) ON TABLE backfill._visible_rollouts TO backfill_operator;
+
+-- Name: COLUMN _visible_rollouts.state; Type: ACL
+
+GRANT SELECT(state) ON TABLE backfill._visible_rollouts TO backfill_submitter;
+GRANT SELECT(state) ON TABLE backfill._visible_rollouts TO backfill_operator;
+
+-- Name: COLUMN _visible_rollouts.error; Type: ACL
+
+GRANT SELECT(error) ON TABLE backfill._visible_rollouts TO backfill_submitter;
+GRANT SELECT(error) ON TABLE backfill._visible_rollouts TO backfill_operator;
+
 -- Name: COLUMN command.verb; Type: ACL
 
 GRANT INSERT(verb) ON TABLE backfill.command TO backfill_submitter;
@@ -7534,6 +9203,35 @@ GRANT UPDATE(jobs_per_minute) ON TABLE backfill.quota TO backfill_operator;
 -- Name: COLUMN quota.max_row_errors; Type: ACL
 
 GRANT UPDATE(max_row_errors) ON TABLE backfill.quota TO backfill_operator;
+
+-- Name: COLUMN rollout_command.verb; Type: ACL
+
+GRANT INSERT(verb) ON TABLE backfill.rollout_command TO backfill_submitter;
+GRANT INSERT(verb) ON TABLE backfill.rollout_command TO backfill_operator;
+
+-- Name: COLUMN rollout_command.rollout_name; Type: ACL
+
+GRANT INSERT(rollout_name) ON TABLE backfill.rollout_command TO backfill_submitter;
+GRANT INSERT(rollout_name) ON TABLE backfill.rollout_command TO backfill_operator;
+
+-- Name: COLUMN rollout_command.reason; Type: ACL
+
+GRANT INSERT(reason) ON TABLE backfill.rollout_command TO backfill_submitter;
+GRANT INSERT(reason) ON TABLE backfill.rollout_command TO backfill_operator;
+
+-- Name: TABLE rollout_statements; Type: ACL
+
+GRANT SELECT ON TABLE backfill.rollout_statements TO backfill_reader;
+GRANT SELECT ON TABLE backfill.rollout_statements TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.rollout_statements TO backfill_operator;
+GRANT SELECT ON TABLE backfill.rollout_statements TO pg_monitor;
+
+-- Name: TABLE rollouts; Type: ACL
+
+GRANT SELECT ON TABLE backfill.rollouts TO backfill_reader;
+GRANT SELECT ON TABLE backfill.rollouts TO backfill_submitter;
+GRANT SELECT ON TABLE backfill.rollouts TO backfill_operator;
+GRANT SELECT ON TABLE backfill.rollouts TO pg_monitor;
 
 -- Name: TABLE row_errors; Type: ACL
 

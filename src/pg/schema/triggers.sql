@@ -21,3 +21,6 @@ create or replace trigger signal_held after update on backfill.signal for each r
   when (old.holding <> new.holding or old.over <> new.over) execute function backfill._signal_changed();
 create or replace trigger signal_holds after insert on backfill.signal for each row when (new.holding or new.over) execute function backfill._signal_changed();
 create or replace trigger signal_is_gone after delete on backfill.signal for each row when (old.holding or old.over) execute function backfill._signal_changed();
+create or replace trigger rollout_before_insert before insert on backfill.rollout for each row execute function backfill._rollout_before_insert();
+create or replace trigger rollout_after_insert after insert on backfill.rollout for each row execute function backfill._rollout_after_insert();
+create or replace trigger rollout_command_carry_out before insert on backfill.rollout_command for each row execute function backfill._carry_out_rollout_command();

@@ -282,3 +282,46 @@ comment on column backfill.signals.utilization is 'value / limit; null if value 
 comment on column backfill.signals.age is 'Age of the reading (interval).';
 comment on column backfill.signals.holding is 'True while the signal holds jobs.';
 comment on column backfill.signals.reason is 'Reason why the signal holds jobs, or why it could not be read; null otherwise.';
+
+-- The rollouts that the current role may see.
+create or replace view backfill._visible_rollouts with (security_barrier) as
+select r.* from backfill.rollout r
+ where (select backfill._sees_all()) or r.started_by in (select x.rolname from pg_catalog.pg_roles x where pg_catalog.pg_has_role(x.oid, 'MEMBER'));
+
+create or replace view backfill.rollouts with (security_barrier) as
+select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired_state,
+       w.reason as waiting_reason,
+       case w.reason
+         when 'paused_all' then 'all jobs and rollouts are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
+         when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
+         when 'executor' then pg_catalog.format('no running daemon runs statements as role "%s"; add an executor for this role to the configuration of a daemon', r.run_as)
+         when 'job' then coalesce((select pg_catalog.format('job "%s" is %s%s%s', j.name, j.state, ', ' || pg_catalog.round(j.percent_done::pg_catalog.numeric, 1) || ' %', ', waiting: ' || j.waiting_text) from backfill.jobs j where j.id = r.job_id and j.finished_at is null), r.waiting_text)
+         else r.waiting_text end as waiting_text,
+       r.since, (select j.name from backfill._visible j where j.id = r.job_id) as job, r.error, r.hint,
+       r.until, r.started_by, r.run_as, r.state_reason as reason, r.started_at, r.finished_at
+  from backfill._visible_rollouts r
+  left join lateral (
+    select case
+      when r.state not in ('running', 'waiting', 'rolling_back') or r.desired_state = 'paused' then null
+      when r.state = 'waiting' then r.waiting_reason
+      when (select s.paused_all from backfill.switch s) then 'paused_all'
+      when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp()) then 'daemon'
+      when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and r.run_as = any (x.run_as)) then 'executor'
+      else r.waiting_reason end as reason) w on true;
+comment on view backfill.rollouts is 'The rollouts that the current role may see.';
+comment on column backfill.rollouts.stage is 'The last stage that is complete: planned, expanded, syncing, backfilled, verified, constrained, switched or contracted.';
+comment on column backfill.rollouts.state is 'running, waiting (for backfill.rollout_advance), failed, rolling_back, rolled_back or done.';
+comment on column backfill.rollouts.waiting_reason is 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
+comment on column backfill.rollouts.since is 'Time at which the stage was reached.';
+comment on column backfill.rollouts.job is 'The job that works for the next stage.';
+
+create or replace view backfill.rollout_statements with (security_barrier) as
+select r.name, d.stage, d.sql, d.lock, d.started_at, d.waited, d.held, d.attempts, d.error, d.undo, d.done_at
+  from backfill._visible_rollouts r join backfill.rollout_statement d on d.rollout_id = r.id order by d.id;
+comment on view backfill.rollout_statements is 'The statements that rollouts have begun.';
+comment on column backfill.rollout_statements.lock is 'The strongest lock on a table that the statement needs.';
+comment on column backfill.rollout_statements.waited is 'How long the statement waited for its locks.';
+comment on column backfill.rollout_statements.held is 'How long the statement held its locks, until its commit began.';
+comment on column backfill.rollout_statements.attempts is 'Number of attempts so far.';
+comment on column backfill.rollout_statements.undo is 'True if the statement takes back an earlier one.';
+comment on column backfill.rollout_statements.done_at is 'Time at which the statement was complete; null if it is not.';

@@ -1,0 +1,305 @@
+-- Daemons call the functions of this file to carry out rollouts. Everything that needs no statement
+-- on the table of the user happens in _claim_rollout. For the other steps, it returns one statement
+-- to the daemon, together with a fencing token. Executors call the functions without an underscore,
+-- in the transaction of the statement, so that the statement and its record commit together. A
+-- statement that cannot run in a transaction block (create index concurrently) is recorded
+-- afterwards. If a daemon ends in between, the catalog tells whether the index is complete.
+
+-- Ends the current work on a rollout with an error. Only rollout_resume or rollout_rollback
+-- continues it.
+create or replace function backfill._fail_rollout(id bigint, error text, hint text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+begin
+  update backfill.rollout r set state = 'failed', error = backfill._readable(_fail_rollout.error), hint = backfill._readable(_fail_rollout.hint), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null
+   where r.id = _fail_rollout.id;
+  perform backfill._record_rollout_event(id, 'rollout failed', _fail_rollout.error);
+end $$;
+
+create or replace function backfill._record_rollout_event(id bigint, kind text, message text, actor name default null) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  select backfill._record_event(null, _record_rollout_event.kind, (select format('rollout "%s": ', r.name) from backfill.rollout r where r.id = _record_rollout_event.id) || message, null, coalesce(_record_rollout_event.actor, session_user))
+$$;
+
+-- Makes a rollout wait, and sets the time of the next attempt.
+create or replace function backfill._put_off_rollout(id bigint, reason text, told text, pause interval) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.rollout r set waiting_reason = _put_off_rollout.reason, waiting_text = backfill._readable(told), due_at = clock_timestamp() + pause, holder = null, token = null, expires_at = null where r.id = _put_off_rollout.id
+$$;
+
+-- Enqueues the job that fills the column, or that compares and repairs it, and returns its ID.
+create or replace function backfill._enqueue_rollout_job(r backfill.rollout, what text) returns bigint
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_job bigint;
+begin
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings)
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings
+    from backfill._rollout_work(r.spec, r.settings) w
+  returning id into v_job;
+  update backfill.rollout x set job_id = v_job where x.id = r.id;
+  return v_job;
+end $$;
+
+-- Returns whether the job of a stage has succeeded. Enqueues it if necessary. Otherwise the rollout
+-- waits for the job, or fails with it.
+create or replace function backfill._is_rollout_job_done(r backfill.rollout, what text) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j record;
+begin
+  if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
+    return true;
+  end if;
+  select x.id, x.name, x.state, x.error, x.hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  if not found then
+    perform backfill._enqueue_rollout_job(r, what);
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
+    return false;
+  end if;
+  update backfill.rollout x set job_id = j.id where x.id = r.id and x.job_id is distinct from j.id;
+  if j.state = 'succeeded' then
+    if what <> 'backfill' and j.rows_changed > 0 then
+      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    end if;
+    return true;
+  elsif j.state in ('failed', 'cancelled') then
+    perform backfill._fail_rollout(r.id, format('job "%s" %s%s', j.name, case j.state when 'failed' then 'failed' else 'was cancelled' end, ': ' || j.error),
+      format('%s Then continue the rollout: select backfill.rollout_resume(%L); It also retries the job. Or take the rollout back: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
+  else
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.5 s');
+  end if;
+  return false;
+end $$;
+
+-- Returns the statement of a step for the daemon, and leases the rollout to it.
+create or replace function backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_token uuid := gen_random_uuid();
+  s record;
+begin
+  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, undo, sql, undo_sql, lock, alone)
+  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
+  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
+  returning x.id, x.attempts, x.started_at into s;
+  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
+  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'target', r.target, 'relation', r.relation::bigint,
+    -- Adding or dropping a foreign key also locks the referenced table.
+    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock = 'SHARE ROW EXCLUSIVE') then r.spec #>> '{references,target}' end,
+    'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
+    'files', backfill._table_file(r.relation));
+end $$;
+
+-- Returns the file of a table. A statement that rewrites the table changes it.
+create or replace function backfill._table_file(relation oid) returns text
+language sql volatile set search_path = pg_catalog, pg_temp as $$
+  select pg_relation_filenode(relation)::text
+$$;
+
+-- Claims a rollout for a daemon, and moves it on as far as no statement on the user's table is
+-- needed. Returns the next statement, or null if there is none now. The argument held lists the
+-- tokens that the daemon holds.
+create or replace function backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  r backfill.rollout;
+  answer jsonb;
+  v_error text;
+  v_hint text;
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform set_config('lock_timeout', '100', true);
+  if (select w.paused_all from backfill.switch w) then
+    return null;
+  end if;
+  select * into r from backfill.rollout x
+   where x.state in ('running', 'rolling_back') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+     and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
+   order by x.due_at limit 1 for update skip locked;
+  if not found then
+    return null;
+  end if;
+  begin
+    if backfill._other_table(r.target, r.relation) is not null then
+      perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
+      return null;
+    end if;
+    return case when r.backwards then backfill._next_undo(r, worker, ttl) else backfill._next_step(r, worker, ttl) end;
+  exception when lock_not_available or deadlock_detected or query_canceled then
+    raise;
+  when others then
+    get stacked diagnostics v_error = message_text, v_hint = pg_exception_hint;
+  end;
+  -- The error of one rollout must not stop the others.
+  perform backfill._fail_rollout(r.id, v_error, coalesce(nullif(v_hint, ''), format('Fix the cause, then run: select backfill.rollout_resume(%L);', r.name)));
+  return null;
+end $$;
+
+create or replace function backfill._next_step(r backfill.rollout, worker uuid, ttl interval) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  v_next text;
+  s record;
+  v_index record;
+begin
+  loop
+    v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
+    if v_next is null then
+      update backfill.rollout x set state = 'done', finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null where x.id = r.id;
+      perform backfill._record_rollout_event(r.id, 'rollout done', 'done');
+      return null;
+    elsif backfill._stage_number(v_next) > backfill._stage_number(r.until) then
+      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null,
+             waiting_text = case v_next
+               when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
+               when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
+               else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
+       where x.id = r.id;
+      return null;
+    end if;
+    -- Before reads are switched, the column is compared once more.
+    if v_next in ('backfilled', 'verified', 'switched')
+       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' else 'verify-again' end) then
+      return null;
+    end if;
+    select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
+     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and not d.undo and d.done_at is not null)
+     order by x.ordinal limit 1;
+    if found then
+      if s.alone then
+        -- An attempt that was interrupted leaves an invalid index.
+        select i.indisvalid as valid into v_index from pg_index i join pg_class c on c.oid = i.indexrelid
+         where i.indrelid = r.relation and format('%I.%I', r.spec ->> 'schema', c.relname) = substring(s.undo_sql from 'if exists (.*)$');
+        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
+          if v_index.valid then
+            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
+            continue;
+          end if;
+          s.sql := s.undo_sql;
+          return backfill._lease_rollout(r, s.stage, -s.ordinal, false, s.sql, null, s.lock, true, worker, ttl);
+        end if;
+      end if;
+      return backfill._lease_rollout(r, s.stage, s.ordinal, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
+    end if;
+    update backfill.rollout x set stage = v_next, since = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = r.id returning x.* into r;
+    perform backfill._record_rollout_event(r.id, 'rollout stage', v_next);
+  end loop;
+end $$;
+
+create or replace function backfill._next_undo(r backfill.rollout, worker uuid, ttl interval) returns jsonb
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j record;
+  s record;
+  v_now text;
+begin
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.state not in ('succeeded', 'failed', 'cancelled') loop
+    if j.desired_state <> 'cancelled' then
+      insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
+    end if;
+    if exists (select from backfill.job x where x.id = j.id and x.state <> 'cancelled') then
+      perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is being cancelled', j.name), interval '0.2 s');
+      return null;
+    end if;
+  end loop;
+  -- The undo of an index also removes what an interrupted attempt has left.
+  select d.* into s from backfill.rollout_statement d
+   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
+   order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
+  if found then
+    return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
+  end if;
+  v_now := backfill._rollout_fingerprint(r.relation);
+  update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
+         error = case when v_now <> r.fingerprint then 'the schema of the table is not what it was before the rollout' end,
+         hint = case when v_now <> r.fingerprint then format('These lines differ; other sessions may have changed the table meanwhile: %s', (
+           select string_agg(y.line, '; ') from (
+             (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
+             union all
+             (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y)) end
+   where x.id = r.id;
+  perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
+  return null;
+end $$;
+
+-- Renews the lease of a rollout. Returns false if the daemon has lost the rollout, or if the
+-- rollout was paused or is to be rolled back, so that a long statement is cancelled.
+create or replace function backfill._renew_rollout(id bigint, token uuid, ttl interval, undo boolean) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  r record;
+begin
+  perform set_config('synchronous_commit', 'local', true);
+  perform set_config('lock_timeout', '100', true);
+  update backfill.rollout x set expires_at = clock_timestamp() + ttl where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
+  return found and r.desired_state = 'running' and r.backwards = undo;
+end $$;
+
+-- Reports that a statement failed. If the failure is temporary, the daemons try the statement again
+-- after a pause that doubles with each attempt. A statement that has been tried for an hour ends
+-- the work on the rollout.
+create or replace function backfill._rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text) returns void
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  s backfill.rollout_statement;
+  v_name text;
+begin
+  select x.name into v_name from backfill.rollout x where x.id = _rollout_statement_failed.id and x.token = _rollout_statement_failed.token for update;
+  if not found then
+    return;
+  end if;
+  update backfill.rollout_statement d set error = backfill._readable(_rollout_statement_failed.error) where d.id = statement returning d.* into s;
+  if is_temporary and clock_timestamp() < s.started_at + interval '1 hour' then
+    perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
+  else
+    perform backfill._fail_rollout(id, format('%s: %s', _rollout_statement_failed.error, s.sql), coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name));
+    update backfill.rollout_statement d set started_at = clock_timestamp() where d.id = statement;
+  end if;
+end $$;
+
+-- Returns the rollout to the queue after a statement has been recorded.
+create or replace function backfill._release_rollout(id bigint, token uuid) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = _release_rollout.id and x.token = _release_rollout.token
+$$;
+
+-- Records a statement, in its transaction. Raises BF006 unless the session user is an executor
+-- login for the role of the rollout, and the token is current.
+create or replace function backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('synchronous_commit', 'on', true);
+  perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
+    where r.id = rollout_recorded.rollout and r.token = rollout_recorded.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+  end if;
+  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = clock_timestamp(), error = null
+   where d.id = rollout_recorded.statement and d.rollout_id = rollout_recorded.rollout and d.done_at is null;
+  if not found then
+    raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
+  end if;
+end $$;
+comment on function backfill.rollout_recorded(bigint, uuid, bigint) is 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
+
+-- Notes the time at which the statement has its locks.
+create or replace function backfill.rollout_locked(statement bigint) returns void
+language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+  update backfill.rollout_statement d set locked_at = clock_timestamp()
+   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user)
+$$;
+comment on function backfill.rollout_locked(bigint) is 'Notes the time at which a statement of a rollout has its locks. For daemons.';
+
+-- Notes how long the statement has held its locks, and raises an error if the statement has
+-- rewritten the table. The transaction is then rolled back.
+create or replace function backfill.rollout_unlocking(statement bigint, relation oid, files text) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+begin
+  if backfill._table_file(relation) is distinct from files then
+    raise exception using errcode = 'BF001', message = 'the statement would rewrite the table', hint = 'Leave the default out, and fill the column with "using".';
+  end if;
+  update backfill.rollout_statement d set waited = d.locked_at - d.begun_at, held = clock_timestamp() - d.locked_at
+   where d.id = rollout_unlocking.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+end $$;
+comment on function backfill.rollout_unlocking(bigint, oid, text) is 'Notes how long a statement of a rollout has held its locks. Raises BF001 if the table was rewritten. For daemons.';

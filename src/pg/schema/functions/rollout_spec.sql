@@ -1,0 +1,237 @@
+-- These functions check the spec of a rollout and derive its statements. rollout_plan, the daemons
+-- and the tests of the lock table use the same list of statements.
+
+-- Returns the position of a stage, from 1.
+create or replace function backfill._stage_number(stage text) returns integer
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select array_position(array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'], stage)
+$$;
+
+-- Returns the stage at a position. Returns null after the last stage.
+create or replace function backfill._stage_at(number integer) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select (array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'])[number]
+$$;
+
+-- Refuses a JSON object with an unknown key, or with a value of another type than the key needs.
+-- keys maps each known key to its type.
+create or replace function backfill._check_keys(object jsonb, what text, keys jsonb) returns void
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  e record;
+begin
+  if object is null or jsonb_typeof(object) <> 'object' then
+    perform backfill._refuse(format('%s is not an object', what), format('Its type is %s.', coalesce(jsonb_typeof(object), 'null')),
+      format('Its keys are: %s.', (select string_agg(k, ', ' order by k) from jsonb_object_keys(keys) k)));
+  end if;
+  for e in select x.key, jsonb_typeof(x.value) as type from jsonb_each(object) x loop
+    if not keys ? e.key then
+      perform backfill._refuse(format('unknown key "%s" in %s', e.key, what), format('The keys are: %s.', (select string_agg(k, ', ' order by k) from jsonb_object_keys(keys) k)), 'Correct the key, or leave it out.');
+    elsif e.type <> 'null' and e.type <> all (string_to_array(keys ->> e.key, ' ')) then
+      perform backfill._refuse(format('"%s" in %s is of type %s', e.key, what, e.type), format('It must be of type %s.', replace(keys ->> e.key, ' ', ' or ')), 'Correct the value.');
+    end if;
+  end loop;
+end $$;
+
+-- Returns the text of a value in a spec: a number, true or false without quotes.
+create or replace function backfill._spec_text(value jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select nullif(btrim(value #>> '{}', E' \t\n\r'), '')
+$$;
+
+-- Checks the form of a spec, and returns it in one normal form. Does not read the catalog.
+create or replace function backfill._rollout_form(spec jsonb) returns jsonb
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  c jsonb;
+  f record;
+  v_index jsonb;
+  v_references jsonb;
+  v_sync text;
+  v_until text;
+begin
+  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
+  perform backfill._check_name(spec ->> 'rollout');
+  if length(spec ->> 'rollout') > 150 then
+    perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
+  elsif spec ->> 'table' is null then
+    perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
+  elsif spec -> 'add_column' is null then
+    perform backfill._refuse('the rollout does not say what it changes', 'This release can add a column.', 'Add the column, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
+  end if;
+  c := spec -> 'add_column';
+  perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
+  if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
+    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
+  elsif coalesce(c ->> 'type', '') = '' then
+    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+  end if;
+  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
+    perform backfill._lex(f.body, f.key) where f.body is not null;
+    if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
+      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
+    end if;
+  end loop;
+  v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
+  if v_index is not null then
+    perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
+    if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
+      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Use for example: index: {method: btree}');
+    end if;
+  end if;
+  v_references := c -> 'references';
+  if jsonb_typeof(v_references) = 'string' then
+    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', btrim(m[2])) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
+    if v_references is null then
+      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
+    end if;
+  elsif jsonb_typeof(v_references) = 'object' then
+    perform backfill._check_keys(v_references, 'references', '{"table": "string", "column": "string", "on_delete": "string"}');
+    if v_references ->> 'table' is null or v_references ->> 'column' is null
+       or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
+      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
+    end if;
+  end if;
+  v_sync := coalesce(spec ->> 'sync', 'trigger');
+  if v_sync <> 'trigger' then
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'This release keeps a new column in step with a trigger.', 'Use sync: trigger, or leave the key out.');
+  elsif coalesce(c ->> 'on_error', 'fail') not in ('fail', 'null') then
+    perform backfill._refuse(format('"on_error" is "%s"', c ->> 'on_error'), 'If the expression fails on a row that the application writes, the statement of the application fails (fail), or the column becomes null (null).', 'Use fail or null.');
+  end if;
+  v_until := coalesce(spec ->> 'until', 'constrained');
+  if backfill._stage_number(v_until) is null then
+    perform backfill._refuse(format('"until" is "%s"', v_until), 'The stages are planned, expanded, syncing, backfilled, verified, constrained, switched and contracted.', 'Name one of the stages.');
+  end if;
+  return jsonb_strip_nulls(jsonb_build_object(
+    'rollout', spec ->> 'rollout', 'table', spec ->> 'table', 'kind', 'add_column', 'column', c ->> 'name', 'type', c ->> 'type',
+    'using', backfill._spec_text(c -> 'using'), 'default', backfill._spec_text(c -> 'default'), 'check', backfill._spec_text(c -> 'check'), 'not_null', coalesce((c -> 'not_null')::boolean, false),
+    'unique', coalesce((c -> 'unique')::boolean, false), 'index', v_index, 'references', v_references, 'on_error', coalesce(c ->> 'on_error', 'fail'),
+    'sync', v_sync, 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
+end $$;
+
+-- Returns the table that a name means under a search_path.
+create or replace function backfill._resolve_table(name text, settings jsonb) returns oid
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.to_regclass(name);
+exception when others then
+  return null; -- The name has no valid syntax.
+end $$;
+
+-- Returns the type that a text means under a search_path. Returns null if the text is not a type.
+create or replace function backfill._resolve_type(name text, settings jsonb) returns oid
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+begin
+  perform set_config('search_path', settings ->> 'search_path', true);
+  return pg_catalog.to_regtype(name);
+exception when others then
+  return null;
+end $$;
+
+-- Returns whether an expression calls a function of this volatility (or, for stable, a volatile
+-- one). Functions of PostgreSQL count only by their name.
+create or replace function backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from backfill._called_functions(fragment, 'the expression', backfill._schemas_of(settings), run_as) c join pg_proc p on p.oid = c where p.provolatile = any (counts))
+      or exists (
+        select from (select lower(l.body) as body, l.kind, lead(l.body) over (order by l.n) as next
+                       from backfill._lex(fragment, 'the expression') with ordinality l(kind, body, depth, n) where l.kind <> 'space') t
+         where t.kind in ('word', 'quoted')
+           and (t.next = '(' and exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', ''))
+                             and not exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', '') and p.provolatile <> all (counts))
+                -- Functions that are called without brackets.
+                or 's' = any (counts) and t.kind = 'word' and t.body in ('current_timestamp', 'current_time', 'current_date', 'localtime', 'localtimestamp', 'current_user', 'session_user', 'user', 'current_role', 'current_schema', 'current_catalog')))
+$$;
+
+-- Completes a spec in normal form with what the catalog says, and refuses what is not possible.
+-- Reads only the catalog. settings are those of the session that starts the rollout.
+create or replace function backfill._rollout_spec(spec jsonb, settings jsonb) returns jsonb
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  s jsonb := backfill._rollout_form(spec);
+  v_rel oid;
+  c record;
+  v_type record;
+  v_name text;
+  v_word text;
+  v_referred oid;
+  v_after text;
+begin
+  v_rel := backfill._resolve_table(s ->> 'table', settings);
+  if v_rel is null then
+    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The table was searched in the search_path of this session.', 'Name the table with its schema, for example: table: public.orders');
+  end if;
+  perform backfill._check_target(v_rel);
+  select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
+  s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
+  if exists (select from pg_inherits i where i.inhparent = v_rel or i.inhrelid = v_rel) or c.relkind = 'p' then
+    perform backfill._refuse(format('table %s is partitioned, or has parents or children', s ->> 'target'), 'This release adds columns to plain tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  elsif exists (select from pg_attribute a where a.attrelid = v_rel and a.attname = s ->> 'column' and not a.attisdropped) then
+    perform backfill._refuse(format('table %s already has a column "%s"', s ->> 'target', s ->> 'column'), 'A rollout adds the column itself, so that it can also remove it.', 'Use another name. If the column exists already and only has to be filled, use backfill.enqueue.');
+  elsif (select count(*) from pg_attribute a where a.attrelid = v_rel and a.attnum > 0) >= 1600 then
+    perform backfill._refuse(format('table %s cannot have more columns', s ->> 'target'), 'A table has at most 1600 columns. Dropped columns count.', 'Move columns to another table.');
+  end if;
+  select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
+  if v_type.oid is null then
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+      case when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
+  elsif v_type.typtype = 'd' and (v_type.typnotnull or exists (select from pg_constraint x where x.contypid = v_type.oid)) then
+    perform backfill._refuse(format('type "%s" is a domain with constraints', s ->> 'type'), 'Adding a column of such a type rewrites the table under an ACCESS EXCLUSIVE lock.', 'Use the base type, and write the constraint as "check".');
+  elsif v_type.typtype = 'p' then
+    perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
+  end if;
+  if s ? 'using' then
+    if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
+      perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
+    end if;
+    for v_name, v_word in select a.attname, a.attgenerated from backfill._spec_columns(v_rel, s ->> 'using') u join pg_attribute a on a.attrelid = v_rel and a.attname = u where a.attgenerated <> '' loop
+      perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
+    end loop;
+    if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
+    end if;
+    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
+    if v_after is not null then
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
+    end if;
+  elsif s ->> 'on_error' = 'null' then
+    perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
+  end if;
+  v_name := coalesce(s #>> '{index,name}', left(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
+  if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
+    perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
+  end if;
+  s := s || jsonb_build_object('volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  if s ? 'references' then
+    v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
+    if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
+      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key needs a table and a column.', 'Correct the names.');
+    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
+    end if;
+    s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
+  end if;
+  return s;
+end $$;
+
+-- Returns the columns of a table whose names occur in an expression. May return a column that the
+-- expression does not read, but misses none.
+create or replace function backfill._spec_columns(relation oid, fragment text) returns setof name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select a.attname from pg_attribute a
+   where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+     and (a.attname::text in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted'))
+          -- A whole row reads each column.
+          or (select c.relname::text from pg_class c where c.oid = relation) in (select lower(replace(l.body, '"', '')) from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted')))
+   order by a.attnum
+$$;
+
+-- Returns how a trigger compares the old and the new value of a column. Some types, for example
+-- json, have no equality operator, so their values are compared as text.
+create or replace function backfill._compared(name text, type oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case when (select t.typtype = 'e' from pg_type t where t.oid = type)
+                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'bytea', 'oid', 'jsonb', 'inet', 'cidr', 'macaddr']::regtype[]))
+              then format('old.%1$s is distinct from new.%1$s', name) else format('old.%1$s::text is distinct from new.%1$s::text', name) end
+$$;

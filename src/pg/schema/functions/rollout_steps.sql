@@ -1,0 +1,139 @@
+-- Returns the body of the trigger function that keeps the new column in step. Until the stage
+-- switched, the expression decides about the value of the column. From then on, a value that the
+-- application writes stays, because new code no longer writes the old columns.
+create or replace function backfill._sync_function(s jsonb, settings jsonb, switched boolean) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_column text := quote_ident(s ->> 'column');
+  v_set text := format('new.%s := (select (%s)::%s from (select new.*) as %I);', v_column, E'\n' || (s ->> 'using') || E'\n', s ->> 'type', s ->> 'name');
+begin
+  if s ->> 'on_error' = 'null' then
+    v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
+  end if;
+  if switched then
+    v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
+      case when s ->> 'comparison' = 'text' then format('old.%1$s::text is distinct from new.%1$s::text', v_column) else format('old.%1$s is distinct from new.%1$s', v_column) end, v_set);
+  end if;
+  return format(E'create or replace function %I.%I() returns trigger language plpgsql set search_path = %s as %L', s ->> 'schema', 'zzz_backfill_' || (s ->> 'column'),
+    concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
+end $$;
+
+-- Returns all statements of a rollout, with the statement that takes each of them back, and the
+-- strongest lock that each of them needs on a table.
+create or replace function backfill._rollout_steps(s jsonb, settings jsonb) returns table (stage text, ordinal integer, sql text, undo_sql text, lock text, alone boolean, effect text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  t constant text := s ->> 'target';
+  c constant text := quote_ident(s ->> 'column');
+  v_base constant text := left(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
+  v_trigger constant text := 'zzz_backfill_' || (s ->> 'column');
+  v_type oid := backfill._resolve_type(s ->> 'type', settings);
+  v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
+  v_number integer := 0;
+  v_when text;
+  instant constant text := 'changes only the catalog';
+  scan constant text := 'reads the whole table; reads and writes continue';
+begin
+  s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
+  return query values
+    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then format(' default (%s)', s ->> 'default') else '' end),
+      format('alter table %s drop column %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
+  if s ? 'default' and (s -> 'volatile_default')::boolean then
+    return query values ('expanded', 2, format('alter table %s alter column %s set default (%s)', t, c, s ->> 'default'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'using' then
+    v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
+                                   from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
+                                backfill._compared(c, v_type));
+    return query values
+      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'index' or (s -> 'unique')::boolean then
+    v_number := v_number + 1;
+    return query values ('constrained', v_number, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, coalesce(s #>> '{index,method}', 'btree'), c),
+      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
+  end if;
+  if (s -> 'unique')::boolean then
+    v_number := v_number + 1;
+    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'check' then
+    return query values
+      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
+      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    v_number := v_number + 2;
+  end if;
+  if (s -> 'not_null')::boolean then
+    if current_setting('server_version_num')::integer >= 180000 then
+      return query values
+        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+      v_number := v_number + 2;
+    else
+      return query values
+        ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s is not null) not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan),
+        ('constrained', v_number + 3, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
+        ('constrained', v_number + 4, format('alter table %s drop constraint %I', t, v_base || '_not_null'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+      v_number := v_number + 4;
+    end if;
+  end if;
+  if s ? 'references' then
+    return query values
+      ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
+        format('alter table %s drop constraint %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+  end if;
+  if s ? 'using' then
+    return query values
+      ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
+  end if;
+end $$;
+
+-- Returns the assignment and the filter of the job that fills the new column. Returns no row if
+-- there is nothing to fill.
+create or replace function backfill._rollout_work(s jsonb, settings jsonb) returns table (set_sql text, filter_sql text)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  c constant text := quote_ident(s ->> 'column');
+  v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
+begin
+  if s ? 'using' then
+    return query values (format(E'%s = (\n%s\n)::%s', c, s ->> 'using', s ->> 'type'),
+      format(E'%1$s%2$s is distinct from (\n%3$s\n)::%4$s%2$s', c, v_as, s ->> 'using', s ->> 'type'));
+  elsif (s -> 'volatile_default')::boolean then
+    return query values (format(E'%s = (\n%s\n)', c, s ->> 'default'), format('%s is null', c));
+  end if;
+end $$;
+
+-- Returns what the schema of a table consists of, one line for each object. Contains no OIDs and no
+-- column numbers, so it is the same before a rollout and after its rollback.
+create or replace function backfill._rollout_fingerprint(relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(x.line, E'\n' order by x.line collate "C") from (
+    select format('table %s: owner %s, privileges %s, replica identity %s, row security %s %s, options %s', relation::regclass, pg_get_userbyid(c.relowner), c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reloptions) as line from pg_class c where c.oid = relation
+    union all
+    select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+    union all
+    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
+    union all
+    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation
+    union all
+    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
+    union all
+    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
+    union all
+    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
+    union all
+    select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
+    union all
+    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
+    union all
+    select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
+$$;

@@ -1,0 +1,58 @@
+//! Calls the functions of schema `backfill` that lease rollouts and record the outcome of their
+//! statements.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Json;
+use uuid::Uuid;
+
+use crate::error::{Error, Result};
+use crate::job::rollout::Step;
+use crate::pg::control::Control;
+use crate::pg::row::Columns;
+
+/// Claims a rollout, and returns its next statement. `held` lists the tokens that this daemon
+/// holds.
+pub async fn claim(
+    control: &Control,
+    worker: Uuid,
+    roles: &[String],
+    held: &[Uuid],
+    ttl: Duration,
+) -> Result<Option<Step>> {
+    const SQL: &str = "select backfill._claim_rollout($1, $2::text[]::name[], make_interval(secs => $3), $4)";
+    let row = control.query_one(SQL, &[&worker, &roles, &ttl.as_secs_f64(), &held]).await?;
+    Ok(row.read::<Option<Json<Step>>>(0)?.map(|Json(step)| step))
+}
+
+/// Renews the lease. Returns false if a long statement is to be cancelled.
+pub async fn renew(control: &Control, step: &Step, ttl: Duration) -> Result<bool> {
+    const SQL: &str = "select backfill._renew_rollout($1, $2, make_interval(secs => $3), $4)";
+    control.query_one(SQL, &[&step.rollout_id, &step.token, &ttl.as_secs_f64(), &step.undo]).await?.read(0)
+}
+
+/// Releases the rollout after its statement was recorded.
+pub async fn release(control: &Control, step: &Step) -> Result<()> {
+    const SQL: &str = "select backfill._release_rollout($1, $2)";
+    control.query_one(SQL, &[&step.rollout_id, &step.token]).await.map(drop)
+}
+
+/// Reports that the statement failed. `waits` says what the next attempt waits for, if there is
+/// one.
+pub async fn failed(control: &Control, step: &Step, error: &Error, waits: Option<&str>) -> Result<()> {
+    const SQL: &str = "select backfill._rollout_statement_failed($1, $2, $3, $4, $5, $6, $7)";
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [&step.rollout_id, &step.token, &step.statement_id, &error.message, &error.hint, &waits.is_some(), &waits];
+    control.query_one(SQL, &values).await.map(drop)
+}
+
+/// Lists the sessions that have locked the table, the oldest transaction first.
+pub async fn sessions_with_locks(control: &Control, relation: u32) -> Result<Option<String>> {
+    const SQL: &str = "
+select string_agg(format('process %s of role %s', x.pid, x.usename), ', ' order by x.xact_start)
+  from (select distinct a.pid, a.usename, a.xact_start from pg_locks l join pg_stat_activity a on a.pid = l.pid
+         where l.locktype = 'relation' and l.relation = $1 and l.granted
+           and l.database = (select d.oid from pg_database d where d.datname = current_database())
+         order by a.xact_start limit 3) x";
+    control.query_one(SQL, &[&relation]).await?.read(0)
+}

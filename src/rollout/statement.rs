@@ -1,0 +1,117 @@
+//! Runs one statement of a rollout in a session of the table's owner.
+
+use std::time::Duration;
+
+use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+use crate::job::rollout::{Lock, Step};
+use crate::pg::connect::{Session, within};
+use crate::pg::ident::ascii_literal;
+use crate::pg::pools::{CONTROL_LIMIT, Logins};
+
+/// Maximum time that a statement may hold a lock that blocks the application. Such a statement
+/// changes only the catalog. The limit applies if code of the user runs in it, for example the
+/// function of a default.
+const HOLD: Duration = Duration::from_secs(2);
+/// Maximum time to wait until an autovacuum of the table has ended. The server cancels an
+/// autovacuum only after `deadlock_timeout`, usually 1 s (P18).
+const AUTOVACUUM: Duration = Duration::from_secs(2);
+/// Time after which a short statement counts as unanswered.
+const SHORT: Duration = Duration::from_secs(20);
+
+const SETTINGS: &str = "
+set exit_on_error = off;
+set synchronous_commit = on;
+set default_transaction_isolation = 'read committed';
+set default_transaction_read_only = off;
+set idle_in_transaction_session_timeout = '5s';
+set idle_session_timeout = 0;
+select pg_catalog.set_config(s.name, '0', false) from pg_catalog.pg_settings s where s.name = 'transaction_timeout'";
+/// Some operating systems do not support this check. The server then refuses the setting.
+const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
+
+/// Opens the session for a statement.
+pub async fn open(logins: &Logins, step: &Step) -> Result<Session> {
+    let name = format!("backfilld rollout {}", step.rollout_id);
+    let session = logins.open_executor(&step.run_as, &name).await?;
+    within(CONTROL_LIMIT, session.client.batch_execute(SETTINGS)).await?;
+    if let Err(error) = within(CONTROL_LIMIT, session.client.batch_execute(NOTICE_DEAD_CLIENT)).await
+        && error.sqlstate.is_none()
+    {
+        return Err(error);
+    }
+    let settings = &step.settings;
+    let path = settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned());
+    let all = [
+        ("search_path", Some(&path)),
+        ("TimeZone", settings.time_zone.as_ref()),
+        ("DateStyle", settings.date_style.as_ref()),
+        ("IntervalStyle", settings.interval_style.as_ref()),
+    ];
+    for (name, value) in all {
+        if let Some(value) = value {
+            let sql = format!("select pg_catalog.set_config('{name}', {}, false)", ascii_literal(value));
+            within(CONTROL_LIMIT, session.client.batch_execute(&sql)).await?;
+        }
+    }
+    Ok(session)
+}
+
+/// Runs the statement and records it. `limit` is the maximum time to wait for a lock that blocks
+/// the application. All sessions that use the table queue up behind such a wait.
+pub async fn run(session: &Session, step: &Step, limit: Duration) -> Result<()> {
+    let recorded =
+        format!("select backfill.rollout_recorded({}, '{}', {})", step.rollout_id, step.token, step.statement_id);
+    match step.lock {
+        _ if step.alone => {
+            let settings = "set lock_timeout = 0; set statement_timeout = 0";
+            within(CONTROL_LIMIT, session.client.batch_execute(settings)).await?;
+            session.client.batch_execute(&step.sql).await.map_err(Error::from)?;
+            failpoint::point("rollout_before_record")?;
+            within(SHORT, session.client.batch_execute(&recorded)).await
+        }
+        // The wait for this lock blocks neither reads nor writes, so it may last long.
+        Lock::ShareUpdateExclusive => {
+            let sql = format!(
+                "begin; set local lock_timeout = 0; set local statement_timeout = 0; {}; {recorded}; commit",
+                step.sql
+            );
+            session.client.batch_execute(&sql).await.map_err(Error::from)
+        }
+        Lock::None | Lock::ShareRowExclusive | Lock::AccessExclusive => {
+            within(SHORT, session.client.batch_execute(&short(step, &recorded, limit))).await.map_err(timed_out)
+        }
+    }
+}
+
+/// Returns the transaction of a statement that takes a strong lock for a moment. The transaction is
+/// sent as one message, so that no round trip happens while the lock is held.
+fn short(step: &Step, recorded: &str, limit: Duration) -> String {
+    let Step { sql, target, statement_id, relation, .. } = step;
+    let (hold, wait, vacuum) = (HOLD.as_millis(), limit.as_millis(), AUTOVACUUM.as_millis());
+    let Some(mode) = step.lock.blocking() else {
+        return format!("begin; set local statement_timeout = {hold}; {recorded}; {sql}; commit");
+    };
+    let tables = step.also.iter().fold(target.clone(), |all, also| format!("{all}, {also}"));
+    let files = step.files.as_deref().map_or_else(|| "null".to_owned(), ascii_literal);
+    format!(
+        "begin; set local lock_timeout = {vacuum}; set local statement_timeout = {vacuum}; \
+         lock table only {target} in share update exclusive mode; \
+         {recorded}; \
+         set local lock_timeout = {wait}; set local statement_timeout = {wait}; \
+         lock table {tables} in {mode} mode; \
+         select backfill.rollout_locked({statement_id}); \
+         set local statement_timeout = {hold}; \
+         {sql}; \
+         select backfill.rollout_unlocking({statement_id}, {relation}, {files}); \
+         commit"
+    )
+}
+
+/// The statement's own time limit ended it, so it counts as a wait for a lock.
+fn timed_out(error: Error) -> Error {
+    match error.kind {
+        Kind::Cancelled => Error { kind: Kind::TimeLimit, ..error },
+        _ => error,
+    }
+}
