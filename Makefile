@@ -47,6 +47,9 @@ test: postgres ## Run all tests, on PostgreSQL servers that the tests start
 test-hostile: postgres ## Run two daemons against a hostile submitter for SECONDS=600
 	BACKFILLD_HOSTILE_SECONDS=$${SECONDS:-600} $(CARGO) test --locked --test it -- --nocapture attacks::hostile
 
+test-rollout-kills: postgres ## Kill daemons and crash servers KILLS=500 times during rollouts
+	BACKFILLD_ROLLOUT_KILLS=$${KILLS:-500} $(CARGO) test --locked --test it -- --nocapture rollout::a_rollout_survives_random_kills
+
 test-recipes: postgres ## Test the recipes of docs/recipes if their tool is installed (PYTHON=... names a Python that has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
 	@examples/recipes/check.sh

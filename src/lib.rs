@@ -5,6 +5,9 @@
 //! [`plan`]. Then the worker [`walk`]s the table in batches: the [`throttle`] admits a batch, and
 //! [`execute`] commits the batch together with its checkpoint. Finally [`verify`] checks that the
 //! job is complete. [`worker`] connects these steps.
+//!
+//! A rollout takes a new column through its stages, with jobs in between. [`rollout`] runs its
+//! statements.
 
 pub mod cli;
 pub mod daemon;

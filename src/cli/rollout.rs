@@ -149,7 +149,7 @@ select name, table_name, stage, state, coalesce(waiting_reason, case desired_sta
        waiting_text, error, hint, reason, until, job
   from backfill.rollouts where $1::text is null or name = $1 order by finished_at is not null, id";
 const STATEMENTS: &str = "
-select stage, case when undo then 'undo: ' else '' end || sql as sql, lock,
+select stage, regexp_replace(case when undo then 'undo: ' else '' end || sql, '\\s+', ' ', 'g') as sql, lock,
        case when done_at is not null then 'done' else 'tried ' || attempts || 'x' end as done,
        coalesce(round(extract(epoch from waited) * 1000, 1) || ' ms', '') as waited,
        coalesce(round(extract(epoch from held) * 1000, 1) || ' ms', '') as held

@@ -173,6 +173,8 @@ impl Service {
             worker: worker_id,
             roles: started.roles.clone(),
             held: Held::default(),
+            window: self.logins.database().window.clone(),
+            clock: started.clock.clone(),
         };
         for _ in 0..ROLLOUTS {
             helpers.spawn(rollouts.clone().run(stop.drain.clone()).in_current_span());
@@ -442,7 +444,9 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
 select count(*) filter (where state in ('queued', 'running', 'verifying')
                           and coalesce(waiting_reason, '') <> all (array['approval', 'window', 'executor', 'run_at', 'paused_all'])),
        count(*) filter (where state in ('queued', 'running', 'verifying', 'paused')),
-       count(*) filter (where state = 'failed' and finished_at >= $1::text::timestamptz)
+       count(*) filter (where state = 'failed' and finished_at >= $1::text::timestamptz),
+       (select count(*) from backfill.rollouts r where r.state in ('running', 'rolling_back') and r.desired_state = 'running'
+                          and coalesce(r.waiting_reason, '') <> all (array['executor', 'paused_all']))
 from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') or finished_at >= $1::text::timestamptz";
         queue::run_housekeeping(&started.control).await?;
         let window = &self.logins.database().window;
@@ -457,7 +461,8 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
         }
         let row = started.control.query_one(BUSY, &[&started.since]).await?;
         let (busy, waiting, failed): (i64, i64, i64) = (row.read(0)?, row.read(1)?, row.read(2)?);
-        Ok(if busy > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
+        let rollouts: i64 = row.read(3)?;
+        Ok(if busy > 0 || rollouts > 0 { Ended::Drained } else { Ended::Idle { failed, waiting } })
     }
 }
 

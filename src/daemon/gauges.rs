@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::http::status::history::{Lag, Observation};
 use crate::job::state::State;
 use crate::job::waiting::WaitingReason;
-use crate::metrics::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
+use crate::metrics::gauges::{JobGauges, QueueGauges, ReplicaGauges, RolloutGauges, SignalGauges, ThrottleGauges};
 use crate::metrics::handle::Handle;
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
@@ -20,6 +20,12 @@ use crate::throttle::measure::signal::Signal;
 const JOBS: &str = "
 select name, state, waiting_reason, progress, remaining_rows, eta, deadline, rows_scanned, work from backfill._gauges";
 const QUEUE: &str = "select state, jobs from backfill._queue";
+/// Unfinished rollouts, and those that ended in the last two minutes.
+const ROLLOUTS: &str = "
+select r.name, r.stage, r.state, r.waiting_reason, extract(epoch from r.since)::float8,
+       (select extract(epoch from max(s.waited))::float8 from backfill.rollout_statements s where s.name = r.name),
+       (select extract(epoch from max(s.held))::float8 from backfill.rollout_statements s where s.name = r.name)
+  from backfill.rollouts r where coalesce(r.finished_at > clock_timestamp() - interval '2 minutes', true) order by r.id desc limit 1000";
 const OLDEST: &str = "select backfill._oldest_queued()";
 
 /// The progress of each job at the last observation, and the time of its last progress. `work` is
@@ -126,6 +132,19 @@ pub(super) async fn paint(
             oldest_queued_at: oldest.first().map_or(Ok(None), |row| row.read(0))?,
         },
     );
+    let rollouts = control.query(ROLLOUTS, &[]).await?;
+    let gauges = |row: &tokio_postgres::Row| {
+        Ok(RolloutGauges {
+            name: row.read(0)?,
+            stage: row.read(1)?,
+            state: row.read(2)?,
+            waiting_reason: row.read(3)?,
+            since: row.read(4)?,
+            lock_wait: row.read(5)?,
+            lock_hold: row.read(6)?,
+        })
+    };
+    handle.rollouts(database, rollouts.iter().map(gauges).collect::<Result<_>>()?);
     let throttled = throttled(throttle);
     let lag = |replica: &ReplicaGauges| Lag {
         replica: replica.replica.clone(),

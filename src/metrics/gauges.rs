@@ -13,7 +13,8 @@ use super::footprint::{Footprint, Footprints};
 use super::names::{
     BUILD_INFO, DATABASE_READY, JOB_DEADLINE, JOB_ETA, JOB_HEAP_GROWTH, JOB_HOT, JOB_INDEX_GROWTH, JOB_INFO,
     JOB_LAST_PROGRESS, JOB_PROGRESS, JOB_REMAINING, JOB_WAL, OLDEST_QUEUED, PROCESS_START, QUEUE_JOBS, RATE_LIMIT,
-    REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, SIGNAL_UTILIZATION,
+    REPLICA_LAG_BYTES, REPLICA_LAG_LIMIT, REPLICA_LAG_SECONDS, REPLICA_UP, ROLLOUT_INFO, ROLLOUT_LOCK_HOLD,
+    ROLLOUT_LOCK_WAIT, ROLLOUT_STAGE, SIGNAL_UTILIZATION,
 };
 
 /// The time at which metrics were first used, shortly after the start of the process.
@@ -62,6 +63,21 @@ pub struct QueueGauges {
     pub oldest_queued_at: Option<f64>,
 }
 
+/// The gauges of one rollout. Times are in seconds; `since` is a Unix time.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RolloutGauges {
+    pub name: String,
+    pub stage: String,
+    pub state: String,
+    /// None if the rollout does not wait. The label is then empty.
+    pub waiting_reason: Option<String>,
+    pub since: f64,
+    /// The longest time that a statement has waited for its locks.
+    pub lock_wait: Option<f64>,
+    /// The longest time that a statement has held its locks.
+    pub lock_hold: Option<f64>,
+}
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ThrottleGauges {
     /// The limit in rows per second. None if the rate is not limited, the limit is not known yet,
@@ -94,6 +110,7 @@ pub struct ReplicaGauges {
 pub(super) struct Pictures {
     jobs: BTreeMap<String, (Instant, Vec<JobGauges>)>,
     queues: BTreeMap<String, (Instant, QueueGauges)>,
+    rollouts: BTreeMap<String, (Instant, Vec<RolloutGauges>)>,
     throttles: BTreeMap<String, (Instant, ThrottleGauges)>,
     ready: BTreeMap<String, bool>,
 }
@@ -105,6 +122,10 @@ impl Pictures {
 
     pub(super) fn set_queue(&mut self, database: &str, queue: QueueGauges) {
         self.queues.insert(database.to_owned(), (Instant::now(), queue));
+    }
+
+    pub(super) fn set_rollouts(&mut self, database: &str, rollouts: Vec<RolloutGauges>) {
+        self.rollouts.insert(database.to_owned(), (Instant::now(), rollouts));
     }
 
     pub(super) fn set_throttle(&mut self, database: &str, throttle: ThrottleGauges) {
@@ -130,6 +151,9 @@ impl Pictures {
             }
             for (database, queue) in fresh(&self.queues) {
                 draw_queue(database, queue);
+            }
+            for (database, rollouts) in fresh(&self.rollouts) {
+                rollouts.iter().for_each(|rollout| draw_rollout(database, rollout));
             }
             for (database, throttle) in fresh(&self.throttles) {
                 draw_throttle(database, throttle);
@@ -179,6 +203,27 @@ fn draw_queue(database: &str, queue: &QueueGauges) {
     }
     if let Some(at) = queue.oldest_queued_at {
         gauge!(OLDEST_QUEUED, "database" => database.to_owned()).set(at);
+    }
+}
+
+fn draw_rollout(database: &str, rollout: &RolloutGauges) {
+    gauge!(
+        ROLLOUT_INFO,
+        "database" => database.to_owned(),
+        "rollout" => rollout.name.clone(),
+        "stage" => rollout.stage.clone(),
+        "state" => rollout.state.clone(),
+        "waiting_reason" => rollout.waiting_reason.clone().unwrap_or_default(),
+    )
+    .set(1.0);
+    for (name, value) in [
+        (ROLLOUT_STAGE, Some(rollout.since)),
+        (ROLLOUT_LOCK_WAIT, rollout.lock_wait),
+        (ROLLOUT_LOCK_HOLD, rollout.lock_hold),
+    ] {
+        if let Some(value) = value {
+            gauge!(name, "database" => database.to_owned(), "rollout" => rollout.name.clone()).set(value);
+        }
     }
 }
 

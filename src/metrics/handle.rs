@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::footprint::Footprints;
-use super::gauges::{JobGauges, Pictures, QueueGauges, STARTED, ThrottleGauges};
+use super::gauges::{JobGauges, Pictures, QueueGauges, RolloutGauges, STARTED, ThrottleGauges};
 use super::names::{
     BATCHES, FENCED_WRITES, GUARD_YIELDS, JOBS_FINISHED, LEASE_TAKEOVERS, ROWS_CHANGED, ROWS_QUARANTINED, ROWS_SCANNED,
 };
@@ -85,6 +85,11 @@ impl Handle {
     pub fn queue(&self, database: &str, queue: QueueGauges) {
         touch_database(database);
         self.pictures().set_queue(database, queue);
+    }
+
+    /// Sets the rollouts of a database.
+    pub fn rollouts(&self, database: &str, rollouts: Vec<RolloutGauges>) {
+        self.pictures().set_rollouts(database, rollouts);
     }
 
     /// Sets the values of a database's throttle gauges.

@@ -32,6 +32,10 @@ pub const REPLICA_UP: &str = "backfilld_replica_up";
 pub const REPLICA_LAG_SECONDS: &str = "backfilld_replica_lag_seconds";
 pub const REPLICA_LAG_BYTES: &str = "backfilld_replica_lag_bytes";
 pub const REPLICA_LAG_LIMIT: &str = "backfilld_replica_lag_limit_seconds";
+pub const ROLLOUT_INFO: &str = "backfilld_rollout_info";
+pub const ROLLOUT_STAGE: &str = "backfilld_rollout_stage_timestamp_seconds";
+pub const ROLLOUT_LOCK_WAIT: &str = "backfilld_rollout_lock_wait_seconds";
+pub const ROLLOUT_LOCK_HOLD: &str = "backfilld_rollout_lock_hold_seconds";
 pub const QUEUE_JOBS: &str = "backfilld_queue_jobs";
 pub const OLDEST_QUEUED: &str = "backfilld_oldest_queued_timestamp_seconds";
 pub const BUILD_INFO: &str = "backfilld_build_info";
@@ -101,6 +105,10 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 if it has replayed all WAL."),
     (REPLICA_LAG_BYTES, Unit::Bytes, "WAL bytes that the replica has not replayed yet."),
     (REPLICA_LAG_LIMIT, Unit::Seconds, "Replay lag at which jobs are held."),
+    (ROLLOUT_INFO, Unit::Count, "Always 1; the labels tell the stage and the state of a rollout."),
+    (ROLLOUT_STAGE, Unit::Seconds, "Unix time at which the rollout reached its stage."),
+    (ROLLOUT_LOCK_WAIT, Unit::Seconds, "Longest time that a statement of the rollout has waited for its locks."),
+    (ROLLOUT_LOCK_HOLD, Unit::Seconds, "Longest time that a statement of the rollout has held its locks."),
     (QUEUE_JOBS, Unit::Count, "Jobs in the database by state."),
     (
         OLDEST_QUEUED,

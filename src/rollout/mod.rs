@@ -16,8 +16,10 @@ use uuid::Uuid;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::job::rollout::Step;
+use crate::pg::clock::ServerClock;
 use crate::pg::control::Control;
 use crate::pg::pools::Logins;
+use crate::window::{self, Window};
 
 /// Time between two attempts to claim a rollout.
 const POLL: Duration = Duration::from_millis(500);
@@ -35,6 +37,10 @@ pub struct Rollouts {
     /// The roles as which this daemon runs statements.
     pub roles: Vec<String>,
     pub held: Held,
+    /// Time window in which work on the database is allowed.
+    pub window: Option<Window>,
+    /// The clock that the window follows.
+    pub clock: ServerClock,
 }
 
 /// The tokens of the rollouts that this daemon holds.
@@ -79,6 +85,9 @@ impl Rollouts {
 
     /// Claims one rollout and runs its next statement. Returns false if there was none.
     async fn turn(&self, stop: &CancellationToken) -> Result<bool> {
+        if window::closed_until(&self.window, self.clock.now()).is_some() {
+            return Ok(false);
+        }
         let claiming = self.held.claiming.lock().await;
         let tokens: Vec<Uuid> = self.held.with(|held| held.iter().copied().collect());
         let Some(step) = queue::claim(&self.control, self.worker, &self.roles, &tokens, TTL).await? else {

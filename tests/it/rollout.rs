@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::{Builder, Daemon};
+use backfilld_testbed::server::Mode;
 use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
@@ -79,7 +80,7 @@ async fn traffic(client: Client, stop: Arc<AtomicBool>) -> (u64, f64) {
             1 => format!("update orders set total = total + 1 where id = {n} * 7 % 5000 + 1"),
             // The trigger changes `total`, which is not assigned.
             2 => format!("update orders set note = 'touched' where id = {n} * 13 % 5000 + 1"),
-            _ => format!("delete from orders where id = (select max(id) from orders where note = 'new')"),
+            _ => "delete from orders where id = (select max(id) from orders where note = 'new')".to_owned(),
         };
         let started = tokio::time::Instant::now();
         client.batch_execute(&sql).await.unwrap();
@@ -185,10 +186,12 @@ async fn a_rollout_goes_on_after_a_kill_at_each_statement() {
     let before = fingerprint(&owner).await;
     start(&owner, &spec("switched")).await;
     let mut kills = 0;
-    let points = ["rollout_claimed", "rollout_statement_ended", "rollout_before_record"];
-    let mut points = points.iter().cycle();
     loop {
-        let killed = daemon(&cluster).env("BACKFILLD_FAILPOINT", format!("{}=abort", points.next().unwrap())).start();
+        // Only the creation of an index reaches the third failpoint.
+        let creates_index = value::<bool>(&owner, "select stage = 'verified' from backfill.rollouts").await;
+        let points = ["rollout_claimed", "rollout_statement_ended", "rollout_before_record"];
+        let point = points[kills % if creates_index { 3 } else { 2 }];
+        let killed = daemon(&cluster).env("BACKFILLD_FAILPOINT", format!("{point}=abort")).start();
         wait::until(SOON * 2, "the daemon is killed, or the rollout waits", async || {
             killed.ended().is_some() || value::<bool>(&owner, "select state = 'waiting' from backfill.rollouts").await
         })
@@ -417,4 +420,126 @@ async fn strongest(cluster: &Cluster, owner: &Client, sql: &str, alone: bool) ->
     ];
     let found = named.iter().find(|(mode, _)| modes.iter().any(|held| held == mode));
     found.map_or("none", |(_, name)| name).to_owned()
+}
+
+/// The number of kills. `make test-rollout-kills` sets a higher one.
+fn kills() -> u32 {
+    std::env::var("BACKFILLD_ROLLOUT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(15)
+}
+
+/// Daemons are killed, and the server crashes, at random moments of a rollout and of its rollback.
+/// Afterwards the rollout is complete, or the schema is what it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollout_survives_random_kills() {
+    let cluster = installed(Options::default()).await;
+    run(&cluster.owner().await, TABLE).await;
+    let before = fingerprint(&cluster.owner().await).await;
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let (mut killed, mut round) = (0, 0);
+    while killed < kills() {
+        round += 1;
+        let owner = cluster.owner().await;
+        let rolls_back = round % 3 == 0;
+        start(&owner, &spec("switched")).await;
+        let mut asked = false;
+        loop {
+            let running = daemon(&cluster).start();
+            running.wait_ready(SOON).await;
+            tokio::time::sleep(std::time::Duration::from_millis(next(1200))).await;
+            running.sigkill();
+            killed += 1;
+            if next(8) == 0 {
+                cluster.restart(Mode::Immediate).await;
+            }
+            let owner = cluster.owner().await;
+            run(&owner, "update backfill.rollout set expires_at = now() - interval '1 s' where expires_at is not null")
+                .await;
+            run(&owner, "update backfill.lease set expires_at = now() - interval '1 s'").await;
+            let (stage, state): (String, String) = {
+                let row = owner.query_one("select stage, state from backfill.rollouts", &[]).await.unwrap();
+                (row.get(0), row.get(1))
+            };
+            assert_ne!(
+                state,
+                "failed",
+                "{}",
+                value::<String>(&owner, "select error || ' ' || hint from backfill.rollouts").await
+            );
+            if rolls_back && !asked && stage != "planned" && next(3) == 0 {
+                run(&owner, "select backfill.rollout_rollback('cents')").await;
+                asked = true;
+            }
+            if ["waiting", "rolled_back"].contains(&state.as_str()) {
+                break;
+            }
+        }
+        let owner = cluster.owner().await;
+        if value::<String>(&owner, "select state from backfill.rollouts").await == "waiting" {
+            assert_eq!(value::<i64>(&owner, DIFFERENT).await, 0);
+            let _daemon = daemon(&cluster).start();
+            run(&owner, "select backfill.rollout_rollback('cents')").await;
+            until_rollout(&owner, "cents", "state = 'rolled_back'").await;
+        }
+        assert_eq!(fingerprint(&owner).await, before, "round {round}");
+        run(&owner, "select backfill.forget(name) from backfill.jobs where finished_at is not null").await;
+    }
+}
+
+const EXAMPLES: &str = "
+create table regions (id int primary key);
+insert into regions select generate_series(1, 5);
+create table customers (id int primary key);
+insert into customers select generate_series(0, 9);
+create table orders (id bigint generated always as identity primary key, total numeric(10, 2) not null, code text, customer int);
+insert into orders (total, code, customer) select g / 100.0, case when g = 7 then 'unknown-7' else g % 5 + 1 || '-x' end, g % 10 from generate_series(1, 2000) g;";
+
+/// Each example is planned, applied and advanced to its last stage with the command line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_run_to_their_last_stage() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, EXAMPLES).await;
+    let _daemon = daemon(&cluster).start();
+    let backfilld = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(BACKFILLD);
+        let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        said
+    };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rollouts");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let file = file.to_str().unwrap();
+        let plan = backfilld(&["rollout", "plan", file]).await;
+        assert!(
+            plan.contains("\nexpanded\n  alter table public.") && plan.contains("lock: ACCESS EXCLUSIVE"),
+            "{plan}"
+        );
+        assert!(
+            !backfilld(&["rollout", "status"])
+                .await
+                .contains(file.rsplit('/').next().unwrap().trim_end_matches(".yaml"))
+        );
+        let said = backfilld(&["rollout", "apply", file]).await;
+        let name = said.split('"').nth(1).unwrap();
+        until_rollout(&owner, name, "stage = 'constrained' and state = 'waiting'").await;
+        assert_eq!(backfilld(&["rollout", "pause", name, "--reason", "lunch"]).await, "waiting\n");
+        assert!(backfilld(&["rollout", "status", name]).await.contains("reason: lunch"));
+        backfilld(&["rollout", "resume", name]).await;
+        for stage in ["switched", "contracted"] {
+            assert_eq!(backfilld(&["rollout", "advance", name]).await, "running\n");
+            until_rollout(&owner, name, &format!("stage = '{stage}' and state in ('waiting', 'done')")).await;
+        }
+        assert!(backfilld(&["rollout", "status", name]).await.contains("alter table"));
+    }
+    let right = "select count(*) from orders where total_cents = round(total * 100) and region_id is not distinct from case when code like 'unknown%' then null else id % 5 + 1 end";
+    assert_eq!(value::<i64>(&owner, right).await, 2000);
+    assert_eq!(value::<i64>(&owner, "select count(distinct public_id) from customers").await, 10);
 }

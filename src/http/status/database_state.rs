@@ -23,6 +23,9 @@ pub struct DatabaseState {
     /// At most 70 jobs: up to 50 unfinished jobs, the last 10 failed jobs, and the last 10 other
     /// finished jobs.
     pub jobs: Vec<Job>,
+    /// At most 20 rollouts: the unfinished ones, and those that ended within the last day.
+    #[serde(default)]
+    pub rollouts: Vec<Rollout>,
     pub signals: Vec<Signal>,
     pub workers: Vec<Worker>,
     pub events: Vec<Event>,
@@ -96,6 +99,23 @@ pub struct Slice {
 pub struct RowErrors {
     pub sqlstate: String,
     pub rows: i64,
+}
+
+/// A row of `backfill.rollouts`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rollout {
+    pub name: String,
+    pub table_name: String,
+    pub stage: String,
+    pub state: String,
+    pub desired_state: String,
+    pub until: String,
+    pub waiting_reason: Option<String>,
+    pub waiting_text: Option<String>,
+    pub error: Option<String>,
+    pub hint: Option<String>,
+    /// When the stage was reached.
+    pub since: String,
 }
 
 /// A row of `backfill.signals`.

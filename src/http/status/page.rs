@@ -11,7 +11,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use self::card::{card, explain, has_ended, is_held};
 use self::charts::charts;
 use self::elements::{offer, time};
-use self::tables::{events, signals, workers};
+use self::tables::{events, rollouts, signals, workers};
 use super::database_state::Job;
 use super::document::{Database, Status};
 use super::sql;
@@ -165,6 +165,7 @@ fn section(at: usize, database: &Database, today: &str) -> Markup {
                     @for job in &ended { (card(at, job, today)) }
                 }
                 (more(total(true), failed.len() + ended.len(), "finished jobs"))
+                (rollouts(at, &state.rollouts, today))
                 (signals(at, &state.signals))
                 (workers(at, &state.workers))
                 (events(&state.events, today))

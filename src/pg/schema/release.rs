@@ -373,7 +373,7 @@ mod tests {
     /// that consist of one call. With settings of their own, the first could not read the caller's
     /// settings, the procedure could not commit, and the last would add a line of context to each
     /// error.
-    const UNPINNED: [&str; 12] = [
+    const UNPINNED: [&str; 18] = [
         "_caller_settings",
         "approve",
         "cancel",
@@ -384,6 +384,12 @@ mod tests {
         "rerun",
         "resume",
         "retry",
+        "rollout_advance",
+        "rollout_pause",
+        "rollout_plan",
+        "rollout_resume",
+        "rollout_rollback",
+        "rollout_start",
         "tune",
         "wait",
     ];

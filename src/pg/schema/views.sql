@@ -296,7 +296,7 @@ select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired
          when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
          when 'executor' then pg_catalog.format('no running daemon runs statements as role "%s"; add an executor for this role to the configuration of a daemon', r.run_as)
          when 'job' then coalesce((select pg_catalog.format('job "%s" is %s%s%s', j.name, j.state, ', ' || pg_catalog.round(j.percent_done::pg_catalog.numeric, 1) || ' %', ', waiting: ' || j.waiting_text) from backfill.jobs j where j.id = r.job_id and j.finished_at is null), r.waiting_text)
-         else r.waiting_text end as waiting_text,
+         else case when w.reason is not null then r.waiting_text end end as waiting_text,
        r.since, (select j.name from backfill._visible j where j.id = r.job_id) as job, r.error, r.hint,
        r.until, r.started_by, r.run_as, r.state_reason as reason, r.started_at, r.finished_at
   from backfill._visible_rollouts r

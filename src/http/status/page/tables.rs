@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::super::database_state::{Event, Signal, Worker};
+use super::super::database_state::{Event, Rollout, Signal, Worker};
 use super::elements::time;
 use crate::text;
 use crate::throttle::measure::signal;
@@ -22,6 +22,30 @@ pub(super) fn signals(at: usize, signals: &[Signal]) -> Markup {
                         td {
                             @if signal.holding { strong { "Holding. " } }
                             @if let Some(reason) = &signal.reason { (reason) }
+                        }
+                    }
+                }
+            }))
+        }
+    }
+}
+
+pub(super) fn rollouts(at: usize, rollouts: &[Rollout], today: &str) -> Markup {
+    html! {
+        @if !rollouts.is_empty() {
+            h3 id=(format!("db{at}-rollouts")) { "Rollouts" }
+            (table(&format!("db{at}-rollouts"), &[("Rollout", false), ("Table", false), ("Stage", false), ("Since", false), ("State", false), ("Waits, or failed", false)], html! {
+                @for rollout in rollouts {
+                    tr {
+                        th scope="row" { (rollout.name) }
+                        td { (rollout.table_name) }
+                        td { (rollout.stage) " (until " (rollout.until) ")" }
+                        td { (time(&rollout.since, today)) }
+                        td { @if rollout.desired_state == "paused" { "paused" } @else { (rollout.state.replace('_', " ")) } }
+                        td {
+                            @if let Some(error) = &rollout.error { (error) " " }
+                            @if let Some(hint) = &rollout.hint { (hint) }
+                            @if let (None, Some(text)) = (&rollout.error, &rollout.waiting_text) { (text) }
                         }
                     }
                 }

@@ -106,6 +106,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                      group by e.sqlstate order by 2 desc, 1 limit 5) e), '[]') as row_errors
             from backfill.jobs j join backfill.job o on o.id = j.id
            where j.id = any (_status.jobs)) x),
+    'rollouts', (
+      select coalesce(json_agg(x), '[]')
+        from (select r.name, r.table_name, r.stage, r.state, r.desired_state, r.until, r.waiting_reason, r.waiting_text, r.error, r.hint,
+                     to_char(r.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
+                from backfill.rollouts r where coalesce(r.finished_at > clock_timestamp() - interval '1 day', true) order by r.finished_at is not null, r.id desc limit 20) x),
     'signals', (
       select coalesce(json_agg(x), '[]')
         from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from clock_timestamp() - s.sampled_at)::float8 as age_seconds, s.holding,

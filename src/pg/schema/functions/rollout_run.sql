@@ -50,7 +50,8 @@ begin
   if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
     return true;
   end if;
-  select x.id, x.name, x.state, x.error, x.hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  -- All readers see the error of a rollout, so it must not contain data of rows.
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if not found then
     perform backfill._enqueue_rollout_job(r, what);
     perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
@@ -60,6 +61,13 @@ begin
   if j.state = 'succeeded' then
     if what <> 'backfill' and j.rows_changed > 0 then
       perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    end if;
+    return true;
+  elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
+        and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
+    -- All other rows are done. The spec says that the column stays null in these rows.
+    if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
+      perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
     return true;
   elsif j.state in ('failed', 'cancelled') then
@@ -120,6 +128,10 @@ begin
     return null;
   end if;
   begin
+    if r.backwards and not exists (select from pg_class c where c.oid = r.relation) then
+      update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = 'the table was dropped', holder = null, token = null, expires_at = null where x.id = r.id;
+      return null;
+    end if;
     if backfill._other_table(r.target, r.relation) is not null then
       perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
       return null;
@@ -205,6 +217,7 @@ begin
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+     and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
      and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
    order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
   if found then
@@ -283,12 +296,20 @@ begin
 end $$;
 comment on function backfill.rollout_recorded(bigint, uuid, bigint) is 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
 
--- Notes the time at which the statement has its locks.
+-- Notes the time at which the statement has its locks. Raises BF001 if the name of the table now
+-- belongs to another table.
 create or replace function backfill.rollout_locked(statement bigint) returns void
-language sql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  v_rollout record;
+begin
+  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id where d.id = rollout_locked.statement;
+  if backfill._other_table(v_rollout.target, v_rollout.relation) is not null then
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the rollout was started for', v_rollout.target), detail = backfill._other_table(v_rollout.target, v_rollout.relation);
+  end if;
   update backfill.rollout_statement d set locked_at = clock_timestamp()
-   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user)
-$$;
+   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+end $$;
 comment on function backfill.rollout_locked(bigint) is 'Notes the time at which a statement of a rollout has its locks. For daemons.';
 
 -- Notes how long the statement has held its locks, and raises an error if the statement has

@@ -191,6 +191,14 @@ begin
     if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
+    -- The trigger runs with the privileges of the role that writes to the table.
+    select p.oid::regprocedure::text, coalesce(r.rolname, 'public') into v_name, v_word
+      from backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), c.owner) f join pg_proc p on p.oid = f
+      cross join pg_class k cross join lateral aclexplode(k.relacl) a left join pg_roles r on r.oid = a.grantee
+     where k.oid = v_rel and a.privilege_type in ('INSERT', 'UPDATE') and r.rolname is not null and not has_function_privilege(r.oid, p.oid, 'execute') limit 1;
+    if found then
+      perform backfill._refuse(format('role "%s" may write to table %s, but may not call %s', v_word, s ->> 'target', v_name), 'The trigger that keeps the column in step calls the function with the privileges of the role that writes.', format('Run: grant execute on function %s to %I;', v_name, v_word));
+    end if;
     select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
     if v_after is not null then
       perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
@@ -202,13 +210,16 @@ begin
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
-  s := s || jsonb_build_object('volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
       perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key needs a table and a column.', 'Correct the names.');
     elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
       perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
+    end if;
+    if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
     end if;
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;

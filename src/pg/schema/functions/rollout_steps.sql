@@ -37,7 +37,7 @@ begin
   s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
   return query values
     ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then format(' default (%s)', s ->> 'default') else '' end),
-      format('alter table %s drop column %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
+      format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
   if s ? 'default' and (s -> 'volatile_default')::boolean then
     return query values ('expanded', 2, format('alter table %s alter column %s set default (%s)', t, c, s ->> 'default'), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
@@ -46,9 +46,15 @@ begin
                                    from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
                                 backfill._compared(c, v_type));
     return query values
-      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
-      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'using' and coalesce((s -> 'subscribed')::boolean, false) then
+    -- The table receives changes of a publication. Only such a trigger fires for them.
+    return query values
+      ('syncing', 4, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 5, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
   end if;
   if s ? 'index' or (s -> 'unique')::boolean then
     v_number := v_number + 1;
@@ -57,18 +63,18 @@ begin
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;
-    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'check' then
     return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
+      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
     v_number := v_number + 2;
   end if;
   if (s -> 'not_null')::boolean then
     if current_setting('server_version_num')::integer >= 180000 then
       return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
         ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
       v_number := v_number + 2;
     else
@@ -83,7 +89,7 @@ begin
   if s ? 'references' then
     return query values
       ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
-        format('alter table %s drop constraint %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+        format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
   end if;
   if s ? 'using' then
