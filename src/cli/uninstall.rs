@@ -42,6 +42,10 @@ select current_database()::text,
            and (d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from pg_class where relnamespace = 'backfill'::regnamespace)
              or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
 
+/// Whether the schema has rollouts. Schema version 16 has none.
+const HAS_ROLLOUTS: &str = "select to_regclass('backfill.rollouts') is not null";
+const ROLLOUTS: &str = "select string_agg(name, ', ' order by id) from (select name, id from backfill.rollouts where finished_at is null order by id limit 5) x";
+
 /// Takes the lock of the migrations. Without this lock, a daemon that starts at the same time could
 /// migrate the schema while it is being dropped.
 const LOCK: &str = "set local lock_timeout = '5s'; set local statement_timeout = '60s';
@@ -87,10 +91,17 @@ struct Census {
     live_names: String,
     daemons: Option<String>,
     dependents: Option<String>,
+    /// The names of up to five unfinished rollouts.
+    rollouts: Option<String>,
 }
 
 async fn census(client: &tokio_postgres::Client) -> Result<Census> {
     let row = within(CONTROL_LIMIT, client.query_one(CENSUS, &[])).await.map_err(not_allowed)?;
+    let has_rollouts: bool = within(CONTROL_LIMIT, client.query_one(HAS_ROLLOUTS, &[])).await?.read(0)?;
+    let rollouts = match has_rollouts {
+        true => within(CONTROL_LIMIT, client.query_one(ROLLOUTS, &[])).await.map_err(not_allowed)?.read(0)?,
+        false => None,
+    };
     Ok(Census {
         database: row.read(0)?,
         jobs: row.read(1)?,
@@ -98,6 +109,7 @@ async fn census(client: &tokio_postgres::Client) -> Result<Census> {
         live_names: row.read::<Option<String>>(3)?.unwrap_or_default(),
         daemons: row.read(4)?,
         dependents: row.read(5)?,
+        rollouts,
     })
 }
 
@@ -114,6 +126,12 @@ impl Census {
                 what,
                 format!("{}{more}", self.live_names),
                 "Wait until all jobs have finished, or cancel them with: backfilld cancel NAME. With --force, unfinished jobs are deleted.",
+            )
+        } else if let Some(rollouts) = &self.rollouts {
+            (
+                "some rollouts have not finished".to_owned(),
+                rollouts.clone(),
+                "Their triggers would stay in the tables. Finish each rollout, or take it back with: backfilld rollout rollback NAME. --force overrides this check.",
             )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon is running on this database".to_owned();

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use metrics::with_local_recorder;
 
-use super::gauges::{JobGauges, QueueGauges, ReplicaGauges, SignalGauges, ThrottleGauges};
+use super::gauges::{JobGauges, QueueGauges, ReplicaGauges, RolloutGauges, SignalGauges, ThrottleGauges};
 use super::handle::{Handle, JOB_COUNTERS_IDLE};
 use super::names::{HELP, HOLD, THROTTLED};
 use super::recorder::Split;
@@ -41,6 +41,18 @@ fn everything(handle: &Handle) {
         }],
     );
     handle.queue("main", QueueGauges { jobs: vec![("queued".to_owned(), 3)], oldest_queued_at: Some(4.0) });
+    handle.rollouts(
+        "main",
+        vec![RolloutGauges {
+            name: "cents".to_owned(),
+            stage: "expanded".to_owned(),
+            state: "running".to_owned(),
+            waiting_reason: Some("lock".to_owned()),
+            since: 5.0,
+            lock_wait: Some(0.1),
+            lock_hold: Some(0.001),
+        }],
+    );
     handle.throttle(
         "main",
         ThrottleGauges {
@@ -91,6 +103,7 @@ fn every_metric_has_help_and_type_once_and_no_forbidden_label() {
         "backfilld_queue_jobs{database=\"main\",state=\"queued\"} 3",
         "backfilld_signal_utilization_ratio{database=\"main\",signal=\"replica_lag\",source=\"eu-1\"} 0.25",
         "backfilld_replica_up{database=\"main\",replica=\"eu-1\"} 1",
+        "backfilld_rollout_info{database=\"main\",rollout=\"cents\",stage=\"expanded\",state=\"running\",waiting_reason=\"lock\"} 1",
     ] {
         assert!(text.contains(&format!("{line}\n")), "{line}\n{text}");
     }

@@ -105,9 +105,13 @@ impl Rollouts {
         failpoint::point("rollout_claimed")?;
         let ended = Box::pin(self.with_lease(step, stop)).await;
         failpoint::point("rollout_statement_ended")?;
-        let Err(error) = ended else {
-            tracing::info!(sql = %step.sql, "statement done");
-            return queue::release(&self.control, step).await;
+        let error = match ended {
+            Ok(()) if queue::release(&self.control, step).await? => {
+                tracing::info!(sql = %step.sql, "statement done");
+                return Ok(());
+            }
+            Ok(()) => Error::new(Kind::Internal, "the statement ended, but was not recorded"),
+            Err(error) => error,
         };
         if error.kind == Kind::Fenced {
             tracing::warn!("{}", error.message);

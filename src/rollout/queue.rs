@@ -31,10 +31,11 @@ pub async fn renew(control: &Control, step: &Step, ttl: Duration) -> Result<bool
     control.query_one(SQL, &[&step.rollout_id, &step.token, &ttl.as_secs_f64(), &step.undo]).await?.read(0)
 }
 
-/// Releases the rollout after its statement was recorded.
-pub async fn release(control: &Control, step: &Step) -> Result<()> {
-    const SQL: &str = "select backfill._release_rollout($1, $2)";
-    control.query_one(SQL, &[&step.rollout_id, &step.token]).await.map(drop)
+/// Releases the rollout after its statement. Returns false, and does not release it, if the
+/// statement was not recorded.
+pub async fn release(control: &Control, step: &Step) -> Result<bool> {
+    const SQL: &str = "select backfill._release_rollout($1, $2, $3)";
+    control.query_one(SQL, &[&step.rollout_id, &step.token, &step.statement_id]).await?.read(0)
 }
 
 /// Reports that the statement failed. `waits` says what the next attempt waits for, if there is

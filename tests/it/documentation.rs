@@ -181,6 +181,7 @@ async fn each_sql_statement_of_the_pages_runs() {
     run(&owner, TABLES).await;
     run(&owner, "select backfill.enqueue(job, 'orders', 'total_cents = round(total * 100)', 'total_cents is null') from unnest(array['JOB', 'OTHER', 'name']) job")
         .await;
+    run(&owner, r#"select backfill.rollout_start('{"rollout": "ROLLOUT", "table": "invoices", "add_column": {"name": "z", "type": "int"}}')"#).await;
     let client = cluster.superuser("app").await;
     run(&client, "select pg_create_physical_replication_slot('slot')").await;
     let mut tried = 0;

@@ -543,3 +543,76 @@ async fn the_examples_run_to_their_last_stage() {
     assert_eq!(value::<i64>(&owner, right).await, 2000);
     assert_eq!(value::<i64>(&owner, "select count(distinct public_id) from customers").await, 10);
 }
+
+/// An autovacuum of the table would hold the lock for minutes. The server cancels it for the wait
+/// for SHARE UPDATE EXCLUSIVE, which blocks no writes (P18).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_gets_its_lock_behind_an_autovacuum() {
+    let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;
+    cluster.sql("owner", "app", TABLE).await;
+    cluster.sql("owner", "app", "delete from orders where id % 2 = 0").await;
+    let owner = cluster.owner().await;
+    run(&owner, "alter table orders set (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1, autovacuum_analyze_threshold = 1000000000)").await;
+    let superuser = cluster.superuser("app").await;
+    let vacuumed = "select exists (select from pg_stat_progress_vacuum where relid = 'orders'::regclass)";
+    until_true(&superuser, SOON, vacuumed).await;
+    start(&owner, &spec("expanded")).await;
+    let _daemon = daemon(&cluster).start();
+    until_rollout(&owner, "cents", "stage = 'expanded'").await;
+    assert!(cluster.log().contains("canceling autovacuum task"), "no autovacuum was cancelled");
+}
+
+/// The table is renamed, and a copy takes its name. No statement of the rollout runs on the copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_takes_the_name_is_not_changed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("syncing")).await;
+    until_rollout(&owner, "cents", "stage = 'syncing' and state = 'waiting'").await;
+    run(&owner, "alter table orders rename to orders_old; create table orders (id bigint primary key, total numeric)")
+        .await;
+    run(&owner, "select backfill.rollout_advance('cents')").await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'failed' and error like '%is not the table%' and hint like '%rename it back%'",
+    )
+    .await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_trigger where tgrelid = 'orders'::regclass").await, 0);
+    run(&owner, "drop table orders; alter table orders_old rename to orders; select backfill.rollout_resume('cents')")
+        .await;
+    until_rollout(&owner, "cents", "stage = 'backfilled'").await;
+    // The table is gone, so nothing is left to take back.
+    run(&owner, "drop table orders; select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back'").await;
+}
+
+/// Rows that violate a constraint make the rollout fail. It continues after they were corrected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "update orders set total = -1 where id = 7").await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("constrained")).await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'failed' and error like '%orders_total_cents_check%' and hint like '%rollout_resume%'",
+    )
+    .await;
+    // The message contains no value of the row.
+    assert!(!value::<String>(&owner, "select error from backfill.rollouts").await.contains("-100"));
+    run(&owner, "update orders set total = 1 where id = 7; select backfill.rollout_resume('cents')").await;
+    until_rollout(&owner, "cents", "stage = 'constrained'").await;
+    // A unique index that cannot be created leaves no invalid index after a rollback.
+    let unique = r#"{"rollout": "unique", "table": "orders", "add_column": {"name": "u", "type": "int", "using": "customer", "unique": true}}"#;
+    start(&owner, unique).await;
+    until_rollout(&owner, "unique", "state = 'failed' and error like '%could not create unique index%'").await;
+    run(&owner, "select backfill.rollout_rollback('unique')").await;
+    until_rollout(&owner, "unique", "state = 'rolled_back' and error is null").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_index where not indisvalid").await, 0);
+}

@@ -2,7 +2,7 @@
 //! release after this one. It adds a column to table `backfill.job` and to view `backfill.jobs`. It
 //! also changes the body of one function and the signature of another.
 
-use backfilld::pg::schema::release::{PLAY_NEXT, VERSION};
+use backfilld::pg::schema::release::{FIRST_VERSION, PLAY_NEXT, VERSION};
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::wait;
 
@@ -29,8 +29,11 @@ async fn upgrade(cluster: &Cluster) {
 #[tokio::test]
 async fn a_schema_from_before_the_baseline_is_refused_with_the_remedy() {
     let cluster = installed(Options::default()).await;
-    let old = VERSION - 1;
-    cluster.sql("owner", "app", &format!("update backfill.schema_version set version = {old}")).await;
+    let old = FIRST_VERSION - 1;
+    let sql = format!(
+        "delete from backfill.schema_version where version > {FIRST_VERSION}; update backfill.schema_version set version = {old}"
+    );
+    cluster.sql("owner", "app", &sql).await;
     let before: String = cluster.value("owner", "app", CATALOG).await;
     let output = migrate(&cluster, "owner", "app").await;
     let text = String::from_utf8_lossy(&output.stderr).into_owned();

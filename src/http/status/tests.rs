@@ -1,7 +1,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::database_state::{DatabaseState, Event, Job, PausedAll, RowErrors, Signal, Slice, Worker};
+use super::database_state::{DatabaseState, Event, Job, PausedAll, Rollout, RowErrors, Signal, Slice, Worker};
 use super::document::{Database, Status};
 use super::handlers::POLICY;
 use super::history::{Charts, ReplicaChart};
@@ -249,6 +249,7 @@ fn names(value: &serde_json::Value, found: &mut std::collections::BTreeSet<Strin
 fn each_field_of_the_json_is_in_the_contract() {
     let state = DatabaseState {
         paused_all: Some(PausedAll::default()),
+        rollouts: vec![Rollout::default()],
         signals: vec![Signal::default()],
         workers: vec![Worker::default()],
         events: vec![Event::default()],

@@ -216,6 +216,15 @@ begin
     coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $_$;
 
+-- Name: _bracketed(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._bracketed(expression text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when position('--' in expression) > 0 then format(E'(\n%s\n)', expression) else format('(%s)', expression) end
+$$;
+
 -- Name: _called_functions(text, text, name[], name); Type: FUNCTION
 
 CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) RETURNS SETOF oid
@@ -1266,6 +1275,10 @@ begin
     return null;
   end if;
   begin
+    if r.backwards and not exists (select from pg_class c where c.oid = r.relation) then
+      update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = 'the table was dropped', holder = null, token = null, expires_at = null where x.id = r.id;
+      return null;
+    end if;
     if backfill._other_table(r.target, r.relation) is not null then
       perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
       return null;
@@ -2137,7 +2150,7 @@ begin
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
-                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_compared']);
+                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_compared', '_bracketed']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
@@ -2355,7 +2368,8 @@ begin
   if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
     return true;
   end if;
-  select x.id, x.name, x.state, x.error, x.hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  -- All readers see the error of a rollout, so it must not contain data of rows.
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if not found then
     perform backfill._enqueue_rollout_job(r, what);
     perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
@@ -2365,6 +2379,13 @@ begin
   if j.state = 'succeeded' then
     if what <> 'backfill' and j.rows_changed > 0 then
       perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    end if;
+    return true;
+  elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
+        and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
+    -- All other rows are done. The spec says that the column stays null in these rows.
+    if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
+      perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
     return true;
   elsif j.state in ('failed', 'cancelled') then
@@ -3002,6 +3023,7 @@ begin
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+     and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
      and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
    order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
   if found then
@@ -3248,6 +3270,8 @@ begin
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail'
     union all select format('the table is in publication "%s": add the column on the subscribers first, otherwise their replication stops', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
+    union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
+        select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
     union all select format('hot standbys replay the ACCESS EXCLUSIVE locks: queries there wait or are cancelled') from (select from pg_stat_replication limit 1) x
     union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held', current_setting('synchronous_standby_names')) where current_setting('synchronous_standby_names') <> ''
   loop
@@ -3838,13 +3862,15 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Name: _release_rollout(bigint, uuid); Type: FUNCTION
+-- Name: _release_rollout(bigint, uuid, bigint); Type: FUNCTION
 
-CREATE FUNCTION backfill._release_rollout(id bigint, token uuid) RETURNS void
+CREATE FUNCTION backfill._release_rollout(id bigint, token uuid, statement bigint) RETURNS boolean
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = _release_rollout.id and x.token = _release_rollout.token
+  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null
+   where x.id = _release_rollout.id and x.token = _release_rollout.token and exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null);
+  select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)
 $$;
 
 -- Name: _renew_rollout(bigint, uuid, interval, boolean); Type: FUNCTION
@@ -3992,6 +4018,9 @@ begin
   if jsonb_typeof(new.settings) is distinct from 'object' or new.settings ->> 'search_path' is null then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.rollout_start, which takes the settings from the session.');
   end if;
+  -- The search_path becomes part of a statement, so it is written anew from the schemas.
+  new.settings := jsonb_build_object('TimeZone', new.settings ->> 'TimeZone', 'DateStyle', new.settings ->> 'DateStyle', 'IntervalStyle', new.settings ->> 'IntervalStyle',
+    'search_path', coalesce((select string_agg(quote_ident(x), ', ' order by n) from unnest(backfill._schemas_of(new.settings)) with ordinality u(x, n) where x <> 'pg_catalog' or n > 1), 'pg_catalog'));
   new.spec := backfill._rollout_spec(new.spec, new.settings);
   new.name := new.spec ->> 'rollout';
   new.kind := new.spec ->> 'kind';
@@ -4002,6 +4031,7 @@ begin
   if not backfill._may_run_as(new.started_by, new.run_as) then
     perform backfill._refuse(format('role "%s" may not change table %s', new.started_by, new.target), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', new.run_as, new.started_by), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
+  perform backfill._check_job(new.relation, 'update', null, null, new.run_as);
   perform backfill._check_options(new.spec -> 'backfill', 'true', backfill._is_operator(new.started_by));
   select r.id, r.name into v_old from backfill.rollout r where r.relation = new.relation and r.state not in ('rolled_back', 'done') and r.spec ->> 'column' = new.spec ->> 'column' limit 1;
   if found then
@@ -4074,6 +4104,9 @@ declare
   v_sync text;
   v_until text;
 begin
+  if octet_length(spec::text) > 65536 then
+    perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
+  end if;
   perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
@@ -4089,6 +4122,9 @@ begin
     perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
   elsif coalesce(c ->> 'type', '') = '' then
     perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+  end if;
+  if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
+    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'A type has no comment, no semicolon and no line break.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;
@@ -4138,7 +4174,7 @@ end $_$;
 CREATE FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) RETURNS jsonb
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   s jsonb := backfill._rollout_form(spec);
   v_rel oid;
@@ -4182,6 +4218,14 @@ begin
     if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
+    -- The trigger runs with the privileges of the role that writes to the table.
+    select p.oid::regprocedure::text, coalesce(r.rolname, 'public') into v_name, v_word
+      from backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), c.owner) f join pg_proc p on p.oid = f
+      cross join pg_class k cross join lateral aclexplode(k.relacl) a left join pg_roles r on r.oid = a.grantee
+     where k.oid = v_rel and a.privilege_type in ('INSERT', 'UPDATE') and r.rolname is not null and not has_function_privilege(r.oid, p.oid, 'execute') limit 1;
+    if found then
+      perform backfill._refuse(format('role "%s" may write to table %s, but may not call %s', v_word, s ->> 'target', v_name), 'The trigger that keeps the column in step calls the function with the privileges of the role that writes.', format('Run: grant execute on function %s to %I;', v_name, v_word));
+    end if;
     select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
     if v_after is not null then
       perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
@@ -4193,7 +4237,7 @@ begin
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
-  s := s || jsonb_build_object('volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
@@ -4201,10 +4245,13 @@ begin
     elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
       perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
     end if;
+    if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
+    end if;
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
   return s;
-end $$;
+end $_$;
 
 -- Name: _rollout_statement_failed(bigint, uuid, bigint, text, text, boolean, text); Type: FUNCTION
 
@@ -4249,19 +4296,25 @@ declare
 begin
   s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
   return query values
-    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then format(' default (%s)', s ->> 'default') else '' end),
-      format('alter table %s drop column %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
+    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
+      format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
   if s ? 'default' and (s -> 'volatile_default')::boolean then
-    return query values ('expanded', 2, format('alter table %s alter column %s set default (%s)', t, c, s ->> 'default'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'using' then
     v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
                                    from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
                                 backfill._compared(c, v_type));
     return query values
-      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
-      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+  end if;
+  if s ? 'using' and coalesce((s -> 'subscribed')::boolean, false) then
+    -- The table receives changes of a publication. Only such a trigger fires for them.
+    return query values
+      ('syncing', 4, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 5, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
   end if;
   if s ? 'index' or (s -> 'unique')::boolean then
     v_number := v_number + 1;
@@ -4270,18 +4323,18 @@ begin
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;
-    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'check' then
     return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
+      ('constrained', v_number + 1, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
     v_number := v_number + 2;
   end if;
   if (s -> 'not_null')::boolean then
     if current_setting('server_version_num')::integer >= 180000 then
       return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
+        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
         ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
       v_number := v_number + 2;
     else
@@ -4296,9 +4349,11 @@ begin
   if s ? 'references' then
     return query values
       ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
-        format('alter table %s drop constraint %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+        format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    v_number := v_number + 2;
   end if;
+  return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
   if s ? 'using' then
     return query values
       ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
@@ -4319,10 +4374,10 @@ declare
   v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
 begin
   if s ? 'using' then
-    return query values (format(E'%s = (\n%s\n)::%s', c, s ->> 'using', s ->> 'type'),
-      format(E'%1$s%2$s is distinct from (\n%3$s\n)::%4$s%2$s', c, v_as, s ->> 'using', s ->> 'type'));
+    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),
+      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'type'));
   elsif (s -> 'volatile_default')::boolean then
-    return query values (format(E'%s = (\n%s\n)', c, s ->> 'default'), format('%s is null', c));
+    return query values (format('%s = %s', c, backfill._bracketed(s ->> 'default')), format('%s is null', c));
   end if;
 end $_$;
 
@@ -5038,10 +5093,11 @@ CREATE FUNCTION backfill._start_rollout(spec jsonb, settings jsonb) RETURNS bigi
     AS $$
 #variable_conflict use_column
 declare
-  v_form jsonb := backfill._rollout_form(_start_rollout.spec);
+  v_form jsonb;
   v_old record;
   v_message text; v_detail text; v_hint text;
 begin
+  v_form := backfill._rollout_form(_start_rollout.spec);
   select r.id, r.state, r.error, r.spec into v_old from backfill._visible_rollouts r where r.name = _start_rollout.spec ->> 'rollout' and r.state <> 'rolled_back';
   if found then
     if v_old.spec @> v_form then
@@ -5131,6 +5187,11 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                      group by e.sqlstate order by 2 desc, 1 limit 5) e), '[]') as row_errors
             from backfill.jobs j join backfill.job o on o.id = j.id
            where j.id = any (_status.jobs)) x),
+    'rollouts', (
+      select coalesce(json_agg(x), '[]')
+        from (select r.name, r.table_name, r.stage, r.state, r.desired_state, r.until, r.waiting_reason, r.waiting_text, r.error, r.hint,
+                     to_char(r.since at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as since
+                from backfill.rollouts r where coalesce(r.finished_at > clock_timestamp() - interval '1 day', true) order by r.finished_at is not null, r.id desc limit 20) x),
     'signals', (
       select coalesce(json_agg(x), '[]')
         from (select s.signal, s.source, s.kind, s.value, s."limit", s.utilization, extract(epoch from clock_timestamp() - s.sampled_at)::float8 as age_seconds, s.holding,
@@ -5194,7 +5255,7 @@ CREATE FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolea
     AS $_$
 declare
   v_column text := quote_ident(s ->> 'column');
-  v_set text := format('new.%s := (select (%s)::%s from (select new.*) as %I);', v_column, E'\n' || (s ->> 'using') || E'\n', s ->> 'type', s ->> 'name');
+  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'name');
 begin
   if s ->> 'on_error' = 'null' then
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
@@ -5257,6 +5318,10 @@ begin
     return;
   end if;
   begin
+    if v_using is not null then
+      v_part := '"using"';
+      perform backfill._try_plan(v_owner, settings, format('select %s::%s from (select * from only %s) as %I', backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'target', s ->> 'name'));
+    end if;
     if v_owner <> current_user then
       perform set_config('role', v_owner, true);
     end if;
@@ -5882,12 +5947,19 @@ COMMENT ON FUNCTION backfill.rollout_advance(name text) IS 'Lets a rollout that 
 -- Name: rollout_locked(bigint); Type: FUNCTION
 
 CREATE FUNCTION backfill.rollout_locked(statement bigint) RETURNS void
-    LANGUAGE sql SECURITY DEFINER
+    LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_rollout record;
+begin
+  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id where d.id = rollout_locked.statement;
+  if backfill._other_table(v_rollout.target, v_rollout.relation) is not null then
+    raise exception using errcode = 'BF001', message = format('table %s is not the table that the rollout was started for', v_rollout.target), detail = backfill._other_table(v_rollout.target, v_rollout.relation);
+  end if;
   update backfill.rollout_statement d set locked_at = clock_timestamp()
-   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user)
-$$;
+   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+end $$;
 
 -- Name: FUNCTION rollout_locked(statement bigint); Type: COMMENT
 
@@ -7051,9 +7123,25 @@ CREATE VIEW backfill.rollout_statements WITH (security_barrier='true') AS
 
 COMMENT ON VIEW backfill.rollout_statements IS 'The statements that rollouts have begun.';
 
+-- Name: COLUMN rollout_statements.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.name IS 'Name of the rollout.';
+
+-- Name: COLUMN rollout_statements.stage; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.stage IS 'The stage to which the statement belongs.';
+
+-- Name: COLUMN rollout_statements.sql; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.sql IS 'The statement.';
+
 -- Name: COLUMN rollout_statements.lock; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollout_statements.lock IS 'The strongest lock on a table that the statement needs.';
+
+-- Name: COLUMN rollout_statements.started_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.started_at IS 'Time of the first attempt.';
 
 -- Name: COLUMN rollout_statements.waited; Type: COMMENT
 
@@ -7066,6 +7154,10 @@ COMMENT ON COLUMN backfill.rollout_statements.held IS 'How long the statement he
 -- Name: COLUMN rollout_statements.attempts; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollout_statements.attempts IS 'Number of attempts so far.';
+
+-- Name: COLUMN rollout_statements.error; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.error IS 'Error of the last attempt; null if it succeeded.';
 
 -- Name: COLUMN rollout_statements.undo; Type: COMMENT
 
@@ -7093,7 +7185,11 @@ CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
             WHEN 'job'::text THEN COALESCE(( SELECT format('job "%s" is %s%s%s'::text, j.name, j.state, ((', '::text || round((j.percent_done)::numeric, 1)) || ' %'::text), (', waiting: '::text || j.waiting_text)) AS format
                FROM backfill.jobs j
               WHERE ((j.id = r.job_id) AND (j.finished_at IS NULL))), r.waiting_text)
-            ELSE r.waiting_text
+            ELSE
+            CASE
+                WHEN (w.reason IS NOT NULL) THEN r.waiting_text
+                ELSE NULL::text
+            END
         END AS waiting_text,
     r.since,
     ( SELECT j.name
@@ -7127,6 +7223,22 @@ CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
 
 COMMENT ON VIEW backfill.rollouts IS 'The rollouts that the current role may see.';
 
+-- Name: COLUMN rollouts.id; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.id IS 'Number of the rollout; its jobs have it at the end of their names.';
+
+-- Name: COLUMN rollouts.name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.name IS 'Name of the rollout.';
+
+-- Name: COLUMN rollouts.kind; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.kind IS 'add_column.';
+
+-- Name: COLUMN rollouts.table_name; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.table_name IS 'Schema and name of the table.';
+
 -- Name: COLUMN rollouts.stage; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollouts.stage IS 'The last stage that is complete: planned, expanded, syncing, backfilled, verified, constrained, switched or contracted.';
@@ -7135,9 +7247,17 @@ COMMENT ON COLUMN backfill.rollouts.stage IS 'The last stage that is complete: p
 
 COMMENT ON COLUMN backfill.rollouts.state IS 'running, waiting (for backfill.rollout_advance), failed, rolling_back, rolled_back or done.';
 
+-- Name: COLUMN rollouts.desired_state; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.desired_state IS 'running or paused.';
+
 -- Name: COLUMN rollouts.waiting_reason; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollouts.waiting_reason IS 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
+
+-- Name: COLUMN rollouts.waiting_text; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.waiting_text IS 'What the rollout waits for, and what an operator can do.';
 
 -- Name: COLUMN rollouts.since; Type: COMMENT
 
@@ -7146,6 +7266,38 @@ COMMENT ON COLUMN backfill.rollouts.since IS 'Time at which the stage was reache
 -- Name: COLUMN rollouts.job; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollouts.job IS 'The job that works for the next stage.';
+
+-- Name: COLUMN rollouts.error; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.error IS 'Why the rollout failed; after a rollback, why the schema of the table is not what it was.';
+
+-- Name: COLUMN rollouts.hint; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.hint IS 'What to do about the error.';
+
+-- Name: COLUMN rollouts.until; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.until IS 'The last stage that the daemons reach without backfill.rollout_advance.';
+
+-- Name: COLUMN rollouts.started_by; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.started_by IS 'Role that started the rollout.';
+
+-- Name: COLUMN rollouts.run_as; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.run_as IS 'Role that runs the statements: the owner of the table.';
+
+-- Name: COLUMN rollouts.reason; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.reason IS 'Reason given with backfill.rollout_pause.';
+
+-- Name: COLUMN rollouts.started_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.started_at IS 'Time at which the rollout was started.';
+
+-- Name: COLUMN rollouts.finished_at; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollouts.finished_at IS 'Time at which the rollout was done or rolled back; null if it is unfinished.';
 
 -- Name: row_error; Type: TABLE
 
@@ -7888,6 +8040,12 @@ REVOKE ALL ON FUNCTION backfill._body_as_query(function oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._body_as_query(function oid) TO backfill_operator;
 
+-- Name: FUNCTION _bracketed(expression text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._bracketed(expression text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._bracketed(expression text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._bracketed(expression text) TO backfill_operator;
+
 -- Name: FUNCTION _called_functions(fragment text, what text, schemas name[], run_as name); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._called_functions(fragment text, what text, schemas name[], run_as name) FROM PUBLIC;
@@ -8570,9 +8728,9 @@ REVOKE ALL ON FUNCTION backfill._release(slice bigint, token uuid) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._release_for_retry(slice bigint, token uuid, reason text, message text, pause interval, counts boolean) FROM PUBLIC;
 
--- Name: FUNCTION _release_rollout(id bigint, token uuid); Type: ACL
+-- Name: FUNCTION _release_rollout(id bigint, token uuid, statement bigint); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._release_rollout(id bigint, token uuid) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._release_rollout(id bigint, token uuid, statement bigint) FROM PUBLIC;
 
 -- Name: FUNCTION _renew_rollout(id bigint, token uuid, ttl interval, undo boolean); Type: ACL
 

@@ -309,6 +309,20 @@ select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired
       when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and r.run_as = any (x.run_as)) then 'executor'
       else r.waiting_reason end as reason) w on true;
 comment on view backfill.rollouts is 'The rollouts that the current role may see.';
+comment on column backfill.rollouts.id is 'Number of the rollout; its jobs have it at the end of their names.';
+comment on column backfill.rollouts.name is 'Name of the rollout.';
+comment on column backfill.rollouts.kind is 'add_column.';
+comment on column backfill.rollouts.table_name is 'Schema and name of the table.';
+comment on column backfill.rollouts.desired_state is 'running or paused.';
+comment on column backfill.rollouts.waiting_text is 'What the rollout waits for, and what an operator can do.';
+comment on column backfill.rollouts.error is 'Why the rollout failed; after a rollback, why the schema of the table is not what it was.';
+comment on column backfill.rollouts.hint is 'What to do about the error.';
+comment on column backfill.rollouts.until is 'The last stage that the daemons reach without backfill.rollout_advance.';
+comment on column backfill.rollouts.started_by is 'Role that started the rollout.';
+comment on column backfill.rollouts.run_as is 'Role that runs the statements: the owner of the table.';
+comment on column backfill.rollouts.reason is 'Reason given with backfill.rollout_pause.';
+comment on column backfill.rollouts.started_at is 'Time at which the rollout was started.';
+comment on column backfill.rollouts.finished_at is 'Time at which the rollout was done or rolled back; null if it is unfinished.';
 comment on column backfill.rollouts.stage is 'The last stage that is complete: planned, expanded, syncing, backfilled, verified, constrained, switched or contracted.';
 comment on column backfill.rollouts.state is 'running, waiting (for backfill.rollout_advance), failed, rolling_back, rolled_back or done.';
 comment on column backfill.rollouts.waiting_reason is 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
@@ -319,6 +333,11 @@ create or replace view backfill.rollout_statements with (security_barrier) as
 select r.name, d.stage, d.sql, d.lock, d.started_at, d.waited, d.held, d.attempts, d.error, d.undo, d.done_at
   from backfill._visible_rollouts r join backfill.rollout_statement d on d.rollout_id = r.id order by d.id;
 comment on view backfill.rollout_statements is 'The statements that rollouts have begun.';
+comment on column backfill.rollout_statements.name is 'Name of the rollout.';
+comment on column backfill.rollout_statements.stage is 'The stage to which the statement belongs.';
+comment on column backfill.rollout_statements.sql is 'The statement.';
+comment on column backfill.rollout_statements.started_at is 'Time of the first attempt.';
+comment on column backfill.rollout_statements.error is 'Error of the last attempt; null if it succeeded.';
 comment on column backfill.rollout_statements.lock is 'The strongest lock on a table that the statement needs.';
 comment on column backfill.rollout_statements.waited is 'How long the statement waited for its locks.';
 comment on column backfill.rollout_statements.held is 'How long the statement held its locks, until its commit began.';

@@ -23,6 +23,10 @@ begin
     return;
   end if;
   begin
+    if v_using is not null then
+      v_part := '"using"';
+      perform backfill._try_plan(v_owner, settings, format('select %s::%s from (select * from only %s) as %I', backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'target', s ->> 'name'));
+    end if;
     if v_owner <> current_user then
       perform set_config('role', v_owner, true);
     end if;
@@ -57,6 +61,9 @@ begin
   if jsonb_typeof(new.settings) is distinct from 'object' or new.settings ->> 'search_path' is null then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.rollout_start, which takes the settings from the session.');
   end if;
+  -- The search_path becomes part of a statement, so it is written anew from the schemas.
+  new.settings := jsonb_build_object('TimeZone', new.settings ->> 'TimeZone', 'DateStyle', new.settings ->> 'DateStyle', 'IntervalStyle', new.settings ->> 'IntervalStyle',
+    'search_path', coalesce((select string_agg(quote_ident(x), ', ' order by n) from unnest(backfill._schemas_of(new.settings)) with ordinality u(x, n) where x <> 'pg_catalog' or n > 1), 'pg_catalog'));
   new.spec := backfill._rollout_spec(new.spec, new.settings);
   new.name := new.spec ->> 'rollout';
   new.kind := new.spec ->> 'kind';
@@ -67,6 +74,7 @@ begin
   if not backfill._may_run_as(new.started_by, new.run_as) then
     perform backfill._refuse(format('role "%s" may not change table %s', new.started_by, new.target), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', new.run_as, new.started_by), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
+  perform backfill._check_job(new.relation, 'update', null, null, new.run_as);
   perform backfill._check_options(new.spec -> 'backfill', 'true', backfill._is_operator(new.started_by));
   select r.id, r.name into v_old from backfill.rollout r where r.relation = new.relation and r.state not in ('rolled_back', 'done') and r.spec ->> 'column' = new.spec ->> 'column' limit 1;
   if found then
@@ -98,10 +106,11 @@ create or replace function backfill._start_rollout(spec jsonb, settings jsonb) r
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  v_form jsonb := backfill._rollout_form(_start_rollout.spec);
+  v_form jsonb;
   v_old record;
   v_message text; v_detail text; v_hint text;
 begin
+  v_form := backfill._rollout_form(_start_rollout.spec);
   select r.id, r.state, r.error, r.spec into v_old from backfill._visible_rollouts r where r.name = _start_rollout.spec ->> 'rollout' and r.state <> 'rolled_back';
   if found then
     if v_old.spec @> v_form then
@@ -241,6 +250,8 @@ begin
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail'
     union all select format('the table is in publication "%s": add the column on the subscribers first, otherwise their replication stops', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
+    union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
+        select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
     union all select format('hot standbys replay the ACCESS EXCLUSIVE locks: queries there wait or are cancelled') from (select from pg_stat_replication limit 1) x
     union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held', current_setting('synchronous_standby_names')) where current_setting('synchronous_standby_names') <> ''
   loop

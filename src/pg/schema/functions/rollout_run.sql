@@ -271,10 +271,12 @@ begin
   end if;
 end $$;
 
--- Returns the rollout to the queue after a statement has been recorded.
-create or replace function backfill._release_rollout(id bigint, token uuid) returns void
+-- Returns the rollout to the queue after a statement. Returns whether the statement was recorded.
+create or replace function backfill._release_rollout(id bigint, token uuid, statement bigint) returns boolean
 language sql set search_path = pg_catalog, pg_temp as $$
-  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = _release_rollout.id and x.token = _release_rollout.token
+  update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null
+   where x.id = _release_rollout.id and x.token = _release_rollout.token and exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null);
+  select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)
 $$;
 
 -- Records a statement, in its transaction. Raises BF006 unless the session user is an executor

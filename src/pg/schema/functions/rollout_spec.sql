@@ -50,6 +50,9 @@ declare
   v_sync text;
   v_until text;
 begin
+  if octet_length(spec::text) > 65536 then
+    perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
+  end if;
   perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
@@ -65,6 +68,9 @@ begin
     perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
   elsif coalesce(c ->> 'type', '') = '' then
     perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+  end if;
+  if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
+    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'A type has no comment, no semicolon and no line break.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;

@@ -1,3 +1,10 @@
+-- Returns an expression in brackets. A line comment in the expression must not hide the closing
+-- bracket.
+create or replace function backfill._bracketed(expression text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when position('--' in expression) > 0 then format(E'(\n%s\n)', expression) else format('(%s)', expression) end
+$$;
+
 -- Returns the body of the trigger function that keeps the new column in step. Until the stage
 -- switched, the expression decides about the value of the column. From then on, a value that the
 -- application writes stays, because new code no longer writes the old columns.
@@ -5,7 +12,7 @@ create or replace function backfill._sync_function(s jsonb, settings jsonb, swit
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   v_column text := quote_ident(s ->> 'column');
-  v_set text := format('new.%s := (select (%s)::%s from (select new.*) as %I);', v_column, E'\n' || (s ->> 'using') || E'\n', s ->> 'type', s ->> 'name');
+  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'name');
 begin
   if s ->> 'on_error' = 'null' then
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
@@ -36,10 +43,10 @@ declare
 begin
   s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
   return query values
-    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then format(' default (%s)', s ->> 'default') else '' end),
+    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
       format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
   if s ? 'default' and (s -> 'volatile_default')::boolean then
-    return query values ('expanded', 2, format('alter table %s alter column %s set default (%s)', t, c, s ->> 'default'), null::text, 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'using' then
     v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
@@ -67,7 +74,7 @@ begin
   end if;
   if s ? 'check' then
     return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s) not valid', t, v_base || '_check', s ->> 'check'), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
+      ('constrained', v_number + 1, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
     v_number := v_number + 2;
   end if;
@@ -91,7 +98,9 @@ begin
       ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
         format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
       ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    v_number := v_number + 2;
   end if;
+  return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
   if s ? 'using' then
     return query values
       ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
@@ -110,10 +119,10 @@ declare
   v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
 begin
   if s ? 'using' then
-    return query values (format(E'%s = (\n%s\n)::%s', c, s ->> 'using', s ->> 'type'),
-      format(E'%1$s%2$s is distinct from (\n%3$s\n)::%4$s%2$s', c, v_as, s ->> 'using', s ->> 'type'));
+    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),
+      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'type'));
   elsif (s -> 'volatile_default')::boolean then
-    return query values (format(E'%s = (\n%s\n)', c, s ->> 'default'), format('%s is null', c));
+    return query values (format('%s = %s', c, backfill._bracketed(s ->> 'default')), format('%s is null', c));
   end if;
 end $$;
 
