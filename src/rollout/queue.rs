@@ -7,7 +7,7 @@ use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use crate::error::{Error, Result};
-use crate::job::rollout::Step;
+use crate::job::rollout::{Lock, Step};
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
@@ -42,18 +42,20 @@ pub async fn release(control: &Control, step: &Step) -> Result<bool> {
 /// one.
 pub async fn failed(control: &Control, step: &Step, error: &Error, waits: Option<&str>) -> Result<()> {
     const SQL: &str = "select backfill._rollout_statement_failed($1, $2, $3, $4, $5, $6, $7)";
-    let message = told(error);
+    let message = told(step, error);
     let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
         [&step.rollout_id, &step.token, &step.statement_id, &message, &error.hint, &waits.is_some(), &waits];
     control.query_one(SQL, &values).await.map(drop)
 }
 
-/// Returns the message of an error without data of rows, because all readers see it. The server's
-/// own message about a violated constraint contains none. Its detail contains the key.
-fn told(error: &Error) -> &str {
-    let is_of_constraint = !error.is_raised && error.sqlstate.as_deref().is_some_and(|code| code.starts_with("23"));
+/// Returns the message of an error without data of rows, because all readers see it. A statement
+/// that changes only the catalog reads no rows. The server's own message about a violated
+/// constraint contains none either. Its detail contains the key.
+fn told<'a>(step: &Step, error: &'a Error) -> &'a str {
+    let reads_rows = step.lock == Lock::ShareUpdateExclusive;
+    let is_of_constraint = error.sqlstate.as_deref().is_some_and(|code| code.starts_with("23"));
     match &error.redacted {
-        Some(redacted) if !is_of_constraint => &redacted.message,
+        Some(redacted) if error.is_raised || reads_rows && !is_of_constraint => &redacted.message,
         _ => &error.message,
     }
 }

@@ -195,6 +195,8 @@ async fn a_job_that_reads_what_it_changes_indirectly_is_refused() {
          create function of_row(r ge) returns text language sql stable as 'select max(x.perm) from ge x where x.grp = r.grp';
          create function of_number(ge) returns text language sql stable as 'select max(x.perm) from ge x where x.grp = $1.grp';
          create function of_whole_row(r ge) returns bigint language sql stable as 'select count(*) from ge x where x.perm = (r).perm';
+         create view renamed as select * from ge x(a, b, c);
+         create function of_renamed(int) returns bigint language sql stable as 'select count(*) from ge x(a, b, c) where b = $1 and c = ''rw''';
          create function own_row(r ge) returns text language sql stable as 'select r.perm || r.grp'",
     )
     .await;
@@ -207,6 +209,26 @@ async fn a_job_that_reads_what_it_changes_indirectly_is_refused() {
             "(select count(*) from ge x where x.grp = ge.grp and x.is_rw) = 1",
             "\"is_rw\" of other rows of public.ge",
         ),
+        // The plan contains the aliases of the columns.
+        (
+            "ge",
+            set,
+            "(select count(*) from ge x(a, b, c) where x.b = ge.grp and x.c = ''rw'') = 1",
+            "\"perm\" of other rows of public.ge",
+        ),
+        (
+            "ge",
+            set,
+            "exists (select from ge x(perm, b, c) where x.b = ge.grp and x.c = ''rw'')",
+            "\"perm\" of other rows of public.ge",
+        ),
+        (
+            "ge",
+            set,
+            "(select count(*) from renamed x where x.b = ge.grp and x.c = ''rw'') = 1",
+            "\"perm\" of other rows of public.ge",
+        ),
+        ("ge", set, "of_renamed(grp) = 1", "\"perm\" of other rows of public.ge"),
         ("ge", set, "of_row(ge) = ''rw''", "\"perm\" of other rows of public.ge"),
         ("ge", set, "of_number(ge) = ''rw''", "\"perm\" of other rows of public.ge"),
         ("ge", set, "of_whole_row(ge) = 1", "\"perm\" of other rows of public.ge"),

@@ -281,6 +281,10 @@ async fn a_spec_that_is_not_possible_is_refused() {
         (column(r#""type": "int", "using": "total) , drop column note, add z int default (1""#), "unmatched"),
         (column(r#""type": "int", "default": "nosuch()""#), "nosuch()"),
         (column(r#""type": "int", "check": "nosuch > 1""#), "nosuch"),
+        (column(r#""type": "int", "not_null": true"#), "without \"using\""),
+        (column(r#""type": "int", "using": "1", "default": 2"#), "both \"using\" and \"default\""),
+        (column(r#""type": "int -- x", "using": "1""#), "is not valid"),
+        (column(r#""type": "date", "using": "'now'::date""#), "a string such as"),
         (column(r#""type": "int", "references": "nowhere (id)""#), "does not exist"),
         (column(r#""type": "int", "references": "orders (note)""#), "is not unique"),
         (r#"{"rollout": "x", "table": "orders", "add_column": {"name": "note", "type": "int"}}"#.to_owned(), "already has a column"),
@@ -345,7 +349,7 @@ async fn each_statement_takes_the_lock_that_the_plan_names() {
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let all = r#"{"rollout": "all", "table": "orders", "until": "planned",
-        "add_column": {"name": "c", "type": "int", "using": "customer + 0", "default": "0", "not_null": true, "check": "c >= 0",
+        "add_column": {"name": "c", "type": "int", "using": "customer + 0", "not_null": true, "check": "c >= 0",
                        "references": "customers (id)", "index": true}}"#;
     let volatile = r#"{"rollout": "volatile", "table": "orders", "until": "planned",
         "add_column": {"name": "u", "type": "uuid", "default": "gen_random_uuid()", "unique": true}}"#;
@@ -357,23 +361,24 @@ async fn each_statement_takes_the_lock_that_the_plan_names() {
         );
         let steps = owner.query(&steps, &[]).await.unwrap();
         let mut undone = Vec::new();
+        let mut filled = false;
         for step in &steps {
             let (sql, lock, alone, undo, stage): (String, String, bool, Option<String>, String) =
                 (step.get(0), step.get(1), step.get(2), step.get(3), step.get(4));
-            if stage == "constrained" && undone.is_empty() {
+            if stage == "constrained" && !filled {
                 run(
                     &owner,
-                    "do $$ begin update orders set c = customer; exception when undefined_column then null; end $$",
+                    "do $$ begin update orders set c = coalesce(customer, 0); exception when undefined_column then null; end $$",
                 )
                 .await;
-                undone.push(String::new());
+                filled = true;
             }
             assert_eq!(strongest(&cluster, &owner, &sql, alone).await, lock, "{sql}");
             undone.extend(undo.filter(|_| stage != "switched"));
             seen += 1;
         }
         if name == "volatile" {
-            for undo in undone.iter().rev().filter(|undo| !undo.is_empty()) {
+            for undo in undone.iter().rev() {
                 let lock = strongest(&cluster, &owner, undo, undo.contains("concurrently")).await;
                 assert!(
                     ["ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "none"].contains(&lock.as_str()),
@@ -604,6 +609,11 @@ async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
         "state = 'failed' and error like '%orders_total_cents_check%' and hint like '%rollout_resume%'",
     )
     .await;
+    // The constraint would refuse rows that the application writes, so it was dropped.
+    assert_eq!(
+        value::<i64>(&owner, "select count(*) from pg_constraint where conname = 'orders_total_cents_check'").await,
+        0
+    );
     // The message contains no value of the row.
     assert!(!value::<String>(&owner, "select error from backfill.rollouts").await.contains("-100"));
     run(&owner, "update orders set total = 1 where id = 7; select backfill.rollout_resume('cents')").await;
@@ -615,4 +625,127 @@ async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
     run(&owner, "select backfill.rollout_rollback('unique')").await;
     until_rollout(&owner, "unique", "state = 'rolled_back' and error is null").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_index where not indisvalid").await, 0);
+}
+
+/// Two tables have rollouts with the same column name, another has long names, and the expressions
+/// read values that are equal although they differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollouts_do_not_disturb_each_other_and_miss_no_change() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let long = "ö".repeat(31);
+    run(
+        &owner,
+        &format!(
+            "create table one (id int primary key, a int); insert into one values (1, 1);
+             create table two (id int primary key, a int, b int); insert into two values (1, 2, 3);
+             create table \"{long}\" (id int primary key, a int); insert into \"{long}\" values (1, 1);
+             create table values_ (id int primary key, v numeric, i interval, j jsonb, f float8, t text);
+             insert into values_ values (1, 1.0, '1 day', '{{\"a\": 1.0}}', 0, 'a')"
+        ),
+    )
+    .await;
+    let _daemon = daemon(&cluster).start();
+    let add = |rollout: &str, table: &str, column: &str, ty: &str, using: &str, rest: &str| {
+        format!(
+            r#"{{"rollout": "{rollout}", "table": "{table}", "add_column": {{"name": "{column}", "type": "{ty}", "using": "{using}"{rest}}}}}"#
+        )
+    };
+    let specs = [
+        add("one", "one", "total", "int", "a + 1", ""),
+        add("two", "two", "total", "int", "b + 100", ""),
+        add(
+            "long",
+            &format!("\\\"{long}\\\""),
+            &long,
+            "int",
+            "a",
+            &format!(r#", "not_null": true, "unique": true, "check": "\"{long}\" > 0""#),
+        ),
+        add("v", "values_", "c1", "text", "v::text", ""),
+        add("i", "values_", "c2", "int", "extract(hour from i)::int", ""),
+        add("j", "values_", "c3", "jsonb", "j", ""),
+        add("f", "values_", "c4", "float8", "atan2(f, -1)", ""),
+        add("n", "values_", "c5", "numeric(10,2)", "v * 3.333", r#", "not_null": true"#),
+    ];
+    for spec in &specs {
+        start(&owner, spec).await;
+    }
+    for name in ["one", "two", "long", "v", "i", "j", "f", "n"] {
+        until_rollout(&owner, name, "stage = 'constrained' and state = 'waiting'").await;
+    }
+    run(&owner, "insert into one values (2, 5); insert into two values (2, 5, 6)").await;
+    assert_eq!(value::<String>(&owner, "select string_agg(total::text, ' ' order by id) from one").await, "2 6");
+    assert_eq!(value::<String>(&owner, "select string_agg(total::text, ' ' order by id) from two").await, "103 106");
+    run(&owner, r#"update values_ set v = 1.00, i = '24 hours', j = '{"a": 1.00}', f = '-0'"#).await;
+    let right = "select concat_ws(' ', c1, c2, c3, c4 < 0, c5) from values_";
+    assert_eq!(value::<String>(&owner, right).await, r#"1.00 24 {"a": 1.00} t 3.33"#);
+    for name in ["two", "v"] {
+        run(&owner, &format!("select backfill.rollout_rollback('{name}')")).await;
+        until_rollout(&owner, name, "state = 'rolled_back' and error is null").await;
+    }
+    run(&owner, "insert into one values (3, 7)").await;
+    assert_eq!(value::<i32>(&owner, "select total from one where id = 3").await, 8);
+    assert_eq!(value::<String>(&owner, "select string_agg(b::text, ' ') from two").await, "3 6");
+}
+
+/// An index of the application has the name that the rollout's index would have. It is neither used
+/// nor dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_the_application_is_not_touched() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("verified")).await;
+    until_rollout(&owner, "cents", "stage = 'verified' and state = 'waiting'").await;
+    run(&owner, "create index orders_total_cents_idx on orders (note); select backfill.rollout_advance('cents')").await;
+    until_rollout(&owner, "cents", "state = 'failed' and error like '%already exists%'").await;
+    run(&owner, "select backfill.rollout_resume('cents')").await;
+    until_rollout(&owner, "cents", "state = 'failed' and error like '%already exists%'").await;
+    run(&owner, "select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ index % (note) %'").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_class where relname = 'orders_total_cents_idx'").await, 1);
+}
+
+/// The trigger runs with the privileges of the role that writes. A role that lacks one is found
+/// before its statements would fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_writes_needs_the_rights_of_the_expression() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    cluster.create_role("writer", "login").await;
+    run(&owner, TABLE).await;
+    run(
+        &owner,
+        "create schema private; create function private.twice(int) returns int language sql immutable as 'select $1 * 2';
+         create type private.mood as enum ('a', 'b'); grant select, insert (total), update (total) on orders to writer",
+    )
+    .await;
+    let add = |ty: &str, using: &str| {
+        format!(
+            r#"{{"rollout": "x", "table": "orders", "add_column": {{"name": "c", "type": "{ty}", "using": "{using}"}}}}"#
+        )
+    };
+    let tell = async |spec: &str| refused(&owner, &format!("select backfill.rollout_start($spec${spec}$spec$)")).await;
+    for spec in
+        [add("int", "private.twice(customer)"), add("private.mood", "case when total > 1 then 'a'::private.mood end")]
+    {
+        let error = tell(&spec).await;
+        assert!(
+            error.message.contains("role \"writer\" may write") && error.message.contains("usage on schema private"),
+            "{}",
+            error.message
+        );
+        assert!(error.hint.unwrap().contains("grant usage on schema private to writer"));
+    }
+    run(&owner, "grant usage on schema private to writer; revoke execute on function private.twice from public").await;
+    let error = tell(&add("int", "private.twice(customer)")).await;
+    assert!(error.message.contains("execute on function private.twice(integer)"), "{}", error.message);
+    run(&owner, "grant execute on function private.twice to writer").await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &add("int", "private.twice(customer)")).await;
+    until_rollout(&owner, "x", "stage = 'constrained'").await;
+    let writer = cluster.client("writer", "app").await;
+    run(&writer, "insert into orders (total) values (5); update orders set total = total + 1 where id < 5").await;
 }

@@ -1337,6 +1337,11 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
+  -- The expressions, and also the outputs of scans.
+  everything text[] := array(
+    select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
+      left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
+     where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation']) and jsonb_typeof(e.value) in ('string', 'array'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
   -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
   -- statement does not use it.
@@ -1346,6 +1351,12 @@ declare
 begin
   for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
                where x.heap = any (tables) and (own_row or x.alias is distinct from target ->> 'Alias') loop
+    -- With a list of column aliases, for example t x(a, b), the plan contains the aliases. It does
+    -- not tell which columns they stand for, so all columns count as read.
+    if exists (select from unnest(everything) e cross join lateral regexp_matches(e, format('(?:^|[^\w$".])%s\.("(?:[^"]|"")*"|[\w$]+)', regexp_replace(quote_ident(scan.alias), '(\W)', '\\\1', 'g')), 'g') m
+                where m[1] not in (select quote_ident(a.attname) from pg_attribute a where a.attrelid = scan.heap)) then
+      return columns[1];
+    end if;
     -- A scan that is joined with the target on all columns of a unique index reads only the row
     -- that the statement changes.
     continue when not own_row and target_heap = any (tables) and exists (
@@ -1369,6 +1380,15 @@ begin
   end loop;
   return null;
 end $_$;
+
+-- Name: _columns_in_rollouts(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._columns_in_rollouts(relation oid) RETURNS SETOF text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select r.spec ->> 'column' from backfill.rollout r where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back')
+$$;
 
 -- Name: _command(text, text, text, jsonb); Type: FUNCTION
 
@@ -1447,16 +1467,16 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
   select null, null, 'Your role is not allowed to see the job' where backfill._is_taken(job_name) and not exists (select from backfill._visible j where j.name = job_name)
 $$;
 
--- Name: _compared(text, oid); Type: FUNCTION
+-- Name: _comparison_cast(oid); Type: FUNCTION
 
-CREATE FUNCTION backfill._compared(name text, type oid) RETURNS text
+CREATE FUNCTION backfill._comparison_cast(type oid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
   select case when (select t.typtype = 'e' from pg_type t where t.oid = type)
-                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'bytea', 'oid', 'jsonb', 'inet', 'cidr', 'macaddr']::regtype[]))
-              then format('old.%1$s is distinct from new.%1$s', name) else format('old.%1$s::text is distinct from new.%1$s::text', name) end
-$_$;
+                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'uuid', 'date', 'time', 'timestamp', 'timestamptz', 'bytea', 'oid']::regtype[]))
+              then '' else '::text collate "C"' end
+$$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
 
@@ -1830,6 +1850,8 @@ CREATE TABLE backfill.rollout (
     waiting_text text,
     error text,
     hint text,
+    pending_error text,
+    pending_hint text,
     job_id bigint,
     fingerprint text DEFAULT ''::text NOT NULL,
     holder uuid,
@@ -2072,6 +2094,15 @@ begin
   return backfill._state_of(j.name);
 end $$;
 
+-- Name: _fit(text, integer); Type: FUNCTION
+
+CREATE FUNCTION backfill._fit(name text, bytes integer) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select left(name, n) from generate_series(length(name), 0, -1) n where octet_length(left(name, n)) <= bytes limit 1
+$$;
+
 -- Name: _fixed(numeric, integer); Type: FUNCTION
 
 CREATE FUNCTION backfill._fixed(value numeric, digits integer) RETURNS text
@@ -2150,7 +2181,7 @@ begin
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
-                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_compared', '_bracketed']);
+                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
@@ -2369,8 +2400,12 @@ begin
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
-  if not found then
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+    into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  if found and not j.is_ours then
+    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
+    return false;
+  elsif j.id is null then
     perform backfill._enqueue_rollout_job(r, what);
     perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
     return false;
@@ -2615,6 +2650,29 @@ CREATE FUNCTION backfill._key_of_job(job bigint) RETURNS jsonb
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select backfill._key_of(j.relation, j.key) from backfill.job j where j.id = _key_of_job.job
+$$;
+
+-- Name: _lacking_rights(oid, name, jsonb, jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) RETURNS TABLE(writer text, missing text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with writers as (
+    select distinct a.grantee, case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as writer
+      from (select k.relacl as acl from pg_class k where k.oid = relation
+            union all select t.attacl from pg_attribute t where t.attrelid = relation and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
+     where a.privilege_type in ('INSERT', 'UPDATE') and (a.grantee = 0 or exists (select from pg_roles r where r.oid = a.grantee and r.rolname <> owner))),
+  schemas as (
+    select n.oid, n.nspname from pg_namespace n
+     where n.nspname <> 'pg_catalog' and n.nspname !~ '^pg_(temp|toast)'
+       and (n.nspname = any (backfill._schemas_of(settings)) or n.oid = (select t.typnamespace from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings))
+            or n.nspname in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(s ->> 'using', 'using') l where l.kind in ('word', 'quoted'))))
+  select w.writer, format('usage on schema %I', n.nspname) from writers w, schemas n where not has_schema_privilege(case w.grantee when 0 then 'public' else w.writer end, n.oid, 'usage')
+  union all
+  select w.writer, format('execute on function %s', f::regprocedure) from writers w, backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), owner) f where not has_function_privilege(case w.grantee when 0 then 'public' else w.writer end, f, 'execute')
+  union all
+  select w.writer, format('usage on type %s', t.oid::regtype) from writers w, pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings) and not has_type_privilege(case w.grantee when 0 then 'public' else w.writer end, t.oid, 'usage')
 $$;
 
 -- Name: _leaf(bigint, uuid); Type: FUNCTION
@@ -2930,12 +2988,25 @@ $$;
 CREATE FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $_$
+    AS $$
 declare
   v_next text;
   s record;
   v_index record;
 begin
+  if r.pending_error is not null then
+    -- The validation of a constraint has failed. The constraint would refuse rows that the
+    -- application writes, so it is dropped before the rollout counts as failed.
+    select d.* into s from backfill.rollout_statement d
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc limit 1;
+    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.done_at is not null) then
+      return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, 'ACCESS EXCLUSIVE', false, worker, ttl);
+    end if;
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal;
+    update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
+    perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
+    return null;
+  end if;
   loop
     v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
     if v_next is null then
@@ -2962,8 +3033,7 @@ begin
     if found then
       if s.alone then
         -- An attempt that was interrupted leaves an invalid index.
-        select i.indisvalid as valid into v_index from pg_index i join pg_class c on c.oid = i.indexrelid
-         where i.indrelid = r.relation and format('%I.%I', r.spec ->> 'schema', c.relname) = substring(s.undo_sql from 'if exists (.*)$');
+        select x.valid into v_index from backfill._rollout_index(r, s.undo_sql) x;
         if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
           if v_index.valid then
             update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
@@ -2978,7 +3048,7 @@ begin
     update backfill.rollout x set stage = v_next, since = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = r.id returning x.* into r;
     perform backfill._record_rollout_event(r.id, 'rollout stage', v_next);
   end loop;
-end $_$;
+end $$;
 
 -- Name: _next_step(text, text, text); Type: FUNCTION
 
@@ -3010,8 +3080,9 @@ declare
   j record;
   s record;
   v_now text;
+  v_differs text;
 begin
-  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.state not in ('succeeded', 'failed', 'cancelled') loop
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'failed', 'cancelled') loop
     if j.desired_state <> 'cancelled' then
       insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
     end if;
@@ -3022,7 +3093,8 @@ begin
   end loop;
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
-   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
+     and case when d.alone then exists (select from backfill._rollout_index(r, d.undo_sql)) else d.done_at is not null end
      and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
      and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
    order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
@@ -3030,13 +3102,15 @@ begin
     return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
   end if;
   v_now := backfill._rollout_fingerprint(r.relation);
+  -- What other rollouts have added or removed meanwhile is not reported.
+  select string_agg(y.line, '; ') into v_differs from (
+    (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
+    union all
+    (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0);
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
-         error = case when v_now <> r.fingerprint then 'the schema of the table is not what it was before the rollout' end,
-         hint = case when v_now <> r.fingerprint then format('These lines differ; other sessions may have changed the table meanwhile: %s', (
-           select string_agg(y.line, '; ') from (
-             (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
-             union all
-             (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y)) end
+         error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
+         hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
    where x.id = r.id;
   perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
   return null;
@@ -4132,6 +4206,11 @@ begin
       perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
     end if;
   end loop;
+  if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
+    perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
+  elsif c -> 'using' is not null and c -> 'default' is not null then
+    perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+  end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
@@ -4168,6 +4247,17 @@ begin
     'unique', coalesce((c -> 'unique')::boolean, false), 'index', v_index, 'references', v_references, 'on_error', coalesce(c ->> 'on_error', 'fail'),
     'sync', v_sync, 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
 end $_$;
+
+-- Name: _rollout_index(backfill.rollout, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_index(r backfill.rollout, undo_sql text) RETURNS TABLE(valid boolean)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = i.indrelid and a.attname = r.spec ->> 'column' and not a.attisdropped
+   where i.indrelid = r.relation and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+$_$;
 
 -- Name: _rollout_spec(jsonb, jsonb); Type: FUNCTION
 
@@ -4219,21 +4309,26 @@ begin
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
-    select p.oid::regprocedure::text, coalesce(r.rolname, 'public') into v_name, v_word
-      from backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), c.owner) f join pg_proc p on p.oid = f
-      cross join pg_class k cross join lateral aclexplode(k.relacl) a left join pg_roles r on r.oid = a.grantee
-     where k.oid = v_rel and a.privilege_type in ('INSERT', 'UPDATE') and r.rolname is not null and not has_function_privilege(r.oid, p.oid, 'execute') limit 1;
+    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m limit 1;
     if found then
-      perform backfill._refuse(format('role "%s" may write to table %s, but may not call %s', v_word, s ->> 'target', v_name), 'The trigger that keeps the column in step calls the function with the privileges of the role that writes.', format('Run: grant execute on function %s to %I;', v_name, v_word));
+      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
+        format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
     end if;
-    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
+    select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
+    if found then
+      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write its expression instead of the column.');
+    end if;
+    if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
+      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
+    end if;
+    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%' order by t.tgname desc limit 1;
     if v_after is not null then
       perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
   end if;
-  v_name := coalesce(s #>> '{index,name}', left(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
+  v_name := coalesce(s #>> '{index,name}', backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
@@ -4262,6 +4357,8 @@ CREATE FUNCTION backfill._rollout_statement_failed(id bigint, token uuid, statem
 declare
   s backfill.rollout_statement;
   v_name text;
+  v_error text;
+  v_hint text;
 begin
   select x.name into v_name from backfill.rollout x where x.id = _rollout_statement_failed.id and x.token = _rollout_statement_failed.token for update;
   if not found then
@@ -4271,7 +4368,13 @@ begin
   if is_temporary and clock_timestamp() < s.started_at + interval '1 hour' then
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
-    perform backfill._fail_rollout(id, format('%s: %s', _rollout_statement_failed.error, s.sql), coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name));
+    v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    if s.sql like '% validate constraint %' then
+      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
+    else
+      perform backfill._fail_rollout(id, v_error, v_hint);
+    end if;
     update backfill.rollout_statement d set started_at = clock_timestamp() where d.id = statement;
   end if;
 end $$;
@@ -4285,16 +4388,16 @@ CREATE FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) RETURNS TABLE(s
 declare
   t constant text := s ->> 'target';
   c constant text := quote_ident(s ->> 'column');
-  v_base constant text := left(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
-  v_trigger constant text := 'zzz_backfill_' || (s ->> 'column');
-  v_type oid := backfill._resolve_type(s ->> 'type', settings);
+  v_base constant text := backfill._fit(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
+  v_trigger constant text := backfill._sync_name(s);
   v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
   v_number integer := 0;
   v_when text;
+  v_old text;
+  v_new text;
   instant constant text := 'changes only the catalog';
   scan constant text := 'reads the whole table; reads and writes continue';
 begin
-  s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
   return query values
     ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
       format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
@@ -4302,9 +4405,12 @@ begin
     return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'using' then
-    v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
-                                   from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
-                                backfill._compared(c, v_type));
+    -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
+    -- images of the values are compared.
+    select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
+      from (select u.name, u.n from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
+            union all select s ->> 'column', 100000) x;
+    v_when := format('row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record', v_old, v_new);
     return query values
       ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
       ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
@@ -4356,7 +4462,7 @@ begin
   return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
   if s ? 'using' then
     return query values
-      ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('switched', 1, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
       ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
       ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
       ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
@@ -4371,7 +4477,7 @@ CREATE FUNCTION backfill._rollout_work(s jsonb, settings jsonb) RETURNS TABLE(se
     AS $_$
 declare
   c constant text := quote_ident(s ->> 'column');
-  v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
+  v_as text := backfill._comparison_cast(backfill._resolve_type(s ->> 'type', settings));
 begin
   if s ? 'using' then
     return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),
@@ -5262,11 +5368,20 @@ begin
   end if;
   if switched then
     v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
-      case when s ->> 'comparison' = 'text' then format('old.%1$s::text is distinct from new.%1$s::text', v_column) else format('old.%1$s is distinct from new.%1$s', v_column) end, v_set);
+      format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
-  return format(E'create or replace function %I.%I() returns trigger language plpgsql set search_path = %s as %L', s ->> 'schema', 'zzz_backfill_' || (s ->> 'column'),
+  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
     concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
 end $_$;
+
+-- Name: _sync_name(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._sync_name(s jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('%s_%s', backfill._fit(format('zzz_backfill_%s_%s', s ->> 'name', s ->> 'column'), 44), left(md5(format('%s.%s', s ->> 'target', s ->> 'column')), 8))
+$$;
 
 -- Name: _table_file(oid); Type: FUNCTION
 
@@ -5313,6 +5428,9 @@ declare
   v_part text := 'type';
   v_message text; v_state text; v_hint text; v_detail text;
 begin
+  if not backfill._may_run_as(current_user, s ->> 'owner') then
+    perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
+  end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
     raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The rollout checks them when it adds the column.';
     return;
@@ -6891,6 +7009,8 @@ CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
     r.waiting_text,
     r.error,
     r.hint,
+    r.pending_error,
+    r.pending_hint,
     r.job_id,
     r.fingerprint,
     r.holder,
@@ -7145,7 +7265,7 @@ COMMENT ON COLUMN backfill.rollout_statements.started_at IS 'Time of the first a
 
 -- Name: COLUMN rollout_statements.waited; Type: COMMENT
 
-COMMENT ON COLUMN backfill.rollout_statements.waited IS 'How long the statement waited for its locks.';
+COMMENT ON COLUMN backfill.rollout_statements.waited IS 'How long the last attempt waited for the lock that blocks the application.';
 
 -- Name: COLUMN rollout_statements.held; Type: COMMENT
 
@@ -8216,6 +8336,12 @@ REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oi
 GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_operator;
 
+-- Name: FUNCTION _columns_in_rollouts(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._columns_in_rollouts(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._columns_in_rollouts(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._columns_in_rollouts(relation oid) TO backfill_operator;
+
 -- Name: FUNCTION _command(verb text, job_name text, reason text, options jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._command(verb text, job_name text, reason text, options jsonb) FROM PUBLIC;
@@ -8232,11 +8358,11 @@ REVOKE ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation
 GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, set_sql text, filter_sql text, key name[], run_as_asked name) TO backfill_operator;
 
--- Name: FUNCTION _compared(name text, type oid); Type: ACL
+-- Name: FUNCTION _comparison_cast(type oid); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._compared(name text, type oid) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._compared(name text, type oid) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._compared(name text, type oid) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._comparison_cast(type oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._comparison_cast(type oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._comparison_cast(type oid) TO backfill_operator;
 
 -- Name: FUNCTION _count_quarantined(job bigint); Type: ACL
 
@@ -8355,6 +8481,12 @@ REVOKE ALL ON FUNCTION backfill._fingerprint(relation oid, columns smallint[]) F
 -- Name: FUNCTION _finish(slice bigint, token uuid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._finish(slice bigint, token uuid) FROM PUBLIC;
+
+-- Name: FUNCTION _fit(name text, bytes integer); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._fit(name text, bytes integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._fit(name text, bytes integer) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._fit(name text, bytes integer) TO backfill_operator;
 
 -- Name: FUNCTION _fixed(value numeric, digits integer); Type: ACL
 
@@ -8495,6 +8627,12 @@ GRANT ALL ON FUNCTION backfill._key_of(relation oid, asked name[]) TO backfill_o
 -- Name: FUNCTION _key_of_job(job bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._key_of_job(job bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _lacking_rights(relation oid, owner name, s jsonb, settings jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _leaf(slice bigint, token uuid); Type: ACL
 
@@ -8804,6 +8942,10 @@ REVOKE ALL ON FUNCTION backfill._rollout_form(spec jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _rollout_index(r backfill.rollout, undo_sql text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_index(r backfill.rollout, undo_sql text) FROM PUBLIC;
+
 -- Name: FUNCTION _rollout_spec(spec jsonb, settings jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) FROM PUBLIC;
@@ -8989,6 +9131,12 @@ GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operat
 REVOKE ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) TO backfill_operator;
+
+-- Name: FUNCTION _sync_name(s jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sync_name(s jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._sync_name(s jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._sync_name(s jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _table_file(relation oid); Type: ACL
 

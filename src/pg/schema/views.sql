@@ -339,7 +339,7 @@ comment on column backfill.rollout_statements.sql is 'The statement.';
 comment on column backfill.rollout_statements.started_at is 'Time of the first attempt.';
 comment on column backfill.rollout_statements.error is 'Error of the last attempt; null if it succeeded.';
 comment on column backfill.rollout_statements.lock is 'The strongest lock on a table that the statement needs.';
-comment on column backfill.rollout_statements.waited is 'How long the statement waited for its locks.';
+comment on column backfill.rollout_statements.waited is 'How long the last attempt waited for the lock that blocks the application.';
 comment on column backfill.rollout_statements.held is 'How long the statement held its locks, until its commit began.';
 comment on column backfill.rollout_statements.attempts is 'Number of attempts so far.';
 comment on column backfill.rollout_statements.undo is 'True if the statement takes back an earlier one.';

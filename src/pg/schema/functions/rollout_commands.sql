@@ -18,6 +18,9 @@ declare
   v_part text := 'type';
   v_message text; v_state text; v_hint text; v_detail text;
 begin
+  if not backfill._may_run_as(current_user, s ->> 'owner') then
+    perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
+  end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
     raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The rollout checks them when it adds the column.';
     return;

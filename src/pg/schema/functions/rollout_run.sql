@@ -51,8 +51,12 @@ begin
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
-  if not found then
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+    into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
+  if found and not j.is_ours then
+    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
+    return false;
+  elsif j.id is null then
     perform backfill._enqueue_rollout_job(r, what);
     perform backfill._put_off_rollout(r.id, 'job', format('job "%s/%s-%s" has been enqueued', r.name, what, r.id), interval '0.2 s');
     return false;
@@ -147,6 +151,15 @@ begin
   return null;
 end $$;
 
+-- Returns the index that a statement of a rollout has created: an index with this name on the new
+-- column alone. Another index of the same name is not touched.
+create or replace function backfill._rollout_index(r backfill.rollout, undo_sql text) returns table (valid boolean)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
+    join pg_attribute a on a.attrelid = i.indrelid and a.attname = r.spec ->> 'column' and not a.attisdropped
+   where i.indrelid = r.relation and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+$$;
+
 create or replace function backfill._next_step(r backfill.rollout, worker uuid, ttl interval) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -154,6 +167,19 @@ declare
   s record;
   v_index record;
 begin
+  if r.pending_error is not null then
+    -- The validation of a constraint has failed. The constraint would refuse rows that the
+    -- application writes, so it is dropped before the rollout counts as failed.
+    select d.* into s from backfill.rollout_statement d
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc limit 1;
+    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.done_at is not null) then
+      return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, 'ACCESS EXCLUSIVE', false, worker, ttl);
+    end if;
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal;
+    update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
+    perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
+    return null;
+  end if;
   loop
     v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
     if v_next is null then
@@ -180,8 +206,7 @@ begin
     if found then
       if s.alone then
         -- An attempt that was interrupted leaves an invalid index.
-        select i.indisvalid as valid into v_index from pg_index i join pg_class c on c.oid = i.indexrelid
-         where i.indrelid = r.relation and format('%I.%I', r.spec ->> 'schema', c.relname) = substring(s.undo_sql from 'if exists (.*)$');
+        select x.valid into v_index from backfill._rollout_index(r, s.undo_sql) x;
         if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
           if v_index.valid then
             update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
@@ -204,8 +229,9 @@ declare
   j record;
   s record;
   v_now text;
+  v_differs text;
 begin
-  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.state not in ('succeeded', 'failed', 'cancelled') loop
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'failed', 'cancelled') loop
     if j.desired_state <> 'cancelled' then
       insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
     end if;
@@ -216,7 +242,8 @@ begin
   end loop;
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
-   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null and (d.done_at is not null or d.alone)
+   where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
+     and case when d.alone then exists (select from backfill._rollout_index(r, d.undo_sql)) else d.done_at is not null end
      and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
      and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
    order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
@@ -224,13 +251,15 @@ begin
     return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
   end if;
   v_now := backfill._rollout_fingerprint(r.relation);
+  -- What other rollouts have added or removed meanwhile is not reported.
+  select string_agg(y.line, '; ') into v_differs from (
+    (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
+    union all
+    (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0);
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
-         error = case when v_now <> r.fingerprint then 'the schema of the table is not what it was before the rollout' end,
-         hint = case when v_now <> r.fingerprint then format('These lines differ; other sessions may have changed the table meanwhile: %s', (
-           select string_agg(y.line, '; ') from (
-             (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
-             union all
-             (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y)) end
+         error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
+         hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
    where x.id = r.id;
   perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
   return null;
@@ -257,6 +286,8 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   s backfill.rollout_statement;
   v_name text;
+  v_error text;
+  v_hint text;
 begin
   select x.name into v_name from backfill.rollout x where x.id = _rollout_statement_failed.id and x.token = _rollout_statement_failed.token for update;
   if not found then
@@ -266,7 +297,13 @@ begin
   if is_temporary and clock_timestamp() < s.started_at + interval '1 hour' then
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
-    perform backfill._fail_rollout(id, format('%s: %s', _rollout_statement_failed.error, s.sql), coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name));
+    v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    if s.sql like '% validate constraint %' then
+      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
+    else
+      perform backfill._fail_rollout(id, v_error, v_hint);
+    end if;
     update backfill.rollout_statement d set started_at = clock_timestamp() where d.id = statement;
   end if;
 end $$;

@@ -1,6 +1,19 @@
 -- These functions check the spec of a rollout and derive its statements. rollout_plan, the daemons
 -- and the tests of the lock table use the same list of statements.
 
+-- Returns the beginning of a name, of at most this number of bytes.
+create or replace function backfill._fit(name text, bytes integer) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select left(name, n) from generate_series(length(name), 0, -1) n where octet_length(left(name, n)) <= bytes limit 1
+$$;
+
+-- Returns the name of the trigger function of a rollout. It differs for each table and column,
+-- sorts after the usual names of triggers, and leaves room for a suffix.
+create or replace function backfill._sync_name(s jsonb) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select format('%s_%s', backfill._fit(format('zzz_backfill_%s_%s', s ->> 'name', s ->> 'column'), 44), left(md5(format('%s.%s', s ->> 'target', s ->> 'column')), 8))
+$$;
+
 -- Returns the position of a stage, from 1.
 create or replace function backfill._stage_number(stage text) returns integer
 language sql immutable set search_path = pg_catalog, pg_temp as $$
@@ -78,6 +91,11 @@ begin
       perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
     end if;
   end loop;
+  if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
+    perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
+  elsif c -> 'using' is not null and c -> 'default' is not null then
+    perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+  end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
@@ -198,21 +216,26 @@ begin
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
-    select p.oid::regprocedure::text, coalesce(r.rolname, 'public') into v_name, v_word
-      from backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), c.owner) f join pg_proc p on p.oid = f
-      cross join pg_class k cross join lateral aclexplode(k.relacl) a left join pg_roles r on r.oid = a.grantee
-     where k.oid = v_rel and a.privilege_type in ('INSERT', 'UPDATE') and r.rolname is not null and not has_function_privilege(r.oid, p.oid, 'execute') limit 1;
+    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m limit 1;
     if found then
-      perform backfill._refuse(format('role "%s" may write to table %s, but may not call %s', v_word, s ->> 'target', v_name), 'The trigger that keeps the column in step calls the function with the privileges of the role that writes.', format('Run: grant execute on function %s to %I;', v_name, v_word));
+      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
+        format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
     end if;
-    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > format('zzz_backfill_%s', s ->> 'column') collate "C" order by t.tgname desc limit 1;
+    select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
+    if found then
+      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write its expression instead of the column.');
+    end if;
+    if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
+      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
+    end if;
+    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%' order by t.tgname desc limit 1;
     if v_after is not null then
       perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
   end if;
-  v_name := coalesce(s #>> '{index,name}', left(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
+  v_name := coalesce(s #>> '{index,name}', backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end);
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
@@ -232,6 +255,33 @@ begin
   return s;
 end $$;
 
+-- Returns the privileges that roles lack which may write to a table, and whose statements will fire
+-- the trigger of the rollout.
+create or replace function backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) returns table (writer text, missing text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with writers as (
+    select distinct a.grantee, case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as writer
+      from (select k.relacl as acl from pg_class k where k.oid = relation
+            union all select t.attacl from pg_attribute t where t.attrelid = relation and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
+     where a.privilege_type in ('INSERT', 'UPDATE') and (a.grantee = 0 or exists (select from pg_roles r where r.oid = a.grantee and r.rolname <> owner))),
+  schemas as (
+    select n.oid, n.nspname from pg_namespace n
+     where n.nspname <> 'pg_catalog' and n.nspname !~ '^pg_(temp|toast)'
+       and (n.nspname = any (backfill._schemas_of(settings)) or n.oid = (select t.typnamespace from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings))
+            or n.nspname in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(s ->> 'using', 'using') l where l.kind in ('word', 'quoted'))))
+  select w.writer, format('usage on schema %I', n.nspname) from writers w, schemas n where not has_schema_privilege(case w.grantee when 0 then 'public' else w.writer end, n.oid, 'usage')
+  union all
+  select w.writer, format('execute on function %s', f::regprocedure) from writers w, backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), owner) f where not has_function_privilege(case w.grantee when 0 then 'public' else w.writer end, f, 'execute')
+  union all
+  select w.writer, format('usage on type %s', t.oid::regtype) from writers w, pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings) and not has_type_privilege(case w.grantee when 0 then 'public' else w.writer end, t.oid, 'usage')
+$$;
+
+-- Returns the columns that unfinished rollouts add to a table.
+create or replace function backfill._columns_in_rollouts(relation oid) returns setof text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select r.spec ->> 'column' from backfill.rollout r where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back')
+$$;
+
 -- Returns the columns of a table whose names occur in an expression. May return a column that the
 -- expression does not read, but misses none.
 create or replace function backfill._spec_columns(relation oid, fragment text) returns setof name
@@ -244,11 +294,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by a.attnum
 $$;
 
--- Returns how a trigger compares the old and the new value of a column. Some types, for example
--- json, have no equality operator, so their values are compared as text.
-create or replace function backfill._compared(name text, type oid) returns text
+-- Returns the cast with which a job compares the new column with the expression. Values of other
+-- types can be equal although they differ, for example 1.0 and 1.00, or have no equality operator.
+create or replace function backfill._comparison_cast(type oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when (select t.typtype = 'e' from pg_type t where t.oid = type)
-                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'uuid', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'bytea', 'oid', 'jsonb', 'inet', 'cidr', 'macaddr']::regtype[]))
-              then format('old.%1$s is distinct from new.%1$s', name) else format('old.%1$s::text is distinct from new.%1$s::text', name) end
+                or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'uuid', 'date', 'time', 'timestamp', 'timestamptz', 'bytea', 'oid']::regtype[]))
+              then '' else '::text collate "C"' end
 $$;

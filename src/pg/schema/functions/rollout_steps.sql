@@ -19,9 +19,9 @@ begin
   end if;
   if switched then
     v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
-      case when s ->> 'comparison' = 'text' then format('old.%1$s::text is distinct from new.%1$s::text', v_column) else format('old.%1$s is distinct from new.%1$s', v_column) end, v_set);
+      format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
-  return format(E'create or replace function %I.%I() returns trigger language plpgsql set search_path = %s as %L', s ->> 'schema', 'zzz_backfill_' || (s ->> 'column'),
+  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
     concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
 end $$;
 
@@ -32,16 +32,16 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   t constant text := s ->> 'target';
   c constant text := quote_ident(s ->> 'column');
-  v_base constant text := left(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
-  v_trigger constant text := 'zzz_backfill_' || (s ->> 'column');
-  v_type oid := backfill._resolve_type(s ->> 'type', settings);
+  v_base constant text := backfill._fit(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
+  v_trigger constant text := backfill._sync_name(s);
   v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
   v_number integer := 0;
   v_when text;
+  v_old text;
+  v_new text;
   instant constant text := 'changes only the catalog';
   scan constant text := 'reads the whole table; reads and writes continue';
 begin
-  s := s || jsonb_build_object('comparison', case when backfill._compared('x', v_type) like '%::text%' then 'text' else 'value' end);
   return query values
     ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
       format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
@@ -49,9 +49,12 @@ begin
     return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'using' then
-    v_when := concat_ws(' or ', (select string_agg(backfill._compared(quote_ident(a.attname), a.atttypid), ' or ' order by a.attnum)
-                                   from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') u join pg_attribute a on a.attrelid = (s ->> 'relation')::bigint::oid and a.attname = u and a.attname <> s ->> 'column'),
-                                backfill._compared(c, v_type));
+    -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
+    -- images of the values are compared.
+    select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
+      from (select u.name, u.n from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
+            union all select s ->> 'column', 100000) x;
+    v_when := format('row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record', v_old, v_new);
     return query values
       ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
       ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
@@ -103,7 +106,7 @@ begin
   return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
   if s ? 'using' then
     return query values
-      ('switched', 1, backfill._sync_function(s, settings, true), backfill._sync_function(s, settings, false), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('switched', 1, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
       ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
       ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
       ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
@@ -116,7 +119,7 @@ create or replace function backfill._rollout_work(s jsonb, settings jsonb) retur
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   c constant text := quote_ident(s ->> 'column');
-  v_as text := case when backfill._compared('x', backfill._resolve_type(s ->> 'type', settings)) like '%::text%' then '::text' else '' end;
+  v_as text := backfill._comparison_cast(backfill._resolve_type(s ->> 'type', settings));
 begin
   if s ? 'using' then
     return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),

@@ -38,6 +38,11 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
+  -- The expressions, and also the outputs of scans.
+  everything text[] := array(
+    select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
+      left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
+     where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation']) and jsonb_typeof(e.value) in ('string', 'array'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
   -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
   -- statement does not use it.
@@ -47,6 +52,12 @@ declare
 begin
   for scan in select x.alias, x.heap from (select n ->> 'Alias' as alias, backfill._heap_of(n) as heap from unnest(nodes) n where n ? 'Relation Name' and n ->> 'Node Type' <> 'ModifyTable') x
                where x.heap = any (tables) and (own_row or x.alias is distinct from target ->> 'Alias') loop
+    -- With a list of column aliases, for example t x(a, b), the plan contains the aliases. It does
+    -- not tell which columns they stand for, so all columns count as read.
+    if exists (select from unnest(everything) e cross join lateral regexp_matches(e, format('(?:^|[^\w$".])%s\.("(?:[^"]|"")*"|[\w$]+)', regexp_replace(quote_ident(scan.alias), '(\W)', '\\\1', 'g')), 'g') m
+                where m[1] not in (select quote_ident(a.attname) from pg_attribute a where a.attrelid = scan.heap)) then
+      return columns[1];
+    end if;
     -- A scan that is joined with the target on all columns of a unique index reads only the row
     -- that the statement changes.
     continue when not own_row and target_heap = any (tables) and exists (

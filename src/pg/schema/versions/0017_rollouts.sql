@@ -28,6 +28,9 @@ create table backfill.rollout (
   waiting_text   text,
   error          text,
   hint           text,
+  -- The error with which the rollout fails after a constraint was dropped.
+  pending_error  text,
+  pending_hint   text,
   -- The job that works for the current stage.
   job_id         bigint,
   -- The schema of the table before the rollout.
