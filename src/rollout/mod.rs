@@ -47,7 +47,7 @@ pub struct Rollouts {
 #[derive(Debug, Clone, Default)]
 pub struct Held {
     tokens: Arc<Mutex<HashSet<Uuid>>>,
-    claiming: Arc<tokio::sync::Mutex<()>>,
+    polling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Held {
@@ -58,47 +58,43 @@ impl Held {
 
 impl Rollouts {
     /// Carries out rollouts until `stop`. A statement in progress is then cancelled if it is a long
-    /// one, and otherwise finished.
+    /// one, and otherwise finished. Of the tasks that run this function, only one polls at a time.
     pub async fn run(self, stop: CancellationToken) {
-        let mut failures = 0_u32;
-        while !stop.is_cancelled() {
-            let pause = match Box::pin(self.turn(&stop)).await {
-                Ok(true) => {
-                    failures = 0;
-                    continue;
-                }
-                Ok(false) => {
-                    failures = 0;
-                    POLL
-                }
-                Err(error) => {
-                    failures += 1;
-                    if failures == 1 {
-                        tracing::warn!(error = %error.message, "a rollout could not be claimed or released: retrying");
-                    }
-                    (POLL * failures).min(Duration::from_secs(10))
-                }
-            };
-            let _ = stop.run_until_cancelled(tokio::time::sleep(pause)).await;
+        while let Some(polling) = stop.run_until_cancelled(self.held.polling.lock()).await {
+            let Some(step) = stop.run_until_cancelled(self.next()).await else { return };
+            self.held.with(|held| held.insert(step.token));
+            drop(polling);
+            let span = tracing::error_span!("rollout", rollout.name = %step.name, rollout.stage = %step.stage);
+            let ended = Box::pin(self.carry_out(&step, &stop)).instrument(span).await;
+            self.held.with(|held| held.remove(&step.token));
+            if let Err(error) = ended {
+                tracing::warn!(error = %error.message, "the outcome of a statement could not be stored: retrying");
+            }
         }
     }
 
-    /// Claims one rollout and runs its next statement. Returns false if there was none.
-    async fn turn(&self, stop: &CancellationToken) -> Result<bool> {
-        if window::closed_until(&self.window, self.clock.now()).is_some() {
-            return Ok(false);
+    /// Polls until a rollout can be claimed, and returns its next statement.
+    async fn next(&self) -> Step {
+        let mut failures = 0_u32;
+        loop {
+            let tokens: Vec<Uuid> = self.held.with(|held| held.iter().copied().collect());
+            let is_open = window::closed_until(&self.window, self.clock.now()).is_none();
+            let claimed = match is_open {
+                true => queue::claim(&self.control, self.worker, &self.roles, &tokens, TTL).await,
+                false => Ok(None),
+            };
+            match claimed {
+                Ok(Some(step)) => return step,
+                Ok(None) => failures = 0,
+                Err(error) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(error = %error.message, "a rollout could not be claimed: retrying");
+                    }
+                }
+            }
+            tokio::time::sleep((POLL * (failures + 1)).min(Duration::from_secs(10))).await;
         }
-        let claiming = self.held.claiming.lock().await;
-        let tokens: Vec<Uuid> = self.held.with(|held| held.iter().copied().collect());
-        let Some(step) = queue::claim(&self.control, self.worker, &self.roles, &tokens, TTL).await? else {
-            return Ok(false);
-        };
-        self.held.with(|held| held.insert(step.token));
-        drop(claiming);
-        let span = tracing::error_span!("rollout", rollout.name = %step.name, rollout.stage = %step.stage);
-        let ended = Box::pin(self.carry_out(&step, stop)).instrument(span).await;
-        self.held.with(|held| held.remove(&step.token));
-        ended.map(|()| true)
     }
 
     async fn carry_out(&self, step: &Step, stop: &CancellationToken) -> Result<()> {

@@ -270,7 +270,8 @@ async fn the_walk_waits_for_a_free_connection() {
     cluster.sql("postgres", "postgres", "alter role owner connection limit -1").await;
     until_state(&cluster, "crowded", "succeeded", SOON).await;
     exact(&cluster, "crowded", 500).await.unwrap();
-    assert_eq!(times_logged(&daemon, Kind::TooManyConnections), 1, "{}", daemon.output());
+    // The claim may need a new session of the control login, too.
+    assert!((1..=2).contains(&times_logged(&daemon, Kind::TooManyConnections)), "{}", daemon.output());
 }
 
 /// To restrict the application, a DBA sets limits and modes on a role. None of them affects a walk.
