@@ -257,6 +257,15 @@ try:
     ends("BackfilldJobFailed", 0, job_name="bad")
     ends("BackfilldRowsQuarantined", 0, job_name="bad")
 
+    # A row violates the constraint of a rollout, so the rollout fails.
+    sql("create table few (id int primary key)")
+    sql("insert into few values (1)")
+    sql("""select backfill.rollout_start('{"rollout": "stuck", "table": "few", "add_column": {"name": "c", "type": "int", "default": 1, "check": "c > 1"}}')""")
+    fires("BackfilldRolloutStuck", database="main", rollout="stuck")
+    since = len(arrived)
+    sql("select backfill.rollout_rollback('stuck')")
+    ends("BackfilldRolloutStuck", since)
+
     # A standby stops replaying WAL. While the alert for the standby fires, Alertmanager inhibits
     # the alert for the job that waits for the standby.
     sql("""select backfill.enqueue('lagging', 't', 'n = n + 3', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')""")
