@@ -251,7 +251,7 @@ begin
     return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
   end if;
   v_now := backfill._rollout_fingerprint(r.relation);
-  -- What other rollouts have added or removed meanwhile is not reported.
+  -- A difference in a line that names the column of another rollout is left out.
   select string_agg(y.line, '; ') into v_differs from (
     (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
     union all
