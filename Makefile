@@ -1,7 +1,7 @@
 # `make` without a target only lists the targets.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-remove build release image man test test-recipes test-matrix test-upgrade test-deploy check lint fmt bench bench-gentle bench-lag bench-footprint clean postgres
+.PHONY: help demo demo-remove build release image man test test-recipes test-matrix test-upgrade test-deploy check lint fmt bench bench-gentle bench-lag bench-footprint bench-rollout clean postgres
 
 CARGO ?= cargo
 
@@ -48,7 +48,7 @@ test-hostile: postgres ## Run two daemons against a hostile submitter for SECOND
 	BACKFILLD_HOSTILE_SECONDS=$${SECONDS:-600} $(CARGO) test --locked --test it -- --nocapture attacks::hostile
 
 test-rollout-kills: postgres ## Kill daemons and crash servers KILLS=500 times during rollouts
-	BACKFILLD_ROLLOUT_KILLS=$${KILLS:-500} $(CARGO) test --locked --test it -- --nocapture rollout::a_rollout_survives_random_kills
+	BACKFILLD_ROLLOUT_KILLS=$${KILLS:-500} $(CARGO) test --locked --test it -- --nocapture rollout::kills::a_rollout_survives_random_kills
 
 test-recipes: postgres ## Test the recipes of docs/recipes if their tool is installed (PYTHON=... names a Python that has Django and Alembic)
 	$(CARGO) build --locked --bin backfilld
@@ -85,6 +85,9 @@ bench-lag: postgres ## Measure how close a job comes to the rate that a slowed s
 
 bench-footprint: postgres ## Measure the growth of a table and the cost of the daemon's monitoring
 	$(CARGO) bench --locked --bench footprint
+
+bench-rollout: postgres ## Measure for how long the statements of a rollout hold their locks, also beside reports and an autovacuum
+	$(CARGO) bench --locked --bench rollout
 
 clean: ## Remove the build output
 	$(CARGO) clean

@@ -152,7 +152,8 @@ const STATEMENTS: &str = "
 select stage, regexp_replace(case when undo then 'undo: ' else '' end || sql, '\\s+', ' ', 'g') as sql, lock,
        case when done_at is not null then 'done' else 'tried ' || attempts || 'x' end as done,
        coalesce(round(extract(epoch from waited) * 1000, 1) || ' ms', '') as waited,
-       coalesce(round(extract(epoch from held) * 1000, 1) || ' ms', '') as held
+       coalesce(round(extract(epoch from held) * 1000, 1) || ' ms', '') as held,
+       coalesce(round(extract(epoch from committed) * 1000, 1) || ' ms', '') as committed
   from backfill.rollout_statements where name = $1";
 
 async fn status(config: &Config, name: Option<&str>) -> Result<u8> {
@@ -187,10 +188,20 @@ async fn status(config: &Config, name: Option<&str>) -> Result<u8> {
         }
     }
     if let Some(name) = name {
-        let head =
-            [("STAGE", Left), ("", Left), ("WAITED", Right), ("HELD", Right), ("LOCK", Left), ("STATEMENT", Left)];
+        let head = [
+            ("STAGE", Left),
+            ("", Left),
+            ("WAITED", Right),
+            ("HELD", Right),
+            ("COMMIT", Right),
+            ("LOCK", Left),
+            ("STATEMENT", Left),
+        ];
         let cells = |row: &TextRow| -> Result<Vec<String>> {
-            ["stage", "done", "waited", "held", "lock", "sql"].iter().map(|column| row.read(column)).collect()
+            ["stage", "done", "waited", "held", "committed", "lock", "sql"]
+                .iter()
+                .map(|column| row.read(column))
+                .collect()
         };
         let rows = session::rows(&session, STATEMENTS, &[&name]).await?;
         let rows = rows.iter().map(cells).collect::<Result<Vec<_>>>()?;

@@ -24,7 +24,7 @@ const QUEUE: &str = "select state, jobs from backfill._queue";
 const ROLLOUTS: &str = "
 select r.name, r.stage, r.state, r.waiting_reason, extract(epoch from r.since)::float8,
        (select extract(epoch from max(s.waited))::float8 from backfill.rollout_statements s where s.name = r.name),
-       (select extract(epoch from max(s.held))::float8 from backfill.rollout_statements s where s.name = r.name)
+       (select extract(epoch from max(s.held + coalesce(s.committed, interval '0')))::float8 from backfill.rollout_statements s where s.name = r.name)
   from backfill.rollouts r where coalesce(r.finished_at > clock_timestamp() - interval '2 minutes', true) order by r.id desc limit 1000";
 const OLDEST: &str = "select backfill._oldest_queued()";
 

@@ -14,6 +14,9 @@ pub enum Lock {
     #[serde(rename = "SHARE UPDATE EXCLUSIVE")]
     ShareUpdateExclusive,
     /// Blocks writes.
+    #[serde(rename = "SHARE")]
+    Share,
+    /// Blocks writes.
     #[serde(rename = "SHARE ROW EXCLUSIVE")]
     ShareRowExclusive,
     /// Blocks reads and writes.
@@ -26,6 +29,7 @@ impl Lock {
     pub fn blocking(self) -> Option<&'static str> {
         match self {
             Self::None | Self::ShareUpdateExclusive => None,
+            Self::Share => Some("share"),
             Self::ShareRowExclusive => Some("share row exclusive"),
             Self::AccessExclusive => Some("access exclusive"),
         }

@@ -91,6 +91,8 @@ impl Logins {
         self.judged(opened)
     }
 
+    /// Changes an error of a connection attempt as [`Self::open`] says, and completes the error
+    /// that no connection is free.
     fn judged<T>(&self, opened: Result<T>) -> Result<T> {
         match opened {
             Ok(opened) => {
@@ -193,7 +195,16 @@ impl Logins {
             }
             Ok(info)
         };
-        let mut session = self.open(read, |_| {}).await?;
+        let opened = match self.open(read, |_| {}).await {
+            Err(error) if error.kind == Kind::TooManyConnections && !self.executor(run_as)?.1 => Err(Error {
+                message: format!(
+                    "no connection is free for the executor of role \"{run_as}\", which needs one for each of its running jobs; raise the connection limit of its login, or lower \"workers\""
+                ),
+                ..error
+            }),
+            opened => opened,
+        };
+        let mut session = opened?;
         const WHO: &str = "select current_user::pg_catalog.text, pg_catalog.pg_backend_pid()";
         let started = Instant::now();
         let row = connect::within(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;

@@ -60,13 +60,8 @@ fn told<'a>(step: &Step, error: &'a Error) -> &'a str {
     }
 }
 
-/// Lists the sessions that have locked the table, the oldest transaction first.
+/// Lists sessions that have locked the table or one of its partitions.
 pub async fn sessions_with_locks(control: &Control, relation: u32) -> Result<Option<String>> {
-    const SQL: &str = "
-select string_agg(format('process %s of role %s', x.pid, x.usename), ', ' order by x.xact_start)
-  from (select distinct a.pid, a.usename, a.xact_start from pg_locks l join pg_stat_activity a on a.pid = l.pid
-         where l.locktype = 'relation' and l.relation = $1 and l.granted
-           and l.database = (select d.oid from pg_database d where d.datname = current_database())
-         order by a.xact_start limit 3) x";
+    const SQL: &str = "select backfill._sessions_with_locks($1)";
     control.query_one(SQL, &[&relation]).await?.read(0)
 }

@@ -12,10 +12,10 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 /// Maximum time that a statement may hold a lock that blocks the application. Such a statement
 /// changes only the catalog. The limit applies if code of the user runs in it, for example the
 /// function of a default.
-const HOLD: Duration = Duration::from_secs(2);
-/// Maximum time to wait until an autovacuum of the table has ended. The server cancels an
-/// autovacuum only after `deadlock_timeout`, usually 1 s (P18).
-const AUTOVACUUM: Duration = Duration::from_secs(2);
+const HOLD: Duration = Duration::from_millis(500);
+/// Maximum time to wait until the autovacuums of the table and its partitions have ended. The
+/// server cancels an autovacuum only after `deadlock_timeout`, usually 1 s (P18).
+const AUTOVACUUM: Duration = Duration::from_secs(5);
 /// Time after which a short statement counts as unanswered.
 const SHORT: Duration = Duration::from_secs(20);
 
@@ -78,7 +78,7 @@ pub async fn run(session: &Session, step: &Step, limit: Duration) -> Result<()> 
             );
             session.client.batch_execute(&sql).await.map_err(Error::from)
         }
-        Lock::None | Lock::ShareRowExclusive | Lock::AccessExclusive => {
+        Lock::None | Lock::Share | Lock::ShareRowExclusive | Lock::AccessExclusive => {
             within(SHORT, session.client.batch_execute(&short(step, &recorded, limit))).await.map_err(timed_out)
         }
     }
@@ -96,7 +96,7 @@ fn short(step: &Step, recorded: &str, limit: Duration) -> String {
     let files = step.files.as_deref().map_or_else(|| "null".to_owned(), ascii_literal);
     format!(
         "begin; set local lock_timeout = {vacuum}; set local statement_timeout = {vacuum}; \
-         lock table only {target} in share update exclusive mode; \
+         lock table {target} in share update exclusive mode; \
          {recorded}; \
          set local lock_timeout = {wait}; set local statement_timeout = {wait}; \
          lock table {tables} in {mode} mode; \

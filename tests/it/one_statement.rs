@@ -46,6 +46,15 @@ create table pa (id int primary key, grp int, perm text) partition by range (id)
 create table pa1 partition of pa for values from (0) to (200);
 create table pa2 partition of pa for values from (200) to (1000);
 insert into pa select id, grp, perm from cu;
+create function \"odd name\"(g int) returns bigint language sql stable as 'select count(*) from cu where grp = g and perm = ''rw''';
+create function of_like(g int, p text) returns boolean language sql stable as 'select exists (select from cu where grp = g and perm = p)';
+create operator ~~ (leftarg = int, rightarg = text, function = of_like);
+create function of_pa(g int) returns bigint language sql immutable as 'select count(*) from pa where grp = g and perm = ''rw''';
+create type wrapped as (x bigint);
+create function wrap(g int) returns wrapped language sql stable as 'select row(count(*))::wrapped from cu where grp = g and perm = ''rw''';
+create cast (int as wrapped) with function wrap(int) as assignment;
+create domain checked_too as int check (value is null or checks(value));
+alter table cu add computed bigint default in_text(3), add w wrapped, add c checked_too;
 create table two (a int, b int, n int, primary key (a, b)); insert into two select g, g, 0 from generate_series(1, 100) g";
 
 /// The expressions read `perm` of other rows, and the job assigns `perm`. The result would depend
@@ -106,6 +115,30 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "(select b.rw from behind_operator b where b.id = cu.id) = 1"),
         ("cu", "perm = (select max(x.perm) from cu x where x.grp = cu.grp)", "true"),
         ("cu", "(note, perm) = (select ''n'', max(x.perm) from cu x where x.grp = cu.grp)", "true"),
+        // The comparison of the key is only a part of an expression, or of a text.
+        (
+            "cu",
+            set,
+            "exists (select from cu x where x.id <> cu.id and ((x.id = cu.id and x.note = ''a'')::int) = 0 and x.perm = ''rw'')",
+        ),
+        ("cu", set, "exists (select from cu x where x.id <> cu.id and x.perm <> ''(x.id = cu.id) AND '')"),
+        (
+            "cu",
+            set,
+            "exists (select from cu x where x.id <> cu.id and ((x.id = cu.id and x.note = ''a'') <> (x.note = ''a'')) and x.perm = ''rw'')",
+        ),
+        (
+            "cu",
+            set,
+            "exists (select from cu x where true = all (array[x.note = ''a'', (x.id = cu.id and x.note = ''a'')]) and x.perm = ''rw'')",
+        ),
+        // The function has another spelling, or is behind a keyword, a default or a column's type.
+        ("cu", set, "U&\"odd\\0020name\"(grp) = 4"),
+        ("cu", set, "grp like perm"),
+        ("cu", "computed = default, perm = ''admin''", "true"),
+        ("cu", "w = grp, perm = ''admin''", "true"),
+        ("cu", "c = grp, perm = ''admin''", "true"),
+        ("pa", set, "of_pa(grp) = 1"),
         ("pa", set, "(select count(*) from pa x where x.grp = pa.grp and x.perm = ''rw'') = 1"),
         ("pa", set, "exists (select from pa2 x where x.grp = pa.grp and x.perm = ''rw'')"),
         ("pa1", set, "(select count(*) from pa x where x.grp = pa1.grp and x.perm = ''rw'') = 1"),
@@ -145,6 +178,8 @@ async fn a_job_that_reads_other_columns_or_other_tables_is_accepted() {
         ("cu", set, "id in (select id from cu where perm = ''rw'')"),
         ("cu", "perm = (select x.perm || ''!'' from cu x where x.id = cu.id)", "true"),
         ("pa", set, "(select x.perm from pa x where x.id = pa.id) = ''rw''"),
+        ("cu", set, "exists (select from cu x where x.id = cu.id and (x.perm = ''rw'' or x.note is null))"),
+        ("cu", "note = default, perm = ''admin''", "true"),
         ("two", "n = (select x.n + 1 from two x where x.a = two.a and x.b = two.b)", "true"),
         ("pa1", set, "(select max(x.perm) from pa x where x.id = pa1.id) = ''rw''"),
         // The job does not change this partition.

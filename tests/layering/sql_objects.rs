@@ -85,7 +85,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     ("queue::lease", &["_heartbeat"]),
     ("queue::retention", &["_prune_history"]),
-    ("rollout::queue", &["_claim_rollout", "_release_rollout", "_renew_rollout", "_rollout_statement_failed"]),
+    (
+        "rollout::queue",
+        &["_claim_rollout", "_release_rollout", "_renew_rollout", "_rollout_statement_failed", "_sessions_with_locks"],
+    ),
     ("rollout::statement", &["rollout_locked", "rollout_recorded", "rollout_unlocking"]),
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];

@@ -34,11 +34,12 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
+      when j.compares then format('%s was attached after planning: its rows are not compared', l.name)
       when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
@@ -90,6 +91,7 @@ CREATE TABLE backfill.job (
     verified_at timestamp with time zone,
     closed_until timestamp with time zone,
     pruned_at timestamp with time zone,
+    compares boolean DEFAULT false NOT NULL,
     CONSTRAINT job_delete_check CHECK (((kind <> 'delete'::text) OR (COALESCE(btrim(filter_sql, ' 	
 '::text), ''::text) <> ''::text))),
     CONSTRAINT job_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text, 'cancelled'::text]))),
@@ -110,10 +112,11 @@ begin
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
     select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
            r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
-           case when r.upper is null then 'done' else 'held' end, case when r.upper is null then clock_timestamp() end
+           case when r.upper is null or j.compares then 'done' else 'held' end, case when r.upper is null or j.compares then clock_timestamp() end
       from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
     returning id, lower, upper)
-  insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
+  insert into backfill.checkpoint (slice_id, token, position, done)
+  select id, gen_random_uuid(), case when j.compares then coalesce(upper, lower) else lower end, upper is null or j.compares from made;
 end $$;
 
 -- Name: _add_slices(bigint, text, integer); Type: FUNCTION
@@ -232,15 +235,25 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with token as (
-    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
+    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then backfill._identifier(l.body) else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
+  -- Some keywords stand for operators.
+  operator(name) as (
+    select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t
+    union
+    select o.name from token t join (values ('like', '~~'), ('like', '!~~'), ('ilike', '~~*'), ('ilike', '!~~*'), ('similar', '~'), ('similar', '!~'), ('between', '>='), ('between', '<='), ('between', '<'), ('between', '>'),
+                                            ('in', '='), ('in', '<>'), ('nullif', '='), ('distinct', '='), ('case', '='), ('using', '='), ('natural', '='), ('group', '='), ('partition', '='), ('union', '='), ('intersect', '='), ('except', '='),
+                                            ('order', '<'), ('order', '>')) o(keyword, name) on t.kind = 'word' and t.body = o.keyword),
   name as (
     select body, kind, before, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
-    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
-     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas || 'pg_catalog'::name) and pg_has_role(y.typowner, run_as, 'MEMBER')),
+    select y.oid from name x
+      left join (values ('int', 'int4'), ('integer', 'int4'), ('smallint', 'int2'), ('bigint', 'int8'), ('real', 'float4'), ('float', 'float8'), ('double', 'float8'), ('boolean', 'bool'), ('decimal', 'numeric'), ('dec', 'numeric'),
+                        ('character', 'bpchar'), ('char', 'bpchar'), ('character', 'varchar'), ('time', 'timetz'), ('timestamp', 'timestamptz'), ('bit', 'varbit')) s(word, type) on x.kind = 'word' and s.word = x.body
+      join pg_type y on y.typname in (left(x.body, 63), s.type) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and (n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER') or n.nspname = 'pg_catalog')),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
@@ -252,10 +265,9 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
-       and position(o.oprname in (select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t)) > 0
+       and exists (select from operator x where position(o.oprname in x.name) > 0)
     union
-    select c.castfunc from type y join pg_cast c on y.oid in (c.castsource, c.casttarget) join pg_type s on s.oid = c.castsource join pg_type g on g.oid = c.casttarget
-     where c.castfunc <> 0 and pg_has_role(s.typowner, run_as, 'MEMBER') and pg_has_role(g.typowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
@@ -401,7 +413,7 @@ begin
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
-      if j.plan is null then
+      if j.plan is null or j.compares then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
@@ -414,7 +426,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
@@ -465,7 +477,7 @@ begin
         raise exception using errcode = 'BF005', message = format('rollout "%s" does not wait to be advanced: %s', r.name, r.state), detail = format('Its stage is %s.', r.stage),
           hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'It is being rolled back.' else format('Wait until it has reached stage %s.', r.until) end;
       end if;
-      update backfill.rollout x set until = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
+      update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
     when 'pause' then
       update backfill.rollout x set desired_state = 'paused', state_reason = new.reason where x.id = r.id;
     when 'resume' then
@@ -1268,7 +1280,7 @@ begin
     return null;
   end if;
   select * into r from backfill.rollout x
-   where x.state in ('running', 'rolling_back') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
      and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
    order by x.due_at limit 1 for update skip locked;
   if not found then
@@ -1325,11 +1337,10 @@ declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
   target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
   target_heap oid := backfill._heap_of(target);
-  -- Conditions that each joined row satisfies and that consist only of parts joined with AND.
+  -- Conditions that each joined row satisfies.
   conditions text[] := array(
-    select e.value #>> '{}' from unnest(nodes) n cross join lateral jsonb_each(n) e
-     where (e.key = 'Filter' and n ? 'Relation Name' or e.key = any (array['Join Filter', 'Hash Cond', 'Merge Cond']) and n ->> 'Join Type' in ('Inner', 'Semi', 'Right Semi', 'Anti', 'Right Anti'))
-       and e.value #>> '{}' !~ '\m(OR|NOT|CASE|IS|COALESCE)\M');
+    select c from unnest(nodes) n cross join lateral jsonb_each(n) e cross join lateral backfill._conjuncts(e.value #>> '{}') c
+     where e.key = 'Filter' and n ? 'Relation Name' or e.key = any (array['Join Filter', 'Hash Cond', 'Merge Cond']) and n ->> 'Join Type' in ('Inner', 'Semi', 'Right Semi', 'Anti', 'Right Anti'));
   -- The output of a scan can contain columns that nothing uses. The topmost node of a subquery
   -- outputs only what is used.
   expressions text[] := array(
@@ -1361,13 +1372,12 @@ begin
     -- that the statement changes.
     continue when not own_row and target_heap = any (tables) and exists (
       select from pg_index i
-       where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
+       where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
          and (select bool_and(exists (
                 select from unnest(conditions) c
-                 cross join unnest(array[format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
-                                         format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there)]) p
-                 where c = p or position(p || ' AND ' in c) > 0 or position(' AND ' || p in c) > 0))
+                 where c in (format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
+                             format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there))))
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
@@ -1477,6 +1487,30 @@ CREATE FUNCTION backfill._comparison_cast(type oid) RETURNS text
                 or type in (select unnest(array['bool', 'int2', 'int4', 'int8', 'uuid', 'date', 'time', 'timestamp', 'timestamptz', 'bytea', 'oid']::regtype[]))
               then '' else '::text collate "C"' end
 $$;
+
+-- Name: _conjuncts(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._conjuncts(condition text) RETURNS SETOF text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  token record;
+  part text := '';
+  parts text[] := '{}';
+begin
+  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)).
+  -- Parameters such as $0 stand for the results of subqueries.
+  for token in select * from backfill._lex(regexp_replace(condition, '\$(\d)', 'parameter_\1', 'g'), 'a condition') loop
+    if token.depth = 1 and token.kind = 'word' and token.body = 'AND' then
+      parts := parts || btrim(part); part := '';
+    elsif token.depth > 0 or token.kind <> 'open' then
+      part := part || token.body;
+    end if;
+  end loop;
+  return next condition;
+  return query select unnest(parts || left(btrim(part), -1)) where parts <> '{}';
+end $_$;
 
 -- Name: _count_quarantined(bigint); Type: FUNCTION
 
@@ -1838,6 +1872,7 @@ CREATE TABLE backfill.rollout (
     run_as name NOT NULL,
     started_by name DEFAULT CURRENT_USER NOT NULL,
     until text DEFAULT 'constrained'::text NOT NULL,
+    confirmed text DEFAULT 'planned'::text NOT NULL,
     stage text DEFAULT 'planned'::text NOT NULL,
     state text DEFAULT 'running'::text NOT NULL,
     desired_state text DEFAULT 'running'::text NOT NULL,
@@ -1858,6 +1893,7 @@ CREATE TABLE backfill.rollout (
     token uuid,
     expires_at timestamp with time zone,
     due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT rollout_confirmed_check CHECK ((confirmed = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
     CONSTRAINT rollout_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text]))),
     CONSTRAINT rollout_kind_check CHECK ((kind = 'add_column'::text)),
     CONSTRAINT rollout_name_check CHECK ((name ~ '^[A-Za-z0-9._:/-]{1,150}$'::text)),
@@ -1875,8 +1911,9 @@ CREATE FUNCTION backfill._enqueue_rollout_job(r backfill.rollout, what text) RET
 declare
   v_job bigint;
 begin
-  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings)
-  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings,
+         what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
     from backfill._rollout_work(r.spec, r.settings) w
   returning id into v_job;
   update backfill.rollout x set job_id = v_job where x.id = r.id;
@@ -2112,6 +2149,28 @@ CREATE FUNCTION backfill._fixed(value numeric, digits integer) RETURNS text
   select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text
 $$;
 
+-- Name: _functions_of_columns(oid, text[], boolean, name); Type: FUNCTION
+
+CREATE FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) RETURNS SETOF oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive col as (
+    select a.attnum, a.atttypid from pg_attribute a where a.attrelid = relation and a.attname = any (columns) and not a.attisdropped),
+  type(oid) as (
+    select c.atttypid from col c
+    union
+    select y.typbasetype from type t join pg_type y on y.oid = t.oid where y.typbasetype <> 0)
+  select p.oid from (
+    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
+    union
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    union
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
+    join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+$$;
+
 -- Name: _functions_of_view(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._functions_of_view(view oid) RETURNS SETOF oid
@@ -2178,10 +2237,11 @@ begin
       where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_conjuncts', '_identifier', '_functions_of_columns', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
-                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts']);
+                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
+                '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
@@ -2244,6 +2304,18 @@ CREATE FUNCTION backfill._has_executors() RETURNS boolean
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select coalesce((select not e.one_url from backfill.executor e order by e.registered_at desc limit 1), false)
+$$;
+
+-- Name: _has_own_index(oid, oid, text, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._has_own_index(part oid, parent oid, name text, column_name text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (
+    select from pg_index i join pg_class k on k.oid = i.indexrelid join pg_inherits h on h.inhrelid = i.indexrelid join pg_index u on u.indexrelid = h.inhparent and u.indrelid = parent
+      join pg_attribute a on a.attrelid = i.indrelid and a.attname = column_name and not a.attisdropped
+     where i.indrelid = part and i.indnkeyatts = 1 and i.indkey[0] = a.attnum and k.relname <> _has_own_index.name)
 $$;
 
 -- Name: _has_ready(name[], integer); Type: FUNCTION
@@ -2312,6 +2384,23 @@ begin
    where not exists (select from locked k where k.slice_id = l.slice_id);
 end $$;
 
+-- Name: _identifier(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._identifier(quoted text) RETURNS text
+    LANGUAGE plpgsql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_inner text := replace(substring(quoted from '"(.*)"$'), '""', '"');
+  v_name text;
+begin
+  if quoted !~* '^u&' then
+    return v_inner;
+  end if;
+  execute format('select U&''%s''', replace(v_inner, '''', '''''')) into v_name;
+  return v_name;
+end $_$;
+
 -- Name: _incomparable(text); Type: FUNCTION
 
 CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
@@ -2333,6 +2422,17 @@ CREATE FUNCTION backfill._incomparable(set_sql text) RETURNS text
              and (t.kind_after is null or t.kind_after = 'close' or t.kind_after = 'other' and t.after <> '.' and not (t.after = '=' and t.after_that = '>') and not (t.after = ':' and t.after_that = '='))
            limit 1)
     end
+$$;
+
+-- Name: _index_name(jsonb, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._index_name(s jsonb, table_name text) RETURNS text
+    LANGUAGE sql IMMUTABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case when table_name = s ->> 'name' then coalesce(s #>> '{index,name}', backfill._fit(format('%s_%s', table_name, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end)
+              -- The names of partitions are often long and differ only at their end.
+              else format('%s_%s_idx', backfill._fit(format('%s_%s', table_name, s ->> 'column'), 41), left(md5(format('%s.%s', table_name, s ->> 'column')), 8)) end
 $$;
 
 -- Name: lease; Type: TABLE
@@ -2367,6 +2467,27 @@ CREATE FUNCTION backfill._is_abandoned(lease backfill.lease, worker uuid, held u
   select coalesce(lease.expires_at < clock_timestamp() or lease.holder = worker and lease.token <> all (held), false)
 $$;
 
+-- Name: _is_compared_again(backfill.rollout); Type: FUNCTION
+
+CREATE FUNCTION backfill._is_compared_again(r backfill.rollout) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  j record;
+begin
+  select x.id, x.name, x.state, x.finished_at into j from backfill.job x where x.name = format('%s/verify-%s', r.name, r.id);
+  if not found or not r.spec ? 'using' or j.state = 'succeeded' and j.finished_at > clock_timestamp() - interval '1 day' then
+    return true;
+  elsif j.state = 'succeeded' then
+    insert into backfill.command (verb, job_name) values ('rerun', j.name);
+  elsif j.state in ('failed', 'cancelled') then
+    return backfill._is_rollout_job_done(r, 'verify');
+  end if;
+  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.5 s', holder = null, token = null, expires_at = null where x.id = r.id;
+  return false;
+end $$;
+
 -- Name: _is_operator(name); Type: FUNCTION
 
 CREATE FUNCTION backfill._is_operator(actor name) RETURNS boolean
@@ -2400,7 +2521,7 @@ begin
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
     perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
@@ -2412,8 +2533,8 @@ begin
   end if;
   update backfill.rollout x set job_id = j.id where x.id = r.id and x.job_id is distinct from j.id;
   if j.state = 'succeeded' then
-    if what <> 'backfill' and j.rows_changed > 0 then
-      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    if what <> 'backfill' and j.rows_changed > 0 and not exists (select from backfill.event e where e.kind = 'rollout repaired' and e.message like format('%% by job "%s"', j.name) and e.at >= j.started_at) then
+      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s differed from the expression and %s corrected by job "%s"', backfill._rows_text(j.rows_changed), case j.rows_changed when 1 then 'was' else 'were' end, j.name));
     end if;
     return true;
   elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
@@ -2660,8 +2781,8 @@ CREATE FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, sett
     AS $$
   with writers as (
     select distinct a.grantee, case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as writer
-      from (select k.relacl as acl from pg_class k where k.oid = relation
-            union all select t.attacl from pg_attribute t where t.attrelid = relation and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
+      from (select k.relacl as acl from pg_class k where k.oid = relation or k.oid in (select p.part from backfill._partitions(relation) p)
+            union all select t.attacl from pg_attribute t where (t.attrelid = relation or t.attrelid in (select p.part from backfill._partitions(relation) p)) and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
      where a.privilege_type in ('INSERT', 'UPDATE') and (a.grantee = 0 or exists (select from pg_roles r where r.oid = a.grantee and r.rolname <> owner))),
   schemas as (
     select n.oid, n.nspname from pg_namespace n
@@ -2673,6 +2794,18 @@ CREATE FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, sett
   select w.writer, format('execute on function %s', f::regprocedure) from writers w, backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), owner) f where not has_function_privilege(case w.grantee when 0 then 'public' else w.writer end, f, 'execute')
   union all
   select w.writer, format('usage on type %s', t.oid::regtype) from writers w, pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings) and not has_type_privilege(case w.grantee when 0 then 'public' else w.writer end, t.oid, 'usage')
+$$;
+
+-- Name: _later_trigger(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._later_trigger(relation oid) RETURNS name
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select t.tgname from pg_trigger t
+   where (t.tgrelid = relation or t.tgrelid in (select p.part from backfill._partitions(relation) p))
+     and t.tgtype & 3 = 3 and t.tgtype & 20 <> 0 and t.tgenabled <> 'D' and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%'
+   order by t.tgname desc limit 1
 $$;
 
 -- Name: _leaf(bigint, uuid); Type: FUNCTION
@@ -2732,26 +2865,28 @@ begin
   end loop;
 end $$;
 
--- Name: _lease_rollout(backfill.rollout, text, integer, boolean, text, text, text, boolean, uuid, interval); Type: FUNCTION
+-- Name: _lease_rollout(backfill.rollout, text, integer, oid, boolean, text, text, text, boolean, uuid, interval); Type: FUNCTION
 
-CREATE FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) RETURNS jsonb
+CREATE FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, part oid, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
   v_token uuid := gen_random_uuid();
+  v_relation oid := coalesce(nullif(_lease_rollout.part, 0), r.relation);
   s record;
 begin
-  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, undo, sql, undo_sql, lock, alone)
-  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
-  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
+  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, part, undo, sql, undo_sql, lock, alone)
+  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.part, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
+  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_part_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
   returning x.id, x.attempts, x.started_at into s;
   update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
-  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'target', r.target, 'relation', r.relation::bigint,
+  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
+    'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock = 'SHARE ROW EXCLUSIVE') then r.spec #>> '{references,target}' end,
+    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
-    'files', backfill._table_file(r.relation));
+    'files', backfill._table_file(v_relation));
 end $$;
 
 -- Name: _leaves(oid); Type: FUNCTION
@@ -2848,6 +2983,8 @@ begin
       perform backfill._refuse(format('unterminated comment in %s', what), format('The comment begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
+    elsif kind = 'quoted' and body ~* '^u&' and substr(fragment, begins + used + length(body)) ~* ('^' || blank || '*uescape\M') then
+      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld does not read names with an escape character of their own.', 'Use the character \ in U&"...", and leave UESCAPE out.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -2988,9 +3125,11 @@ $$;
 CREATE FUNCTION backfill._next_step(r backfill.rollout, worker uuid, ttl interval) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   v_next text;
+  v_problem text;
+  v_asks boolean;
   s record;
   v_index record;
 begin
@@ -2998,11 +3137,12 @@ begin
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
     select d.* into s from backfill.rollout_statement d
-     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc limit 1;
-    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.done_at is not null) then
-      return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, 'ACCESS EXCLUSIVE', false, worker, ttl);
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc, d.part desc limit 1;
+    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.part = s.part and u.done_at is not null) then
+      return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal;
+    -- The validations of other partitions have to be repeated with the new constraint.
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and (d.ordinal = s.ordinal and d.part = s.part or d.ordinal = s.ordinal + 1 and (s.part = 0 or d.part = s.part));
     update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
@@ -3013,9 +3153,24 @@ begin
       update backfill.rollout x set state = 'done', finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null where x.id = r.id;
       perform backfill._record_rollout_event(r.id, 'rollout done', 'done');
       return null;
-    elsif backfill._stage_number(v_next) > backfill._stage_number(r.until) then
-      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null,
+    end if;
+    v_problem := backfill._sync_problem(r);
+    if v_problem is not null then
+      perform backfill._fail_rollout(r.id, v_problem, format('Rename or enable the trigger, or create it again with its statement in backfill.rollout_statements. Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. Or take the rollout back: select backfill.rollout_rollback(%L);', r.name, r.name));
+      return null;
+    end if;
+    v_asks := case when v_next = 'expanded' then backfill._subscribers(r.relation) is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
+    if backfill._stage_number(v_next) > backfill._stage_number(r.until) or v_asks and backfill._stage_number(v_next) > backfill._stage_number(r.confirmed) then
+      if r.stage = 'constrained' and not backfill._is_compared_again(r) then
+        return null;
+      end if;
+      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null, due_at = clock_timestamp() + interval '1 day',
              waiting_text = case v_next
+               when 'expanded' then coalesce(format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', backfill._subscribers(r.relation), r.name),
+                                             format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name))
+               when 'syncing' then case r.spec ->> 'sync'
+                 when 'application' then format('deploy code that writes column "%s" in each insert, and in each update of the columns that the expression reads; when no older code runs any more: select backfill.rollout_advance(%L)', r.spec ->> 'column', r.name)
+                 else format('the next stage is syncing; to continue: select backfill.rollout_advance(%L)', r.name) end
                when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
                when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
                else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
@@ -3028,27 +3183,27 @@ begin
       return null;
     end if;
     select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
-     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and not d.undo and d.done_at is not null)
-     order by x.ordinal limit 1;
+     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and d.part = x.part and not d.undo and d.done_at is not null)
+     order by x.ordinal, x.part limit 1;
     if found then
       if s.alone then
         -- An attempt that was interrupted leaves an invalid index.
-        select x.valid into v_index from backfill._rollout_index(r, s.undo_sql) x;
-        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
+        select x.valid into v_index from backfill._rollout_index(r, s.part, s.undo_sql) x;
+        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo) then
           if v_index.valid then
-            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
+            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo;
             continue;
           end if;
           s.sql := s.undo_sql;
-          return backfill._lease_rollout(r, s.stage, -s.ordinal, false, s.sql, null, s.lock, true, worker, ttl);
+          return backfill._lease_rollout(r, s.stage, -s.ordinal, s.part, false, s.sql, null, s.lock, true, worker, ttl);
         end if;
       end if;
-      return backfill._lease_rollout(r, s.stage, s.ordinal, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
+      return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
     end if;
     update backfill.rollout x set stage = v_next, since = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = r.id returning x.* into r;
     perform backfill._record_rollout_event(r.id, 'rollout stage', v_next);
   end loop;
-end $$;
+end $_$;
 
 -- Name: _next_step(text, text, text); Type: FUNCTION
 
@@ -3094,12 +3249,13 @@ begin
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
-     and case when d.alone then exists (select from backfill._rollout_index(r, d.undo_sql)) else d.done_at is not null end
+     and case when d.alone then exists (select from backfill._rollout_index(r, d.part, d.undo_sql)) else d.done_at is not null end
      and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
-     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
-   order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
+     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null)
+     and (d.part = 0 or exists (select from pg_class k where k.oid = d.part))
+   order by backfill._stage_number(d.stage) desc, d.ordinal desc, d.part desc limit 1;
   if found then
-    return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
+    return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
   end if;
   v_now := backfill._rollout_fingerprint(r.relation);
   -- A difference in a line that names the column of another rollout is left out.
@@ -3107,7 +3263,10 @@ begin
     (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
     union all
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
-   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0);
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0)
+     -- Partitions come and go while a rollout runs.
+     and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
+                                                    and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
          error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
          hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
@@ -3282,6 +3441,20 @@ begin
   end loop;
 end $$;
 
+-- Name: _partitions(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._partitions(relation oid) RETURNS TABLE(part oid, parent oid, name text, schema name, is_leaf boolean, depth integer)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive tree(part, parent, depth) as (
+    select h.inhrelid, h.inhparent, 1 from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
+    union all
+    select h.inhrelid, h.inhparent, t.depth + 1 from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
+  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p', t.depth
+    from tree t join pg_class c on c.oid = t.part join pg_namespace n on n.oid = c.relnamespace
+$$;
+
 -- Name: _plan_nodes(jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill._plan_nodes(plan jsonb) RETURNS TABLE(node jsonb, is_top boolean)
@@ -3314,8 +3487,7 @@ declare
 begin
   s := backfill._rollout_spec(spec, settings);
   v_rel := (s ->> 'relation')::bigint::oid;
-  v_rows := greatest((select c.reltuples from pg_class c where c.oid = v_rel), 0);
-  v_size := pg_table_size(v_rel);
+  select coalesce(sum(greatest(c.reltuples, 0)), 0), sum(pg_table_size(c.oid)) into v_rows, v_size from backfill._leaves(v_rel) l join pg_class c on c.oid = l.leaf;
   v_fills := exists (select from backfill._rollout_work(s, settings));
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
@@ -3328,26 +3500,31 @@ begin
   end if;
   return query values ('estimate', 4, 'way back: until stage contracted, a rollback drops the constraints, the trigger and the column; it takes seconds and changes no row', null::text, null::text);
   return query
-    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage in ('expanded', 'syncing')
-    union all
-    select 'backfilled', 1, format(E'job: update %s set %s where %s', s ->> 'target', k.set_sql, k.filter_sql), 'row locks', 'runs in small batches' from backfill._rollout_work(s, settings) k
-    union all
-    select 'verified', 1, 'job: the same update again; it changes only rows that still differ', 'row locks', 'compares all rows in small batches' from backfill._rollout_work(s, settings)
-    union all
-    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage not in ('expanded', 'syncing');
+    select x.stage, x.ordinal, x.sql, x.lock, x.effect from (
+      select y.stage, y.ordinal, y.part, y.sql, y.lock, y.effect from backfill._rollout_steps(s, settings) y
+      union all
+      select 'backfilled', 1, 0::oid, format(E'job: update %s set %s where %s', s ->> 'target', k.set_sql, k.filter_sql), 'row locks', 'runs in small batches' from backfill._rollout_work(s, settings) k
+      union all
+      select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
+             case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
+     order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
     union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
     union all select format('trigger "%s" fires for each row of the backfill', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
     union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
-    union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail'
-    union all select format('the table is in publication "%s": add the column on the subscribers first, otherwise their replication stops', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target'
+    union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'
+    union all select format('the table is published (%s): the rollout waits before it adds the column, until you have added it on all subscribers and have called rollout_advance; otherwise their replication would stop', x) from backfill._subscribers(v_rel) x where x is not null
+    union all select format('the table is in publication "%s": before you add a subscriber, add the column there', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target' and backfill._subscribers(v_rel) is null
+    union all select 'no trigger keeps the column in step: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
     union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
         select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
-    union all select format('hot standbys replay the ACCESS EXCLUSIVE locks: queries there wait or are cancelled') from (select from pg_stat_replication limit 1) x
-    union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held', current_setting('synchronous_standby_names')) where current_setting('synchronous_standby_names') <> ''
+    union all select format('standbys replay the ACCESS EXCLUSIVE locks, and queries there wait or are cancelled meanwhile: %s', string_agg(format('"%s" replays %s', x.application_name, coalesce(round(1000 * extract(epoch from x.replay_lag)) || ' ms later', 'with a delay that is not known')), ', ')) from pg_stat_replication x where x.state = 'streaming' having count(*) > 0
+    union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held; the wait is now %s', current_setting('synchronous_standby_names'),
+                            coalesce((select round(1000 * extract(epoch from max(x.flush_lag))) || ' ms' from pg_stat_replication x where x.sync_state in ('sync', 'quorum') and x.flush_lag is not null), 'not known')) where current_setting('synchronous_standby_names') <> ''
   loop
     return query values ('warning', null::integer, w.told, null::text, null::text);
   end loop;
@@ -3942,6 +4119,8 @@ CREATE FUNCTION backfill._release_rollout(id bigint, token uuid, statement bigin
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+  update backfill.rollout_statement d set committed = clock_timestamp() - d.locked_at - d.held
+   where d.id = _release_rollout.statement and d.done_at is not null and d.held is not null and exists (select from backfill.rollout x where x.id = _release_rollout.id and x.token = _release_rollout.token);
   update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null
    where x.id = _release_rollout.id and x.token = _release_rollout.token and exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null);
   select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)
@@ -4141,27 +4320,8 @@ CREATE FUNCTION backfill._rollout_fingerprint(relation oid) RETURNS text
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select string_agg(x.line, E'\n' order by x.line collate "C") from (
-    select format('table %s: owner %s, privileges %s, replica identity %s, row security %s %s, options %s', relation::regclass, pg_get_userbyid(c.relowner), c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reloptions) as line from pg_class c where c.oid = relation
-    union all
-    select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
-      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
-    union all
-    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
-    union all
-    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation
-    union all
-    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
-    union all
-    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
-    union all
-    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
-    union all
-    select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
-    union all
-    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
-    union all
-    select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
+  select backfill._table_fingerprint(relation) || coalesce(E'\n' || string_agg(x.line, E'\n' order by x.line collate "C"), '')
+    from (select format('partition %s | %s', p.name, line) as line from backfill._partitions(relation) p, regexp_split_to_table(backfill._table_fingerprint(p.part), E'\n') line) x
 $$;
 
 -- Name: _rollout_form(jsonb); Type: FUNCTION
@@ -4181,7 +4341,7 @@ begin
   if octet_length(spec::text) > 65536 then
     perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
-  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
+  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "on_difference": "string", "backfill": "object", "until": "string"}');
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
     perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
@@ -4232,8 +4392,16 @@ begin
     end if;
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
-  if v_sync <> 'trigger' then
-    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'This release keeps a new column in step with a trigger.', 'Use sync: trigger, or leave the key out.');
+  if v_sync not in ('trigger', 'application') then
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in step (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
+  elsif v_sync = 'application' and c -> 'using' is null then
+    perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
+  elsif spec ->> 'on_difference' not in ('repair', 'report') then
+    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails and tells how to list them (report).', 'Use repair or report.');
+  elsif spec ->> 'on_difference' = 'report' and c -> 'using' is null then
+    perform backfill._refuse('"on_difference" is given without "using"', 'Without an expression there is nothing to compare.', 'Leave "on_difference" out.');
+  elsif v_sync = 'application' and c ->> 'on_error' = 'null' then
+    perform backfill._refuse('"on_error" is given, but "sync" is "application"', 'No trigger evaluates the expression, so there is no error in a statement of the application.', 'Leave "on_error" out.');
   elsif coalesce(c ->> 'on_error', 'fail') not in ('fail', 'null') then
     perform backfill._refuse(format('"on_error" is "%s"', c ->> 'on_error'), 'If the expression fails on a row that the application writes, the statement of the application fails (fail), or the column becomes null (null).', 'Use fail or null.');
   end if;
@@ -4245,18 +4413,18 @@ begin
     'rollout', spec ->> 'rollout', 'table', spec ->> 'table', 'kind', 'add_column', 'column', c ->> 'name', 'type', c ->> 'type',
     'using', backfill._spec_text(c -> 'using'), 'default', backfill._spec_text(c -> 'default'), 'check', backfill._spec_text(c -> 'check'), 'not_null', coalesce((c -> 'not_null')::boolean, false),
     'unique', coalesce((c -> 'unique')::boolean, false), 'index', v_index, 'references', v_references, 'on_error', coalesce(c ->> 'on_error', 'fail'),
-    'sync', v_sync, 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
+    'sync', v_sync, 'on_difference', coalesce(spec ->> 'on_difference', case v_sync when 'application' then 'report' else 'repair' end), 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
 end $_$;
 
--- Name: _rollout_index(backfill.rollout, text); Type: FUNCTION
+-- Name: _rollout_index(backfill.rollout, oid, text); Type: FUNCTION
 
-CREATE FUNCTION backfill._rollout_index(r backfill.rollout, undo_sql text) RETURNS TABLE(valid boolean)
+CREATE FUNCTION backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) RETURNS TABLE(valid boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
   select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = i.indrelid and a.attname = r.spec ->> 'column' and not a.attisdropped
-   where i.indrelid = r.relation and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+   where i.indrelid = coalesce(nullif(part, 0), r.relation) and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid) and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
 $_$;
 
 -- Name: _rollout_spec(jsonb, jsonb); Type: FUNCTION
@@ -4282,8 +4450,15 @@ begin
   perform backfill._check_target(v_rel);
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
   s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
-  if exists (select from pg_inherits i where i.inhparent = v_rel or i.inhrelid = v_rel) or c.relkind = 'p' then
-    perform backfill._refuse(format('table %s is partitioned, or has parents or children', s ->> 'target'), 'This release adds columns to plain tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  if exists (select from pg_inherits i where i.inhrelid = v_rel) then
+    perform backfill._refuse(format('table %s is a partition or a child of another table', s ->> 'target'), 'A partition has the same columns as its parent.', format('Name the parent: %s', (select i.inhparent::regclass from pg_inherits i where i.inhrelid = v_rel limit 1)));
+  elsif c.relkind <> 'p' and exists (select from pg_inherits i where i.inhparent = v_rel) then
+    perform backfill._refuse(format('table %s has children that inherit from it', s ->> 'target'), 'A rollout changes plain and partitioned tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  elsif (s -> 'unique')::boolean and c.relkind = 'p' then
+    perform backfill._refuse(format('table %s is partitioned, so column "%s" alone cannot be unique', s ->> 'target', s ->> 'column'), 'A unique index of a partitioned table must contain the columns of its partition key.', 'Leave "unique" out. After the rollout, create a unique index that also contains the partition key.');
+  elsif exists (select from backfill._partitions(v_rel) p join pg_class k on k.oid = p.part where pg_get_userbyid(k.relowner) <> c.owner) then
+    perform backfill._refuse(format('partitions of table %s have another owner: %s', s ->> 'target', (select string_agg(x.name, ', ') from (select p.name from backfill._partitions(v_rel) p join pg_class k on k.oid = p.part where pg_get_userbyid(k.relowner) <> c.owner order by p.name limit 3) x)),
+      format('The statements run as "%s", and only the owner of a partition may change it.', c.owner), format('As an administrator, run for each of them: alter table ... owner to %I;', c.owner));
   elsif exists (select from pg_attribute a where a.attrelid = v_rel and a.attname = s ->> 'column' and not a.attisdropped) then
     perform backfill._refuse(format('table %s already has a column "%s"', s ->> 'target', s ->> 'column'), 'A rollout adds the column itself, so that it can also remove it.', 'Use another name. If the column exists already and only has to be filled, use backfill.enqueue.');
   elsif (select count(*) from pg_attribute a where a.attrelid = v_rel and a.attnum > 0) >= 1600 then
@@ -4298,6 +4473,7 @@ begin
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
   end if;
+  s := s || jsonb_build_object('partitioned', c.relkind = 'p');
   if s ? 'using' then
     if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
       perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
@@ -4305,11 +4481,11 @@ begin
     for v_name, v_word in select a.attname, a.attgenerated from backfill._spec_columns(v_rel, s ->> 'using') u join pg_attribute a on a.attrelid = v_rel and a.attname = u where a.attgenerated <> '' loop
       perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
     end loop;
-    if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
+    if s ->> 'sync' = 'trigger' and not has_schema_privilege(c.owner, c.relnamespace, 'create') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
-    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m limit 1;
+    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m where s ->> 'sync' = 'trigger' limit 1;
     if found then
       perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
         format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
@@ -4321,9 +4497,9 @@ begin
     if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
       perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
     end if;
-    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%' order by t.tgname desc limit 1;
-    if v_after is not null then
-      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
+    v_after := backfill._later_trigger(v_rel);
+    if v_after is not null and s ->> 'sync' = 'trigger' then
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after, s ->> 'target', 'a_' || left(v_after, 60)));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
@@ -4332,7 +4508,7 @@ begin
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
-  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel or x.srrelid in (select p.part from backfill._partitions(v_rel) p)), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
@@ -4345,6 +4521,7 @@ begin
     end if;
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
+  perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
   return s;
 end $_$;
 
@@ -4381,7 +4558,7 @@ end $$;
 
 -- Name: _rollout_steps(jsonb, jsonb); Type: FUNCTION
 
-CREATE FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) RETURNS TABLE(stage text, ordinal integer, sql text, undo_sql text, lock text, alone boolean, effect text)
+CREATE FUNCTION backfill._rollout_steps(s jsonb, settings jsonb) RETURNS TABLE(stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -4390,82 +4567,116 @@ declare
   c constant text := quote_ident(s ->> 'column');
   v_base constant text := backfill._fit(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
   v_trigger constant text := backfill._sync_name(s);
-  v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
+  v_index constant text := quote_ident(backfill._index_name(s, s ->> 'name'));
+  v_method constant text := coalesce(s #>> '{index,method}', 'btree');
+  v_parted constant boolean := (s -> 'partitioned')::boolean;
+  v_table constant oid := (s ->> 'relation')::bigint::oid;
+  v_has_trigger constant boolean := s ? 'using' and s ->> 'sync' = 'trigger';
+  v_key text;
   v_number integer := 0;
   v_when text;
   v_old text;
   v_new text;
   instant constant text := 'changes only the catalog';
   scan constant text := 'reads the whole table; reads and writes continue';
+  scan_part constant text := 'reads the whole partition; reads and writes continue';
 begin
   return query values
-    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
+    ('expanded', 1, 0::oid, t, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
       format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
   if s ? 'default' and (s -> 'volatile_default')::boolean then
-    return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('expanded', 2, 0::oid, t, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
-  if s ? 'using' then
+  if v_has_trigger then
     -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
     -- images of the values are compared.
     select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
-      from (select u.name, u.n from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
+      from (select u.name, u.n from backfill._spec_columns(v_table, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
             union all select s ->> 'column', 100000) x;
     v_when := format('row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record', v_old, v_new);
     return query values
-      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
-      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+      ('syncing', 1, 0::oid, t, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, 0::oid, t, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, 0::oid, t, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+    if coalesce((s -> 'subscribed')::boolean, false) then
+      -- The table receives changes of a publication. Only such a trigger fires for them.
+      return query values
+        ('syncing', 4, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
+        ('syncing', 5, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
+    end if;
   end if;
-  if s ? 'using' and coalesce((s -> 'subscribed')::boolean, false) then
-    -- The table receives changes of a publication. Only such a trigger fires for them.
-    return query values
-      ('syncing', 4, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 5, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
-  end if;
-  if s ? 'index' or (s -> 'unique')::boolean then
-    v_number := v_number + 1;
-    return query values ('constrained', v_number, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, coalesce(s #>> '{index,method}', 'btree'), c),
+  if v_parted and s ? 'index' then
+    -- The server cannot create an index of a partitioned table concurrently. So the index of the
+    -- parent begins without partitions. A partition that is created from now on gets an index of
+    -- its own. Each existing partition gets one concurrently, and the parent's index becomes valid
+    -- with the last one (P30).
+    v_number := 3;
+    return query values ('constrained', 1, 0::oid, t, format('create index %s on only %s using %s (%s)', v_index, t, v_method, c), format('drop index if exists %I.%s', s ->> 'schema', v_index), 'SHARE', false, instant);
+    return query
+      select 'constrained', case when p.is_leaf then 2 else 1 end, p.part, p.name,
+             format('create index %s%I on %s%s using %s (%s)', case when p.is_leaf then 'concurrently ' else '' end, backfill._index_name(s, k.relname), case when p.is_leaf then '' else 'only ' end, p.name, v_method, c),
+             case when p.is_leaf then format('drop index concurrently if exists %I.%I', p.schema, backfill._index_name(s, k.relname)) end,
+             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; waits for all transactions that are open when it begins' else instant end
+        from backfill._partitions(v_table) p join pg_class k on k.oid = p.part
+       where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column')
+      union all
+      select 'constrained', 3, p.part, p.name, format('alter index %I.%I attach partition %I.%I', n.nspname, backfill._index_name(s, u.relname), p.schema, backfill._index_name(s, k.relname)), null, 'ACCESS EXCLUSIVE', false, instant
+        from backfill._partitions(v_table) p join pg_class k on k.oid = p.part join pg_class u on u.oid = p.parent join pg_namespace n on n.oid = u.relnamespace
+       where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column');
+  elsif s ? 'index' or (s -> 'unique')::boolean then
+    v_number := 1;
+    return query values ('constrained', v_number, 0::oid, t, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, v_method, c),
       format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;
-    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('constrained', v_number, 0::oid, t, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'check' then
-    return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
-      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
-    v_number := v_number + 2;
+    return query values ('constrained', v_number + 1, 0::oid, t, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant);
+    return query select * from backfill._validation(s, v_number + 2, v_base || '_check');
+    v_number := v_number + 3;
   end if;
   if (s -> 'not_null')::boolean then
-    if current_setting('server_version_num')::integer >= 180000 then
+    v_key := v_base || '_not_null';
+    return query values
+      ('constrained', v_number + 1, 0::oid, t, case when current_setting('server_version_num')::integer >= 180000 then format('alter table %s add constraint %I not null %s not valid', t, v_key, c) else format('alter table %s add constraint %I check (%s is not null) not valid', t, v_key, c) end,
+        format('alter table %s drop constraint if exists %I', t, v_key), 'ACCESS EXCLUSIVE', false, instant);
+    return query select * from backfill._validation(s, v_number + 2, v_key);
+    v_number := v_number + 3;
+    if current_setting('server_version_num')::integer < 180000 then
       return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
-        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+        ('constrained', v_number + 1, 0::oid, t, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
+        ('constrained', v_number + 2, 0::oid, t, format('alter table %s drop constraint %I', t, v_key), null::text, 'ACCESS EXCLUSIVE', false, instant);
       v_number := v_number + 2;
-    else
-      return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s is not null) not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
-        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan),
-        ('constrained', v_number + 3, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
-        ('constrained', v_number + 4, format('alter table %s drop constraint %I', t, v_base || '_not_null'), null::text, 'ACCESS EXCLUSIVE', false, instant);
-      v_number := v_number + 4;
     end if;
   end if;
   if s ? 'references' then
-    return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
-        format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
-      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
-    v_number := v_number + 2;
+    v_key := format('foreign key (%s) references %s (%I)%s', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), ''));
+    if v_parted then
+      -- Before version 18, the server refuses a foreign key of a partitioned table that is not
+      -- valid. With validated foreign keys on all partitions, the parent's needs no scan (P30).
+      return query
+        select 'constrained', v_number + x.n, p.part, p.name, x.sql, null::text, x.lock, false, x.effect
+          from backfill._partitions(v_table) p,
+               lateral (values (1, format('alter table %s add constraint %I %s not valid', p.name, v_base || '_fkey', v_key), 'SHARE ROW EXCLUSIVE', instant || '; locks both tables'),
+                               (2, format('alter table %s validate constraint %I', p.name, v_base || '_fkey'), 'SHARE UPDATE EXCLUSIVE', scan_part)) x(n, sql, lock, effect)
+         where p.is_leaf and not exists (select from pg_constraint k where k.conrelid = p.part and k.conparentid <> 0 and k.contype = 'f' and k.conname = v_base || '_fkey');
+      return query values ('constrained', v_number + 3, 0::oid, t, format('alter table %s add constraint %I %s', t, v_base || '_fkey', v_key), format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'ACCESS EXCLUSIVE', false, instant || ': the foreign keys of the partitions are valid; locks both tables');
+    else
+      return query values
+        ('constrained', v_number + 1, 0::oid, t, format('alter table %s add constraint %I %s not valid', t, v_base || '_fkey', v_key), format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+        ('constrained', v_number + 2, 0::oid, t, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    end if;
+    v_number := v_number + 3;
   end if;
-  return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
-  if s ? 'using' then
+  return query values ('constrained', v_number + 1, 0::oid, t, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
+  if v_has_trigger then
     return query values
-      ('switched', 1, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
-      ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
-      ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
-      ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
+      ('switched', 1, 0::oid, t, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('contracted', 1, 0::oid, t, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 2, 0::oid, t, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 3, 0::oid, t, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
   end if;
 end $$;
 
@@ -4836,7 +5047,8 @@ begin
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
                 from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
-                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null) x);
+                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
+                      union select c from backfill._functions_of_columns(relation, assigned, exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -4856,7 +5068,9 @@ begin
         end if;
         pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
-      exception when others then null; -- The body is followed no further.
+      exception when others then
+        -- The body is followed no further.
+        f.volatility := 'v';
       end;
     end if;
     if f.volatility <> 'i' then
@@ -4878,6 +5092,19 @@ begin
   return format('cluster %s, timeline %s, started at %s UTC', (select c.system_identifier from pg_control_system() c),
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), to_json(pg_postmaster_start_time() at time zone 'UTC') #>> '{}');
 end $$;
+
+-- Name: _sessions_with_locks(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._sessions_with_locks(relation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(format('process %s of role %s', x.pid, x.usename), ', ' order by x.xact_start)
+    from (select distinct a.pid, a.usename, a.xact_start from pg_locks l join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'relation' and l.granted and (l.relation = _sessions_with_locks.relation or l.relation in (select v.leaf from backfill._leaves(_sessions_with_locks.relation) v))
+             and l.database = (select d.oid from pg_database d where d.datname = current_database()) and coalesce(a.application_name, '') not like 'backfilld %'
+           order by a.xact_start limit 3) x
+$$;
 
 -- Name: _set_worker_window(uuid, timestamp with time zone); Type: FUNCTION
 
@@ -4989,6 +5216,12 @@ begin
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
     if remaining = 0 then
       perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    if j.compares then
+      told := format('%s differ%s from the expression', backfill._rows_text(remaining), case when remaining = 1 then 's' end);
+      perform backfill._end_job(j.id, 'failed', false, told,
+        format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows: update %s set %s where %s;', j.target, j.filter_sql, j.target, j.set_sql, j.filter_sql));
       return;
     end if;
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
@@ -5353,6 +5586,20 @@ CREATE FUNCTION backfill._stored_options(options jsonb) RETURNS jsonb
               else jsonb_set(options, '{deadline}', to_jsonb((options ->> 'deadline')::timestamptz)) end
 $$;
 
+-- Name: _subscribers(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._subscribers(relation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('publication %s, %s', string_agg(distinct format('"%s"', p.pubname), ', '), (select count(*) || case count(*) when 1 then ' slot' else ' slots' end from pg_replication_slots x where x.slot_type = 'logical' and x.database = current_database()))
+    from pg_publication_tables p join pg_class c on c.relname = p.tablename join pg_namespace n on n.oid = c.relnamespace and n.nspname = p.schemaname
+   where (c.oid = relation or c.oid in (select x.part from backfill._partitions(relation) x))
+     and not exists (select from pg_publication_rel k join pg_publication b on b.oid = k.prpubid where k.prrelid = c.oid and b.pubname = p.pubname and to_jsonb(k) ->> 'prattrs' is not null)
+     and exists (select from pg_replication_slots x where x.slot_type = 'logical' and x.database = current_database())
+  having count(*) > 0
+$$;
+
 -- Name: _sync_function(jsonb, jsonb, boolean); Type: FUNCTION
 
 CREATE FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) RETURNS text
@@ -5367,7 +5614,7 @@ begin
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
   end if;
   if switched then
-    v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
+    v_set := format('if tg_op operator(pg_catalog.=) ''INSERT'' and new.%1$s is null or tg_op operator(pg_catalog.=) ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
       format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
   return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
@@ -5383,13 +5630,58 @@ CREATE FUNCTION backfill._sync_name(s jsonb) RETURNS text
   select format('%s_%s', backfill._fit(format('zzz_backfill_%s_%s', s ->> 'name', s ->> 'column'), 44), left(md5(format('%s.%s', s ->> 'target', s ->> 'column')), 8))
 $$;
 
+-- Name: _sync_problem(backfill.rollout); Type: FUNCTION
+
+CREATE FUNCTION backfill._sync_problem(r backfill.rollout) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case
+    when v.later is not null then format('trigger "%s" fires after the trigger of the rollout, and may change columns that the expression reads', v.later)
+    when v.missing is not null then format('trigger "%s" of the rollout was dropped or disabled', v.missing) end
+    from (select backfill._later_trigger(r.relation) as later,
+                 (select x.name from unnest(array[backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update']) x(name)
+                   where exists (select from (select r.relation as o union all select p.part from backfill._partitions(r.relation) p) t
+                                  where not exists (select from pg_trigger g where g.tgrelid = t.o and g.tgname = x.name and g.tgenabled in ('O', 'A'))) limit 1) as missing) v
+   where r.spec ? 'using' and r.spec ->> 'sync' = 'trigger' and r.stage in ('syncing', 'backfilled', 'verified', 'constrained')
+$$;
+
 -- Name: _table_file(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._table_file(relation oid) RETURNS text
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select pg_relation_filenode(relation)::text
+  select concat_ws(' ', pg_relation_filenode(relation), (select string_agg(pg_relation_filenode(p.part)::text, ' ' order by p.part) from backfill._partitions(relation) p))
+$$;
+
+-- Name: _table_fingerprint(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._table_fingerprint(relation oid) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(x.line, E'\n' order by x.line collate "C") from (
+    select format('table %s: owner %s, privileges %s, replica identity %s, row security %s %s, options %s', relation::regclass, pg_get_userbyid(c.relowner), c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reloptions) as line from pg_class c where c.oid = relation
+    union all
+    select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
+      from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+    union all
+    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
+    union all
+    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation and k.conparentid = 0
+    union all
+    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
+    union all
+    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
+    union all
+    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
+    union all
+    select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
+    union all
+    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
+    union all
+    select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
 $$;
 
 -- Name: _tokens(text, text); Type: FUNCTION
@@ -5583,6 +5875,19 @@ CREATE FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text)
             else format(E'(%s) = (\n%s\n)', (select string_agg(quote_ident(c), ', ' order by n) from unnest(a.columns) with ordinality u(c, n)), a.expression)
        end, ', ') from backfill._assignments(set_sql) a),
     coalesce(E'\n' || filter_sql || E'\n', 'true'))
+$$;
+
+-- Name: _validation(jsonb, integer, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._validation(s jsonb, number integer, name text) RETURNS TABLE(stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select 'constrained', number, p.part, p.name, format('alter table %s validate constraint %I', p.name, _validation.name), null, 'SHARE UPDATE EXCLUSIVE', false, 'reads the whole partition; reads and writes continue'
+    from backfill._partitions((s ->> 'relation')::bigint::oid) p where p.is_leaf
+  union all
+  select 'constrained', number + 1, 0::oid, s ->> 'target', format('alter table %s validate constraint %I', s ->> 'target', _validation.name), null, 'SHARE UPDATE EXCLUSIVE', false,
+         case when (s -> 'partitioned')::boolean then 'changes only the catalog: the partitions are valid' else 'reads the whole table; reads and writes continue' end
 $$;
 
 -- Name: _values_text(jsonb); Type: FUNCTION
@@ -6359,7 +6664,8 @@ CREATE VIEW backfill._visible WITH (security_barrier='true') AS
     j.finished_at,
     j.verified_at,
     j.closed_until,
-    j.pruned_at
+    j.pruned_at,
+    j.compares
    FROM backfill.job j
   WHERE (( SELECT backfill._sees_all() AS _sees_all) OR (j.enqueued_by IN ( SELECT r.rolname
            FROM pg_roles r
@@ -6499,7 +6805,10 @@ CREATE TABLE backfill.worker (
 CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
  SELECT j.id,
     j.name,
-    j.kind,
+        CASE
+            WHEN j.compares THEN 'compare'::text
+            ELSE j.kind
+        END AS kind,
     j.state,
     j.desired_state,
     w.reason AS waiting_reason,
@@ -6512,11 +6821,21 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
             WHEN 'paused_all'::text THEN 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'::text
             WHEN 'daemon'::text THEN 'no daemon is running on this database; start one: backfilld run'::text
             WHEN 'executor'::text THEN format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon'::text, j.run_as)
-            WHEN 'worker'::text THEN format('no worker is free; running now: %s'::text, ( SELECT y.jobs
+            WHEN 'worker'::text THEN format('no worker is free; running now: %s. To start this job earlier, pause one of them, or raise "workers" in the configuration of the daemon'::text, ( SELECT y.jobs
                FROM backfill._busy y))
             WHEN 'commit'::text THEN ( SELECT y.commit
                FROM backfill._busy y)
-            WHEN 'locked_rows'::text THEN COALESCE(l.waiting_text, t.text, 'the walk is complete, except for rows that other sessions have locked'::text)
+            WHEN 'locked_rows'::text THEN COALESCE(l.waiting_text, t.text, format('the walk is complete, except for rows that other sessions have locked; the job changes them when these transactions end. Sessions that use the table: %s'::text, COALESCE(( SELECT string_agg(format('process %s of role %s'::text, y.pid, y.usename), ', '::text ORDER BY y.pid) AS string_agg
+               FROM ( SELECT DISTINCT b.pid,
+                        b.usename
+                       FROM (pg_locks k
+                         JOIN pg_stat_activity b ON ((b.pid = k.pid)))
+                      WHERE ((k.locktype = 'relation'::text) AND k.granted AND (k.database = ( SELECT d.oid
+                               FROM pg_database d
+                              WHERE (d.datname = current_database()))) AND (k.mode = ANY (ARRAY['RowShareLock'::text, 'RowExclusiveLock'::text])) AND (COALESCE(b.application_name, ''::text) !~~ 'backfilld %'::text) AND (k.relation IN ( SELECT COALESCE(s.relation, j.relation) AS "coalesce"
+                               FROM backfill.slice s
+                              WHERE ((s.job_id = j.id) AND (s.run = j.run) AND (s.kind = 'walk'::text) AND (s.state <> ALL (ARRAY['done'::text, 'gone'::text]))))))
+                     LIMIT 3) y), 'none at this moment'::text)))
             ELSE COALESCE(l.waiting_text, t.text)
         END AS waiting_text,
     j.target,
@@ -6642,7 +6961,10 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
 UNION ALL
  SELECT j.id,
     j.name,
-    j.kind,
+        CASE
+            WHEN j.compares THEN 'compare'::text
+            ELSE j.kind
+        END AS kind,
     j.state,
     j.desired_state,
     NULL::text AS waiting_reason,
@@ -6707,7 +7029,7 @@ COMMENT ON COLUMN backfill.jobs.name IS 'Name of the job, unique.';
 
 -- Name: COLUMN jobs.kind; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.kind IS 'update or delete.';
+COMMENT ON COLUMN backfill.jobs.kind IS 'update, delete or compare (a job of a rollout that changes no rows).';
 
 -- Name: COLUMN jobs.state; Type: COMMENT
 
@@ -6997,6 +7319,7 @@ CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
     r.run_as,
     r.started_by,
     r.until,
+    r.confirmed,
     r.stage,
     r.state,
     r.desired_state,
@@ -7195,6 +7518,7 @@ CREATE TABLE backfill.rollout_statement (
     rollout_id bigint NOT NULL,
     stage text NOT NULL,
     ordinal integer NOT NULL,
+    part oid DEFAULT 0 NOT NULL,
     undo boolean DEFAULT false NOT NULL,
     sql text NOT NULL,
     undo_sql text,
@@ -7206,6 +7530,7 @@ CREATE TABLE backfill.rollout_statement (
     locked_at timestamp with time zone,
     waited interval,
     held interval,
+    committed interval,
     done_at timestamp with time zone,
     error text
 );
@@ -7234,7 +7559,8 @@ CREATE VIEW backfill.rollout_statements WITH (security_barrier='true') AS
     d.attempts,
     d.error,
     d.undo,
-    d.done_at
+    d.done_at,
+    d.committed
    FROM (backfill._visible_rollouts r
      JOIN backfill.rollout_statement d ON ((d.rollout_id = r.id)))
   ORDER BY d.id;
@@ -7286,6 +7612,10 @@ COMMENT ON COLUMN backfill.rollout_statements.undo IS 'True if the statement tak
 -- Name: COLUMN rollout_statements.done_at; Type: COMMENT
 
 COMMENT ON COLUMN backfill.rollout_statements.done_at IS 'Time at which the statement was complete; null if it is not.';
+
+-- Name: COLUMN rollout_statements.committed; Type: COMMENT
+
+COMMENT ON COLUMN backfill.rollout_statements.committed IS 'How long the commit took, until the daemon had the answer. The locks are held until the commit, also while it waits for a synchronous standby.';
 
 -- Name: rollouts; Type: VIEW
 
@@ -7787,10 +8117,10 @@ ALTER TABLE ONLY backfill.rollout
 ALTER TABLE ONLY backfill.rollout_statement
     ADD CONSTRAINT rollout_statement_pkey PRIMARY KEY (id);
 
--- Name: rollout_statement rollout_statement_rollout_id_stage_ordinal_undo_key; Type: CONSTRAINT
+-- Name: rollout_statement rollout_statement_rollout_id_stage_ordinal_part_undo_key; Type: CONSTRAINT
 
 ALTER TABLE ONLY backfill.rollout_statement
-    ADD CONSTRAINT rollout_statement_rollout_id_stage_ordinal_undo_key UNIQUE (rollout_id, stage, ordinal, undo);
+    ADD CONSTRAINT rollout_statement_rollout_id_stage_ordinal_part_undo_key UNIQUE (rollout_id, stage, ordinal, part, undo);
 
 -- Name: schema_text schema_text_pkey; Type: CONSTRAINT
 
@@ -7889,7 +8219,7 @@ CREATE INDEX lease_job ON backfill.lease USING btree (job_id);
 
 -- Name: rollout_due; Type: INDEX
 
-CREATE INDEX rollout_due ON backfill.rollout USING btree (due_at) WHERE (state = ANY (ARRAY['running'::text, 'rolling_back'::text]));
+CREATE INDEX rollout_due ON backfill.rollout USING btree (due_at) WHERE (state = ANY (ARRAY['running'::text, 'rolling_back'::text, 'waiting'::text]));
 
 -- Name: row_error_open; Type: INDEX
 
@@ -8364,6 +8694,12 @@ REVOKE ALL ON FUNCTION backfill._comparison_cast(type oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._comparison_cast(type oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._comparison_cast(type oid) TO backfill_operator;
 
+-- Name: FUNCTION _conjuncts(condition text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._conjuncts(condition text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._conjuncts(condition text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._conjuncts(condition text) TO backfill_operator;
+
 -- Name: FUNCTION _count_quarantined(job bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._count_quarantined(job bigint) FROM PUBLIC;
@@ -8494,6 +8830,12 @@ REVOKE ALL ON FUNCTION backfill._fixed(value numeric, digits integer) FROM PUBLI
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_operator;
 
+-- Name: FUNCTION _functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) TO backfill_operator;
+
 -- Name: FUNCTION _functions_of_view(view oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._functions_of_view(view oid) FROM PUBLIC;
@@ -8526,6 +8868,12 @@ REVOKE ALL ON FUNCTION backfill._has_executors() FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._has_executors() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._has_executors() TO backfill_operator;
 
+-- Name: FUNCTION _has_own_index(part oid, parent oid, name text, column_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._has_own_index(part oid, parent oid, name text, column_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._has_own_index(part oid, parent oid, name text, column_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._has_own_index(part oid, parent oid, name text, column_name text) TO backfill_operator;
+
 -- Name: FUNCTION _has_ready(run_as name[], protocol integer); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._has_ready(run_as name[], protocol integer) FROM PUBLIC;
@@ -8546,15 +8894,31 @@ GRANT ALL ON FUNCTION backfill._heaps(relation oid) TO backfill_operator;
 
 REVOKE ALL ON FUNCTION backfill._heartbeat(worker uuid, ttl interval, held jsonb) FROM PUBLIC;
 
+-- Name: FUNCTION _identifier(quoted text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._identifier(quoted text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._identifier(quoted text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._identifier(quoted text) TO backfill_operator;
+
 -- Name: FUNCTION _incomparable(set_sql text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._incomparable(set_sql text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._incomparable(set_sql text) TO backfill_operator;
 
+-- Name: FUNCTION _index_name(s jsonb, table_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._index_name(s jsonb, table_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._index_name(s jsonb, table_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._index_name(s jsonb, table_name text) TO backfill_operator;
+
 -- Name: FUNCTION _is_abandoned(lease backfill.lease, worker uuid, held uuid[]); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._is_abandoned(lease backfill.lease, worker uuid, held uuid[]) FROM PUBLIC;
+
+-- Name: FUNCTION _is_compared_again(r backfill.rollout); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._is_compared_again(r backfill.rollout) FROM PUBLIC;
 
 -- Name: FUNCTION _is_operator(actor name); Type: ACL
 
@@ -8634,6 +8998,12 @@ REVOKE ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s json
 GRANT ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _later_trigger(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._later_trigger(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._later_trigger(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._later_trigger(relation oid) TO backfill_operator;
+
 -- Name: FUNCTION _leaf(slice bigint, token uuid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._leaf(slice bigint, token uuid) FROM PUBLIC;
@@ -8646,9 +9016,9 @@ REVOKE ALL ON FUNCTION backfill._leaf_key(relation oid, leaf oid, columns name[]
 
 REVOKE ALL ON FUNCTION backfill._leaf_plans(relation oid, asked name[], columns smallint[], only_leaf oid) FROM PUBLIC;
 
--- Name: FUNCTION _lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval); Type: ACL
+-- Name: FUNCTION _lease_rollout(r backfill.rollout, stage text, ordinal integer, part oid, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, part oid, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) FROM PUBLIC;
 
 -- Name: FUNCTION _leaves(relation oid); Type: ACL
 
@@ -8743,6 +9113,12 @@ REVOKE ALL ON FUNCTION backfill._other_table(name text, relation oid) FROM PUBLI
 -- Name: FUNCTION _own_key(relation oid, asked name[], OUT key jsonb, OUT reason text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._own_key(relation oid, asked name[], OUT key jsonb, OUT reason text) FROM PUBLIC;
+
+-- Name: FUNCTION _partitions(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._partitions(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._partitions(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._partitions(relation oid) TO backfill_operator;
 
 -- Name: FUNCTION _plan_nodes(plan jsonb); Type: ACL
 
@@ -8942,9 +9318,9 @@ REVOKE ALL ON FUNCTION backfill._rollout_form(spec jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_operator;
 
--- Name: FUNCTION _rollout_index(r backfill.rollout, undo_sql text); Type: ACL
+-- Name: FUNCTION _rollout_index(r backfill.rollout, part oid, undo_sql text); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._rollout_index(r backfill.rollout, undo_sql text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) FROM PUBLIC;
 
 -- Name: FUNCTION _rollout_spec(spec jsonb, settings jsonb); Type: ACL
 
@@ -9040,6 +9416,10 @@ GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation
 
 REVOKE ALL ON FUNCTION backfill._server_identity() FROM PUBLIC;
 
+-- Name: FUNCTION _sessions_with_locks(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sessions_with_locks(relation oid) FROM PUBLIC;
+
 -- Name: FUNCTION _set_worker_window(worker uuid, until timestamp with time zone); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._set_worker_window(worker uuid, until timestamp with time zone) FROM PUBLIC;
@@ -9126,6 +9506,12 @@ REVOKE ALL ON FUNCTION backfill._stored_options(options jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._stored_options(options jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _subscribers(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._subscribers(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._subscribers(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._subscribers(relation oid) TO backfill_operator;
+
 -- Name: FUNCTION _sync_function(s jsonb, settings jsonb, switched boolean); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolean) FROM PUBLIC;
@@ -9138,9 +9524,17 @@ REVOKE ALL ON FUNCTION backfill._sync_name(s jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._sync_name(s jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._sync_name(s jsonb) TO backfill_operator;
 
+-- Name: FUNCTION _sync_problem(r backfill.rollout); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._sync_problem(r backfill.rollout) FROM PUBLIC;
+
 -- Name: FUNCTION _table_file(relation oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._table_file(relation oid) FROM PUBLIC;
+
+-- Name: FUNCTION _table_fingerprint(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._table_fingerprint(relation oid) FROM PUBLIC;
 
 -- Name: FUNCTION _tokens(fragment text, what text); Type: ACL
 
@@ -9179,6 +9573,12 @@ REVOKE ALL ON FUNCTION backfill._untrusted_roles(relation oid, login name) FROM 
 REVOKE ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._update_sql(target text, set_sql text, filter_sql text) TO backfill_operator;
+
+-- Name: FUNCTION _validation(s jsonb, number integer, name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._validation(s jsonb, number integer, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._validation(s jsonb, number integer, name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._validation(s jsonb, number integer, name text) TO backfill_operator;
 
 -- Name: FUNCTION _values_text(vals jsonb); Type: ACL
 

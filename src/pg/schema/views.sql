@@ -17,7 +17,7 @@ select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catal
            and (a.usename in (select e.login from backfill.executor e) or a.usename = (select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n where n.nspname = 'backfill')) limit 1) as commit;
 
 create or replace view backfill.jobs with (security_barrier) as
-select j.id, j.name, j.kind, j.state, j.desired_state,
+select j.id, j.name, case when j.compares then 'compare' else j.kind end as kind, j.state, j.desired_state,
        w.reason as waiting_reason,
        case w.reason
          when 'approval' then pg_catalog.format('a member of backfill_operator must approve the job: select backfill.approve(%L)', j.name)
@@ -27,9 +27,14 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
          when 'paused_all' then 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
          when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
          when 'executor' then pg_catalog.format('no running daemon runs jobs as role "%s"; add an executor for this role to the configuration of a daemon', j.run_as)
-         when 'worker' then pg_catalog.format('no worker is free; running now: %s', (select y.jobs from backfill._busy y))
+         when 'worker' then pg_catalog.format('no worker is free; running now: %s. To start this job earlier, pause one of them, or raise "workers" in the configuration of the daemon', (select y.jobs from backfill._busy y))
          when 'commit' then (select y.commit from backfill._busy y)
-         when 'locked_rows' then coalesce(l.waiting_text, t.text, 'the walk is complete, except for rows that other sessions have locked')
+         when 'locked_rows' then coalesce(l.waiting_text, t.text, pg_catalog.format('the walk is complete, except for rows that other sessions have locked; the job changes them when these transactions end. Sessions that use the table: %s',
+             coalesce((select pg_catalog.string_agg(pg_catalog.format('process %s of role %s', y.pid, y.usename), ', ' order by y.pid)
+                         from (select distinct b.pid, b.usename from pg_catalog.pg_locks k join pg_catalog.pg_stat_activity b on b.pid = k.pid
+                                where k.locktype = 'relation' and k.granted and k.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()) and k.mode in ('RowShareLock', 'RowExclusiveLock')
+                                  and coalesce(b.application_name, '') not like 'backfilld %'
+                                  and k.relation in (select coalesce(s.relation, j.relation) from backfill.slice s where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone')) limit 3) y), 'none at this moment')))
          else coalesce(l.waiting_text, t.text)
        end as waiting_text,
        j.target, j.run_as, j.enqueued_by,
@@ -107,7 +112,7 @@ select j.id, j.name, j.kind, j.state, j.desired_state,
        end as reason) w on true
  where j.state in ('queued', 'running', 'paused', 'verifying')
 union all
-select j.id, j.name, j.kind, j.state, j.desired_state, null, null, j.target, j.run_as, j.enqueued_by,
+select j.id, j.name, case when j.compares then 'compare' else j.kind end, j.state, j.desired_state, null, null, j.target, j.run_as, j.enqueued_by,
        coalesce(j.rows_scanned, 0), coalesce(j.rows_changed, 0), j.rows_unresolved, j.rows_quarantined, j.rows_estimated,
        case when j.state = 'succeeded' then 100.0::float8
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(j.rows_scanned, 0) / j.rows_estimated)
@@ -187,7 +192,7 @@ select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.r
 comment on view backfill.jobs is 'One row per job: its state, why it waits, its progress, rate, error and hint.';
 comment on column backfill.jobs.id is 'Numeric id of the job.';
 comment on column backfill.jobs.name is 'Name of the job, unique.';
-comment on column backfill.jobs.kind is 'update or delete.';
+comment on column backfill.jobs.kind is 'update, delete or compare (a job of a rollout that changes no rows).';
 comment on column backfill.jobs.state is 'queued, running, paused, verifying, succeeded, failed or cancelled.';
 comment on column backfill.jobs.desired_state is 'The requested state: running, paused or cancelled. It takes effect after the batch in flight.';
 comment on column backfill.jobs.waiting_reason is 'Reason why no batch runs; null while rows move, and if the job is paused or finished.';
@@ -330,7 +335,7 @@ comment on column backfill.rollouts.since is 'Time at which the stage was reache
 comment on column backfill.rollouts.job is 'The job that works for the next stage.';
 
 create or replace view backfill.rollout_statements with (security_barrier) as
-select r.name, d.stage, d.sql, d.lock, d.started_at, d.waited, d.held, d.attempts, d.error, d.undo, d.done_at
+select r.name, d.stage, d.sql, d.lock, d.started_at, d.waited, d.held, d.attempts, d.error, d.undo, d.done_at, d.committed
   from backfill._visible_rollouts r join backfill.rollout_statement d on d.rollout_id = r.id order by d.id;
 comment on view backfill.rollout_statements is 'The statements that rollouts have begun.';
 comment on column backfill.rollout_statements.name is 'Name of the rollout.';
@@ -341,6 +346,7 @@ comment on column backfill.rollout_statements.error is 'Error of the last attemp
 comment on column backfill.rollout_statements.lock is 'The strongest lock on a table that the statement needs.';
 comment on column backfill.rollout_statements.waited is 'How long the last attempt waited for the lock that blocks the application.';
 comment on column backfill.rollout_statements.held is 'How long the statement held its locks, until its commit began.';
+comment on column backfill.rollout_statements.committed is 'How long the commit took, until the daemon had the answer. The locks are held until the commit, also while it waits for a synchronous standby.';
 comment on column backfill.rollout_statements.attempts is 'Number of attempts so far.';
 comment on column backfill.rollout_statements.undo is 'True if the statement takes back an earlier one.';
 comment on column backfill.rollout_statements.done_at is 'Time at which the statement was complete; null if it is not.';

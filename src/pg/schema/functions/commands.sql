@@ -123,7 +123,7 @@ begin
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
-      if j.plan is null then
+      if j.plan is null or j.compares then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
@@ -136,7 +136,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);

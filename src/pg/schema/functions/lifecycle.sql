@@ -170,6 +170,8 @@ begin
   return n;
 end $$;
 
+-- Adds the slices of a plan. A job that only compares has nothing to walk, so its slices are done
+-- at once, and the verification begins.
 create or replace function backfill._add_ranges(j backfill.job, slices jsonb, ordinal_from integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -177,10 +179,11 @@ begin
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
     select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
            r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
-           case when r.upper is null then 'done' else 'held' end, case when r.upper is null then clock_timestamp() end
+           case when r.upper is null or j.compares then 'done' else 'held' end, case when r.upper is null or j.compares then clock_timestamp() end
       from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
     returning id, lower, upper)
-  insert into backfill.checkpoint (slice_id, token, position, done) select id, gen_random_uuid(), lower, upper is null from made;
+  insert into backfill.checkpoint (slice_id, token, position, done)
+  select id, gen_random_uuid(), case when j.compares then coalesce(upper, lower) else lower end, upper is null or j.compares from made;
 end $$;
 
 -- Adds slices for leaves that were attached since planning, once all slices of the walk have
@@ -218,11 +221,12 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
+      when j.compares then format('%s was attached after planning: its rows are not compared', l.name)
       when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
@@ -331,6 +335,12 @@ begin
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'verify';
     if remaining = 0 then
       perform backfill._end_job(j.id, 'succeeded', true);
+      return;
+    end if;
+    if j.compares then
+      told := format('%s differ%s from the expression', backfill._rows_text(remaining), case when remaining = 1 then 's' end);
+      perform backfill._end_job(j.id, 'failed', false, told,
+        format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows: update %s set %s where %s;', j.target, j.filter_sql, j.target, j.set_sql, j.filter_sql));
       return;
     end if;
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)

@@ -140,3 +140,14 @@ create or replace function backfill._key_of_job(job bigint) returns jsonb
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select backfill._key_of(j.relation, j.key) from backfill.job j where j.id = _key_of_job.job
 $$;
+
+-- Lists up to three sessions that have locked a table or its partitions, the oldest transaction
+-- first. Sessions of backfilld itself are left out. Returns null if there are none.
+create or replace function backfill._sessions_with_locks(relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(format('process %s of role %s', x.pid, x.usename), ', ' order by x.xact_start)
+    from (select distinct a.pid, a.usename, a.xact_start from pg_locks l join pg_stat_activity a on a.pid = l.pid
+           where l.locktype = 'relation' and l.granted and (l.relation = _sessions_with_locks.relation or l.relation in (select v.leaf from backfill._leaves(_sessions_with_locks.relation) v))
+             and l.database = (select d.oid from pg_database d where d.datname = current_database()) and coalesce(a.application_name, '') not like 'backfilld %'
+           order by a.xact_start limit 3) x
+$$;

@@ -163,7 +163,7 @@ begin
         raise exception using errcode = 'BF005', message = format('rollout "%s" does not wait to be advanced: %s', r.name, r.state), detail = format('Its stage is %s.', r.stage),
           hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'It is being rolled back.' else format('Wait until it has reached stage %s.', r.until) end;
       end if;
-      update backfill.rollout x set until = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
+      update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
     when 'pause' then
       update backfill.rollout x set desired_state = 'paused', state_reason = new.reason where x.id = r.id;
     when 'resume' then
@@ -223,8 +223,7 @@ declare
 begin
   s := backfill._rollout_spec(spec, settings);
   v_rel := (s ->> 'relation')::bigint::oid;
-  v_rows := greatest((select c.reltuples from pg_class c where c.oid = v_rel), 0);
-  v_size := pg_table_size(v_rel);
+  select coalesce(sum(greatest(c.reltuples, 0)), 0), sum(pg_table_size(c.oid)) into v_rows, v_size from backfill._leaves(v_rel) l join pg_class c on c.oid = l.leaf;
   v_fills := exists (select from backfill._rollout_work(s, settings));
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
@@ -237,26 +236,31 @@ begin
   end if;
   return query values ('estimate', 4, 'way back: until stage contracted, a rollback drops the constraints, the trigger and the column; it takes seconds and changes no row', null::text, null::text);
   return query
-    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage in ('expanded', 'syncing')
-    union all
-    select 'backfilled', 1, format(E'job: update %s set %s where %s', s ->> 'target', k.set_sql, k.filter_sql), 'row locks', 'runs in small batches' from backfill._rollout_work(s, settings) k
-    union all
-    select 'verified', 1, 'job: the same update again; it changes only rows that still differ', 'row locks', 'compares all rows in small batches' from backfill._rollout_work(s, settings)
-    union all
-    select x.stage, x.ordinal, x.sql, x.lock, x.effect from backfill._rollout_steps(s, settings) x where x.stage not in ('expanded', 'syncing');
+    select x.stage, x.ordinal, x.sql, x.lock, x.effect from (
+      select y.stage, y.ordinal, y.part, y.sql, y.lock, y.effect from backfill._rollout_steps(s, settings) y
+      union all
+      select 'backfilled', 1, 0::oid, format(E'job: update %s set %s where %s', s ->> 'target', k.set_sql, k.filter_sql), 'row locks', 'runs in small batches' from backfill._rollout_work(s, settings) k
+      union all
+      select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
+             case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
+     order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
     union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
     union all select format('trigger "%s" fires for each row of the backfill', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
     union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
-    union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail'
-    union all select format('the table is in publication "%s": add the column on the subscribers first, otherwise their replication stops', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target'
+    union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'
+    union all select format('the table is published (%s): the rollout waits before it adds the column, until you have added it on all subscribers and have called rollout_advance; otherwise their replication would stop', x) from backfill._subscribers(v_rel) x where x is not null
+    union all select format('the table is in publication "%s": before you add a subscriber, add the column there', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target' and backfill._subscribers(v_rel) is null
+    union all select 'no trigger keeps the column in step: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
     union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
         select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
-    union all select format('hot standbys replay the ACCESS EXCLUSIVE locks: queries there wait or are cancelled') from (select from pg_stat_replication limit 1) x
-    union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held', current_setting('synchronous_standby_names')) where current_setting('synchronous_standby_names') <> ''
+    union all select format('standbys replay the ACCESS EXCLUSIVE locks, and queries there wait or are cancelled meanwhile: %s', string_agg(format('"%s" replays %s', x.application_name, coalesce(round(1000 * extract(epoch from x.replay_lag)) || ' ms later', 'with a delay that is not known')), ', ')) from pg_stat_replication x where x.state = 'streaming' having count(*) > 0
+    union all select format('synchronous_standby_names is %L: each commit waits for a standby while the lock is held; the wait is now %s', current_setting('synchronous_standby_names'),
+                            coalesce((select round(1000 * extract(epoch from max(x.flush_lag))) || ' ms' from pg_stat_replication x where x.sync_state in ('sync', 'quorum') and x.flush_lag is not null), 'not known')) where current_setting('synchronous_standby_names') <> ''
   loop
     return query values ('warning', null::integer, w.told, null::text, null::text);
   end loop;

@@ -32,8 +32,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_job bigint;
 begin
-  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings)
-  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings
+  insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings,
+         what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
     from backfill._rollout_work(r.spec, r.settings) w
   returning id into v_job;
   update backfill.rollout x set job_id = v_job where x.id = r.id;
@@ -51,7 +52,7 @@ begin
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
     perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
@@ -63,8 +64,8 @@ begin
   end if;
   update backfill.rollout x set job_id = j.id where x.id = r.id and x.job_id is distinct from j.id;
   if j.state = 'succeeded' then
-    if what <> 'backfill' and j.rows_changed > 0 then
-      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s rows differed from the expression and were corrected by job "%s"', j.rows_changed, j.name));
+    if what <> 'backfill' and j.rows_changed > 0 and not exists (select from backfill.event e where e.kind = 'rollout repaired' and e.message like format('%% by job "%s"', j.name) and e.at >= j.started_at) then
+      perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s differed from the expression and %s corrected by job "%s"', backfill._rows_text(j.rows_changed), case j.rows_changed when 1 then 'was' else 'were' end, j.name));
     end if;
     return true;
   elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
@@ -83,29 +84,51 @@ begin
   return false;
 end $$;
 
+-- While a rollout waits for the switch, all rows are compared again once a day. Returns false while
+-- the job runs, and fails the rollout if the job fails.
+create or replace function backfill._is_compared_again(r backfill.rollout) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  j record;
+begin
+  select x.id, x.name, x.state, x.finished_at into j from backfill.job x where x.name = format('%s/verify-%s', r.name, r.id);
+  if not found or not r.spec ? 'using' or j.state = 'succeeded' and j.finished_at > clock_timestamp() - interval '1 day' then
+    return true;
+  elsif j.state = 'succeeded' then
+    insert into backfill.command (verb, job_name) values ('rerun', j.name);
+  elsif j.state in ('failed', 'cancelled') then
+    return backfill._is_rollout_job_done(r, 'verify');
+  end if;
+  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.5 s', holder = null, token = null, expires_at = null where x.id = r.id;
+  return false;
+end $$;
+
 -- Returns the statement of a step for the daemon, and leases the rollout to it.
-create or replace function backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) returns jsonb
+create or replace function backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, part oid, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_token uuid := gen_random_uuid();
+  v_relation oid := coalesce(nullif(_lease_rollout.part, 0), r.relation);
   s record;
 begin
-  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, undo, sql, undo_sql, lock, alone)
-  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
-  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
+  insert into backfill.rollout_statement as x (rollout_id, stage, ordinal, part, undo, sql, undo_sql, lock, alone)
+  values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.part, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
+  on conflict on constraint rollout_statement_rollout_id_stage_ordinal_part_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
   returning x.id, x.attempts, x.started_at into s;
   update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
-  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'target', r.target, 'relation', r.relation::bigint,
+  return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
+    'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock = 'SHARE ROW EXCLUSIVE') then r.spec #>> '{references,target}' end,
+    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
-    'files', backfill._table_file(r.relation));
+    'files', backfill._table_file(v_relation));
 end $$;
 
--- Returns the file of a table. A statement that rewrites the table changes it.
+-- Returns the file of a table, and the files of its partitions. A statement that rewrites the table
+-- changes them.
 create or replace function backfill._table_file(relation oid) returns text
 language sql volatile set search_path = pg_catalog, pg_temp as $$
-  select pg_relation_filenode(relation)::text
+  select concat_ws(' ', pg_relation_filenode(relation), (select string_agg(pg_relation_filenode(p.part)::text, ' ' order by p.part) from backfill._partitions(relation) p))
 $$;
 
 -- Claims a rollout for a daemon, and moves it on as far as no statement on the user's table is
@@ -125,7 +148,7 @@ begin
     return null;
   end if;
   select * into r from backfill.rollout x
-   where x.state in ('running', 'rolling_back') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
      and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
    order by x.due_at limit 1 for update skip locked;
   if not found then
@@ -152,18 +175,48 @@ begin
 end $$;
 
 -- Returns the index that a statement of a rollout has created: an index with this name on the new
--- column alone. Another index of the same name is not touched.
-create or replace function backfill._rollout_index(r backfill.rollout, undo_sql text) returns table (valid boolean)
+-- column alone. Another index of the same name is not touched, nor is one that is already attached
+-- to the index of the parent.
+create or replace function backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) returns table (valid boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
     join pg_attribute a on a.attrelid = i.indrelid and a.attname = r.spec ->> 'column' and not a.attisdropped
-   where i.indrelid = r.relation and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+   where i.indrelid = coalesce(nullif(part, 0), r.relation) and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid) and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+$$;
+
+-- Returns why the trigger of a rollout does not keep the column in step any more. Returns null if
+-- it does, or if the rollout needs none now.
+create or replace function backfill._sync_problem(r backfill.rollout) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case
+    when v.later is not null then format('trigger "%s" fires after the trigger of the rollout, and may change columns that the expression reads', v.later)
+    when v.missing is not null then format('trigger "%s" of the rollout was dropped or disabled', v.missing) end
+    from (select backfill._later_trigger(r.relation) as later,
+                 (select x.name from unnest(array[backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update']) x(name)
+                   where exists (select from (select r.relation as o union all select p.part from backfill._partitions(r.relation) p) t
+                                  where not exists (select from pg_trigger g where g.tgrelid = t.o and g.tgname = x.name and g.tgenabled in ('O', 'A'))) limit 1) as missing) v
+   where r.spec ? 'using' and r.spec ->> 'sync' = 'trigger' and r.stage in ('syncing', 'backfilled', 'verified', 'constrained')
+$$;
+
+-- Returns the publications of a table and the logical replication slots of this database. Returns
+-- null if nothing is published, or if the publications have lists of columns, which leave the new
+-- column out.
+create or replace function backfill._subscribers(relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select format('publication %s, %s', string_agg(distinct format('"%s"', p.pubname), ', '), (select count(*) || case count(*) when 1 then ' slot' else ' slots' end from pg_replication_slots x where x.slot_type = 'logical' and x.database = current_database()))
+    from pg_publication_tables p join pg_class c on c.relname = p.tablename join pg_namespace n on n.oid = c.relnamespace and n.nspname = p.schemaname
+   where (c.oid = relation or c.oid in (select x.part from backfill._partitions(relation) x))
+     and not exists (select from pg_publication_rel k join pg_publication b on b.oid = k.prpubid where k.prrelid = c.oid and b.pubname = p.pubname and to_jsonb(k) ->> 'prattrs' is not null)
+     and exists (select from pg_replication_slots x where x.slot_type = 'logical' and x.database = current_database())
+  having count(*) > 0
 $$;
 
 create or replace function backfill._next_step(r backfill.rollout, worker uuid, ttl interval) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_next text;
+  v_problem text;
+  v_asks boolean;
   s record;
   v_index record;
 begin
@@ -171,11 +224,12 @@ begin
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
     select d.* into s from backfill.rollout_statement d
-     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc limit 1;
-    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.done_at is not null) then
-      return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, 'ACCESS EXCLUSIVE', false, worker, ttl);
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc, d.part desc limit 1;
+    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.part = s.part and u.done_at is not null) then
+      return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal;
+    -- The validations of other partitions have to be repeated with the new constraint.
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and (d.ordinal = s.ordinal and d.part = s.part or d.ordinal = s.ordinal + 1 and (s.part = 0 or d.part = s.part));
     update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
@@ -186,9 +240,24 @@ begin
       update backfill.rollout x set state = 'done', finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null where x.id = r.id;
       perform backfill._record_rollout_event(r.id, 'rollout done', 'done');
       return null;
-    elsif backfill._stage_number(v_next) > backfill._stage_number(r.until) then
-      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null,
+    end if;
+    v_problem := backfill._sync_problem(r);
+    if v_problem is not null then
+      perform backfill._fail_rollout(r.id, v_problem, format('Rename or enable the trigger, or create it again with its statement in backfill.rollout_statements. Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. Or take the rollout back: select backfill.rollout_rollback(%L);', r.name, r.name));
+      return null;
+    end if;
+    v_asks := case when v_next = 'expanded' then backfill._subscribers(r.relation) is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
+    if backfill._stage_number(v_next) > backfill._stage_number(r.until) or v_asks and backfill._stage_number(v_next) > backfill._stage_number(r.confirmed) then
+      if r.stage = 'constrained' and not backfill._is_compared_again(r) then
+        return null;
+      end if;
+      update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null, due_at = clock_timestamp() + interval '1 day',
              waiting_text = case v_next
+               when 'expanded' then coalesce(format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', backfill._subscribers(r.relation), r.name),
+                                             format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name))
+               when 'syncing' then case r.spec ->> 'sync'
+                 when 'application' then format('deploy code that writes column "%s" in each insert, and in each update of the columns that the expression reads; when no older code runs any more: select backfill.rollout_advance(%L)', r.spec ->> 'column', r.name)
+                 else format('the next stage is syncing; to continue: select backfill.rollout_advance(%L)', r.name) end
                when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
                when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
                else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
@@ -201,22 +270,22 @@ begin
       return null;
     end if;
     select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
-     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and not d.undo and d.done_at is not null)
-     order by x.ordinal limit 1;
+     where x.stage = v_next and not exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = x.stage and d.ordinal = x.ordinal and d.part = x.part and not d.undo and d.done_at is not null)
+     order by x.ordinal, x.part limit 1;
     if found then
       if s.alone then
         -- An attempt that was interrupted leaves an invalid index.
-        select x.valid into v_index from backfill._rollout_index(r, s.undo_sql) x;
-        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo) then
+        select x.valid into v_index from backfill._rollout_index(r, s.part, s.undo_sql) x;
+        if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo) then
           if v_index.valid then
-            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and not d.undo;
+            update backfill.rollout_statement d set done_at = clock_timestamp() where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo;
             continue;
           end if;
           s.sql := s.undo_sql;
-          return backfill._lease_rollout(r, s.stage, -s.ordinal, false, s.sql, null, s.lock, true, worker, ttl);
+          return backfill._lease_rollout(r, s.stage, -s.ordinal, s.part, false, s.sql, null, s.lock, true, worker, ttl);
         end if;
       end if;
-      return backfill._lease_rollout(r, s.stage, s.ordinal, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
+      return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, false, s.sql, s.undo_sql, s.lock, s.alone, worker, ttl);
     end if;
     update backfill.rollout x set stage = v_next, since = clock_timestamp(), waiting_reason = null, waiting_text = null where x.id = r.id returning x.* into r;
     perform backfill._record_rollout_event(r.id, 'rollout stage', v_next);
@@ -243,12 +312,13 @@ begin
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
-     and case when d.alone then exists (select from backfill._rollout_index(r, d.undo_sql)) else d.done_at is not null end
+     and case when d.alone then exists (select from backfill._rollout_index(r, d.part, d.undo_sql)) else d.done_at is not null end
      and (d.undo_sql not like '% drop not null' or exists (select from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped))
-     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.done_at is not null)
-   order by backfill._stage_number(d.stage) desc, d.ordinal desc limit 1;
+     and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null)
+     and (d.part = 0 or exists (select from pg_class k where k.oid = d.part))
+   order by backfill._stage_number(d.stage) desc, d.ordinal desc, d.part desc limit 1;
   if found then
-    return backfill._lease_rollout(r, s.stage, s.ordinal, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
+    return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, s.undo_sql, null, case when s.lock = 'none' then 'none' when s.alone then s.lock else 'ACCESS EXCLUSIVE' end, s.alone, worker, ttl);
   end if;
   v_now := backfill._rollout_fingerprint(r.relation);
   -- A difference in a line that names the column of another rollout is left out.
@@ -256,7 +326,10 @@ begin
     (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
     union all
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
-   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0);
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0)
+     -- Partitions come and go while a rollout runs.
+     and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
+                                                    and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
          error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
          hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
@@ -311,6 +384,8 @@ end $$;
 -- Returns the rollout to the queue after a statement. Returns whether the statement was recorded.
 create or replace function backfill._release_rollout(id bigint, token uuid, statement bigint) returns boolean
 language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.rollout_statement d set committed = clock_timestamp() - d.locked_at - d.held
+   where d.id = _release_rollout.statement and d.done_at is not null and d.held is not null and exists (select from backfill.rollout x where x.id = _release_rollout.id and x.token = _release_rollout.token);
   update backfill.rollout x set holder = null, token = null, expires_at = null, due_at = clock_timestamp(), waiting_reason = null, waiting_text = null
    where x.id = _release_rollout.id and x.token = _release_rollout.token and exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null);
   select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)

@@ -66,7 +66,7 @@ begin
   if octet_length(spec::text) > 65536 then
     perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
-  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "backfill": "object", "until": "string"}');
+  perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "on_difference": "string", "backfill": "object", "until": "string"}');
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
     perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
@@ -117,8 +117,16 @@ begin
     end if;
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
-  if v_sync <> 'trigger' then
-    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'This release keeps a new column in step with a trigger.', 'Use sync: trigger, or leave the key out.');
+  if v_sync not in ('trigger', 'application') then
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in step (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
+  elsif v_sync = 'application' and c -> 'using' is null then
+    perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
+  elsif spec ->> 'on_difference' not in ('repair', 'report') then
+    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails and tells how to list them (report).', 'Use repair or report.');
+  elsif spec ->> 'on_difference' = 'report' and c -> 'using' is null then
+    perform backfill._refuse('"on_difference" is given without "using"', 'Without an expression there is nothing to compare.', 'Leave "on_difference" out.');
+  elsif v_sync = 'application' and c ->> 'on_error' = 'null' then
+    perform backfill._refuse('"on_error" is given, but "sync" is "application"', 'No trigger evaluates the expression, so there is no error in a statement of the application.', 'Leave "on_error" out.');
   elsif coalesce(c ->> 'on_error', 'fail') not in ('fail', 'null') then
     perform backfill._refuse(format('"on_error" is "%s"', c ->> 'on_error'), 'If the expression fails on a row that the application writes, the statement of the application fails (fail), or the column becomes null (null).', 'Use fail or null.');
   end if;
@@ -130,7 +138,7 @@ begin
     'rollout', spec ->> 'rollout', 'table', spec ->> 'table', 'kind', 'add_column', 'column', c ->> 'name', 'type', c ->> 'type',
     'using', backfill._spec_text(c -> 'using'), 'default', backfill._spec_text(c -> 'default'), 'check', backfill._spec_text(c -> 'check'), 'not_null', coalesce((c -> 'not_null')::boolean, false),
     'unique', coalesce((c -> 'unique')::boolean, false), 'index', v_index, 'references', v_references, 'on_error', coalesce(c ->> 'on_error', 'fail'),
-    'sync', v_sync, 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
+    'sync', v_sync, 'on_difference', coalesce(spec ->> 'on_difference', case v_sync when 'application' then 'report' else 'repair' end), 'backfill', coalesce(spec -> 'backfill', '{}'), 'until', v_until));
 end $$;
 
 -- Returns the table that a name means under a search_path.
@@ -189,8 +197,15 @@ begin
   perform backfill._check_target(v_rel);
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
   s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
-  if exists (select from pg_inherits i where i.inhparent = v_rel or i.inhrelid = v_rel) or c.relkind = 'p' then
-    perform backfill._refuse(format('table %s is partitioned, or has parents or children', s ->> 'target'), 'This release adds columns to plain tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  if exists (select from pg_inherits i where i.inhrelid = v_rel) then
+    perform backfill._refuse(format('table %s is a partition or a child of another table', s ->> 'target'), 'A partition has the same columns as its parent.', format('Name the parent: %s', (select i.inhparent::regclass from pg_inherits i where i.inhrelid = v_rel limit 1)));
+  elsif c.relkind <> 'p' and exists (select from pg_inherits i where i.inhparent = v_rel) then
+    perform backfill._refuse(format('table %s has children that inherit from it', s ->> 'target'), 'A rollout changes plain and partitioned tables only.', 'Add the column by hand, and fill it with backfill.enqueue.');
+  elsif (s -> 'unique')::boolean and c.relkind = 'p' then
+    perform backfill._refuse(format('table %s is partitioned, so column "%s" alone cannot be unique', s ->> 'target', s ->> 'column'), 'A unique index of a partitioned table must contain the columns of its partition key.', 'Leave "unique" out. After the rollout, create a unique index that also contains the partition key.');
+  elsif exists (select from backfill._partitions(v_rel) p join pg_class k on k.oid = p.part where pg_get_userbyid(k.relowner) <> c.owner) then
+    perform backfill._refuse(format('partitions of table %s have another owner: %s', s ->> 'target', (select string_agg(x.name, ', ') from (select p.name from backfill._partitions(v_rel) p join pg_class k on k.oid = p.part where pg_get_userbyid(k.relowner) <> c.owner order by p.name limit 3) x)),
+      format('The statements run as "%s", and only the owner of a partition may change it.', c.owner), format('As an administrator, run for each of them: alter table ... owner to %I;', c.owner));
   elsif exists (select from pg_attribute a where a.attrelid = v_rel and a.attname = s ->> 'column' and not a.attisdropped) then
     perform backfill._refuse(format('table %s already has a column "%s"', s ->> 'target', s ->> 'column'), 'A rollout adds the column itself, so that it can also remove it.', 'Use another name. If the column exists already and only has to be filled, use backfill.enqueue.');
   elsif (select count(*) from pg_attribute a where a.attrelid = v_rel and a.attnum > 0) >= 1600 then
@@ -205,6 +220,7 @@ begin
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
   end if;
+  s := s || jsonb_build_object('partitioned', c.relkind = 'p');
   if s ? 'using' then
     if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
       perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
@@ -212,11 +228,11 @@ begin
     for v_name, v_word in select a.attname, a.attgenerated from backfill._spec_columns(v_rel, s ->> 'using') u join pg_attribute a on a.attrelid = v_rel and a.attname = u where a.attgenerated <> '' loop
       perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
     end loop;
-    if not has_schema_privilege(c.owner, c.relnamespace, 'create') then
+    if s ->> 'sync' = 'trigger' and not has_schema_privilege(c.owner, c.relnamespace, 'create') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
-    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m limit 1;
+    select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m where s ->> 'sync' = 'trigger' limit 1;
     if found then
       perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
         format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
@@ -228,9 +244,9 @@ begin
     if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
       perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
     end if;
-    select t.tgname into v_after from pg_trigger t where t.tgrelid = v_rel and t.tgtype & 7 = 3 and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%' order by t.tgname desc limit 1;
-    if v_after is not null then
-      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill": alter trigger %I on %s rename to ...;', v_after, s ->> 'target'));
+    v_after := backfill._later_trigger(v_rel);
+    if v_after is not null and s ->> 'sync' = 'trigger' then
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after, s ->> 'target', 'a_' || left(v_after, 60)));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
@@ -239,7 +255,7 @@ begin
   if (s ? 'index' or (s -> 'unique')::boolean) and exists (select from pg_class k where k.relnamespace = c.relnamespace and k.relname = v_name) then
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
-  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel or x.srrelid in (select p.part from backfill._partitions(v_rel) p)), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
@@ -252,6 +268,7 @@ begin
     end if;
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
+  perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
   return s;
 end $$;
 
@@ -261,8 +278,8 @@ create or replace function backfill._lacking_rights(relation oid, owner name, s 
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with writers as (
     select distinct a.grantee, case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as writer
-      from (select k.relacl as acl from pg_class k where k.oid = relation
-            union all select t.attacl from pg_attribute t where t.attrelid = relation and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
+      from (select k.relacl as acl from pg_class k where k.oid = relation or k.oid in (select p.part from backfill._partitions(relation) p)
+            union all select t.attacl from pg_attribute t where (t.attrelid = relation or t.attrelid in (select p.part from backfill._partitions(relation) p)) and not t.attisdropped) x cross join lateral aclexplode(x.acl) a
      where a.privilege_type in ('INSERT', 'UPDATE') and (a.grantee = 0 or exists (select from pg_roles r where r.oid = a.grantee and r.rolname <> owner))),
   schemas as (
     select n.oid, n.nspname from pg_namespace n
@@ -274,6 +291,28 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select w.writer, format('execute on function %s', f::regprocedure) from writers w, backfill._called_functions(s ->> 'using', 'using', backfill._schemas_of(settings), owner) f where not has_function_privilege(case w.grantee when 0 then 'public' else w.writer end, f, 'execute')
   union all
   select w.writer, format('usage on type %s', t.oid::regtype) from writers w, pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings) and not has_type_privilege(case w.grantee when 0 then 'public' else w.writer end, t.oid, 'usage')
+$$;
+
+-- Returns the partitions of a table at all levels, each with its parent. Returns no row for a plain
+-- table.
+create or replace function backfill._partitions(relation oid) returns table (part oid, parent oid, name text, schema name, is_leaf boolean, depth integer)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive tree(part, parent, depth) as (
+    select h.inhrelid, h.inhparent, 1 from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
+    union all
+    select h.inhrelid, h.inhparent, t.depth + 1 from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
+  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p', t.depth
+    from tree t join pg_class c on c.oid = t.part join pg_namespace n on n.oid = c.relnamespace
+$$;
+
+-- Returns a trigger of a table or of its partitions that would fire after the trigger of a rollout,
+-- and could change columns that the expression reads. Returns null if there is none.
+create or replace function backfill._later_trigger(relation oid) returns name
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select t.tgname from pg_trigger t
+   where (t.tgrelid = relation or t.tgrelid in (select p.part from backfill._partitions(relation) p))
+     and t.tgtype & 3 = 3 and t.tgtype & 20 <> 0 and t.tgenabled <> 'D' and t.tgname::text collate "C" > 'zzz_backfill_' collate "C" and t.tgname not like 'zzz\_backfill\_%'
+   order by t.tgname desc limit 1
 $$;
 
 -- Returns the columns that unfinished rollouts add to a table.

@@ -18,100 +18,164 @@ begin
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
   end if;
   if switched then
-    v_set := format('if tg_op = ''INSERT'' and new.%1$s is null or tg_op = ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
+    v_set := format('if tg_op operator(pg_catalog.=) ''INSERT'' and new.%1$s is null or tg_op operator(pg_catalog.=) ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
       format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
   return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
     concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
 end $$;
 
+-- Returns the name of the index on the new column of a table, without quotes.
+create or replace function backfill._index_name(s jsonb, table_name text) returns text
+language sql immutable set search_path = pg_catalog, pg_temp as $$
+  select case when table_name = s ->> 'name' then coalesce(s #>> '{index,name}', backfill._fit(format('%s_%s', table_name, s ->> 'column'), 50) || case when (s -> 'unique')::boolean then '_key' else '_idx' end)
+              -- The names of partitions are often long and differ only at their end.
+              else format('%s_%s_idx', backfill._fit(format('%s_%s', table_name, s ->> 'column'), 41), left(md5(format('%s.%s', table_name, s ->> 'column')), 8)) end
+$$;
+
 -- Returns all statements of a rollout, with the statement that takes each of them back, and the
--- strongest lock that each of them needs on a table.
-create or replace function backfill._rollout_steps(s jsonb, settings jsonb) returns table (stage text, ordinal integer, sql text, undo_sql text, lock text, alone boolean, effect text)
+-- strongest lock that each of them needs on a table. part is the partition that the statement
+-- changes, or 0 if it changes the table of the rollout.
+create or replace function backfill._rollout_steps(s jsonb, settings jsonb) returns table (stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   t constant text := s ->> 'target';
   c constant text := quote_ident(s ->> 'column');
   v_base constant text := backfill._fit(format('%s_%s', s ->> 'name', s ->> 'column'), 50);
   v_trigger constant text := backfill._sync_name(s);
-  v_index text := quote_ident(coalesce(s #>> '{index,name}', v_base || case when (s -> 'unique')::boolean then '_key' else '_idx' end));
+  v_index constant text := quote_ident(backfill._index_name(s, s ->> 'name'));
+  v_method constant text := coalesce(s #>> '{index,method}', 'btree');
+  v_parted constant boolean := (s -> 'partitioned')::boolean;
+  v_table constant oid := (s ->> 'relation')::bigint::oid;
+  v_has_trigger constant boolean := s ? 'using' and s ->> 'sync' = 'trigger';
+  v_key text;
   v_number integer := 0;
   v_when text;
   v_old text;
   v_new text;
   instant constant text := 'changes only the catalog';
   scan constant text := 'reads the whole table; reads and writes continue';
+  scan_part constant text := 'reads the whole partition; reads and writes continue';
 begin
   return query values
-    ('expanded', 1, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
+    ('expanded', 1, 0::oid, t, format('alter table %s add column %s %s%s', t, c, s ->> 'type', case when s ? 'default' and not (s -> 'volatile_default')::boolean then ' default ' || backfill._bracketed(s ->> 'default') else '' end),
       format('alter table %s drop column if exists %s', t, c), 'ACCESS EXCLUSIVE', false, instant);
   if s ? 'default' and (s -> 'volatile_default')::boolean then
-    return query values ('expanded', 2, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('expanded', 2, 0::oid, t, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
-  if s ? 'using' then
+  if v_has_trigger then
     -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
     -- images of the values are compared.
     select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
-      from (select u.name, u.n from backfill._spec_columns((s ->> 'relation')::bigint::oid, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
+      from (select u.name, u.n from backfill._spec_columns(v_table, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
             union all select s ->> 'column', 100000) x;
     v_when := format('row(%s)::pg_catalog.record operator(pg_catalog.*<>) row(%s)::pg_catalog.record', v_old, v_new);
     return query values
-      ('syncing', 1, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
-      ('syncing', 2, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 3, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+      ('syncing', 1, 0::oid, t, backfill._sync_function(s, settings, false), format('drop function if exists %I.%I()', s ->> 'schema', v_trigger), 'none', false, instant),
+      ('syncing', 2, 0::oid, t, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
+      ('syncing', 3, 0::oid, t, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
+    if coalesce((s -> 'subscribed')::boolean, false) then
+      -- The table receives changes of a publication. Only such a trigger fires for them.
+      return query values
+        ('syncing', 4, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
+        ('syncing', 5, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
+    end if;
   end if;
-  if s ? 'using' and coalesce((s -> 'subscribed')::boolean, false) then
-    -- The table receives changes of a publication. Only such a trigger fires for them.
-    return query values
-      ('syncing', 4, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
-      ('syncing', 5, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
-  end if;
-  if s ? 'index' or (s -> 'unique')::boolean then
-    v_number := v_number + 1;
-    return query values ('constrained', v_number, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, coalesce(s #>> '{index,method}', 'btree'), c),
+  if v_parted and s ? 'index' then
+    -- The server cannot create an index of a partitioned table concurrently. So the index of the
+    -- parent begins without partitions. A partition that is created from now on gets an index of
+    -- its own. Each existing partition gets one concurrently, and the parent's index becomes valid
+    -- with the last one (P30).
+    v_number := 3;
+    return query values ('constrained', 1, 0::oid, t, format('create index %s on only %s using %s (%s)', v_index, t, v_method, c), format('drop index if exists %I.%s', s ->> 'schema', v_index), 'SHARE', false, instant);
+    return query
+      select 'constrained', case when p.is_leaf then 2 else 1 end, p.part, p.name,
+             format('create index %s%I on %s%s using %s (%s)', case when p.is_leaf then 'concurrently ' else '' end, backfill._index_name(s, k.relname), case when p.is_leaf then '' else 'only ' end, p.name, v_method, c),
+             case when p.is_leaf then format('drop index concurrently if exists %I.%I', p.schema, backfill._index_name(s, k.relname)) end,
+             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; waits for all transactions that are open when it begins' else instant end
+        from backfill._partitions(v_table) p join pg_class k on k.oid = p.part
+       where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column')
+      union all
+      select 'constrained', 3, p.part, p.name, format('alter index %I.%I attach partition %I.%I', n.nspname, backfill._index_name(s, u.relname), p.schema, backfill._index_name(s, k.relname)), null, 'ACCESS EXCLUSIVE', false, instant
+        from backfill._partitions(v_table) p join pg_class k on k.oid = p.part join pg_class u on u.oid = p.parent join pg_namespace n on n.oid = u.relnamespace
+       where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column');
+  elsif s ? 'index' or (s -> 'unique')::boolean then
+    v_number := 1;
+    return query values ('constrained', v_number, 0::oid, t, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, v_method, c),
       format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;
-    return query values ('constrained', v_number, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
+    return query values ('constrained', v_number, 0::oid, t, format('alter table %s add constraint %s unique using index %s', t, v_index, v_index), format('alter table %s drop constraint if exists %s', t, v_index), 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if s ? 'check' then
-    return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant),
-      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_check'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
-    v_number := v_number + 2;
+    return query values ('constrained', v_number + 1, 0::oid, t, format('alter table %s add constraint %I check %s not valid', t, v_base || '_check', backfill._bracketed(s ->> 'check')), format('alter table %s drop constraint if exists %I', t, v_base || '_check'), 'ACCESS EXCLUSIVE', false, instant);
+    return query select * from backfill._validation(s, v_number + 2, v_base || '_check');
+    v_number := v_number + 3;
   end if;
   if (s -> 'not_null')::boolean then
-    if current_setting('server_version_num')::integer >= 180000 then
+    v_key := v_base || '_not_null';
+    return query values
+      ('constrained', v_number + 1, 0::oid, t, case when current_setting('server_version_num')::integer >= 180000 then format('alter table %s add constraint %I not null %s not valid', t, v_key, c) else format('alter table %s add constraint %I check (%s is not null) not valid', t, v_key, c) end,
+        format('alter table %s drop constraint if exists %I', t, v_key), 'ACCESS EXCLUSIVE', false, instant);
+    return query select * from backfill._validation(s, v_number + 2, v_key);
+    v_number := v_number + 3;
+    if current_setting('server_version_num')::integer < 180000 then
       return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I not null %s not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
-        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+        ('constrained', v_number + 1, 0::oid, t, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
+        ('constrained', v_number + 2, 0::oid, t, format('alter table %s drop constraint %I', t, v_key), null::text, 'ACCESS EXCLUSIVE', false, instant);
       v_number := v_number + 2;
-    else
-      return query values
-        ('constrained', v_number + 1, format('alter table %s add constraint %I check (%s is not null) not valid', t, v_base || '_not_null', c), format('alter table %s drop constraint if exists %I', t, v_base || '_not_null'), 'ACCESS EXCLUSIVE', false, instant),
-        ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_not_null'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan),
-        ('constrained', v_number + 3, format('alter table %s alter column %s set not null', t, c), format('alter table %s alter column %s drop not null', t, c), 'ACCESS EXCLUSIVE', false, instant || ': the validated constraint proves that no row is null'),
-        ('constrained', v_number + 4, format('alter table %s drop constraint %I', t, v_base || '_not_null'), null::text, 'ACCESS EXCLUSIVE', false, instant);
-      v_number := v_number + 4;
     end if;
   end if;
   if s ? 'references' then
-    return query values
-      ('constrained', v_number + 1, format('alter table %s add constraint %I foreign key (%s) references %s (%I)%s not valid', t, v_base || '_fkey', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), '')),
-        format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
-      ('constrained', v_number + 2, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
-    v_number := v_number + 2;
+    v_key := format('foreign key (%s) references %s (%I)%s', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), ''));
+    if v_parted then
+      -- Before version 18, the server refuses a foreign key of a partitioned table that is not
+      -- valid. With validated foreign keys on all partitions, the parent's needs no scan (P30).
+      return query
+        select 'constrained', v_number + x.n, p.part, p.name, x.sql, null::text, x.lock, false, x.effect
+          from backfill._partitions(v_table) p,
+               lateral (values (1, format('alter table %s add constraint %I %s not valid', p.name, v_base || '_fkey', v_key), 'SHARE ROW EXCLUSIVE', instant || '; locks both tables'),
+                               (2, format('alter table %s validate constraint %I', p.name, v_base || '_fkey'), 'SHARE UPDATE EXCLUSIVE', scan_part)) x(n, sql, lock, effect)
+         where p.is_leaf and not exists (select from pg_constraint k where k.conrelid = p.part and k.conparentid <> 0 and k.contype = 'f' and k.conname = v_base || '_fkey');
+      return query values ('constrained', v_number + 3, 0::oid, t, format('alter table %s add constraint %I %s', t, v_base || '_fkey', v_key), format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'ACCESS EXCLUSIVE', false, instant || ': the foreign keys of the partitions are valid; locks both tables');
+    else
+      return query values
+        ('constrained', v_number + 1, 0::oid, t, format('alter table %s add constraint %I %s not valid', t, v_base || '_fkey', v_key), format('alter table %s drop constraint if exists %I', t, v_base || '_fkey'), 'SHARE ROW EXCLUSIVE', false, instant || '; locks both tables'),
+        ('constrained', v_number + 2, 0::oid, t, format('alter table %s validate constraint %I', t, v_base || '_fkey'), null::text, 'SHARE UPDATE EXCLUSIVE', false, scan);
+    end if;
+    v_number := v_number + 3;
   end if;
-  return query values ('constrained', v_number + 1, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
-  if s ? 'using' then
+  return query values ('constrained', v_number + 1, 0::oid, t, format('analyze %s (%s)', t, c), null::text, 'SHARE UPDATE EXCLUSIVE', false, 'reads a sample of the table; reads and writes continue');
+  if v_has_trigger then
     return query values
-      ('switched', 1, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
-      ('contracted', 1, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
-      ('contracted', 2, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
-      ('contracted', 3, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
+      ('switched', 1, 0::oid, t, backfill._sync_function(s, settings, true), replace(backfill._sync_function(s, settings, false), 'create function', 'create or replace function'), 'none', false, instant || ': from now on a value that the application writes to the column stays'),
+      ('contracted', 1, 0::oid, t, format('drop trigger %I on %s', v_trigger || '_update', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 2, 0::oid, t, format('drop trigger %I on %s', v_trigger || '_insert', t), null::text, 'ACCESS EXCLUSIVE', false, instant),
+      ('contracted', 3, 0::oid, t, format('drop function %I.%I()', s ->> 'schema', v_trigger), null::text, 'none', false, instant);
   end if;
 end $$;
+
+-- Returns the statements that validate a constraint: one for each partition, so that none is long,
+-- and then one for the table itself.
+create or replace function backfill._validation(s jsonb, number integer, name text) returns table (stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'constrained', number, p.part, p.name, format('alter table %s validate constraint %I', p.name, _validation.name), null, 'SHARE UPDATE EXCLUSIVE', false, 'reads the whole partition; reads and writes continue'
+    from backfill._partitions((s ->> 'relation')::bigint::oid) p where p.is_leaf
+  union all
+  select 'constrained', number + 1, 0::oid, s ->> 'target', format('alter table %s validate constraint %I', s ->> 'target', _validation.name), null, 'SHARE UPDATE EXCLUSIVE', false,
+         case when (s -> 'partitioned')::boolean then 'changes only the catalog: the partitions are valid' else 'reads the whole table; reads and writes continue' end
+$$;
+
+-- Returns whether a partition already has its part of the parent's index under another name,
+-- because it was created or attached after the parent's index.
+create or replace function backfill._has_own_index(part oid, parent oid, name text, column_name text) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from pg_index i join pg_class k on k.oid = i.indexrelid join pg_inherits h on h.inhrelid = i.indexrelid join pg_index u on u.indexrelid = h.inhparent and u.indrelid = parent
+      join pg_attribute a on a.attrelid = i.indrelid and a.attname = column_name and not a.attisdropped
+     where i.indrelid = part and i.indnkeyatts = 1 and i.indkey[0] = a.attnum and k.relname <> _has_own_index.name)
+$$;
 
 -- Returns the assignment and the filter of the job that fills the new column. Returns no row if
 -- there is nothing to fill.
@@ -131,7 +195,7 @@ end $$;
 
 -- Returns what the schema of a table consists of, one line for each object. Contains no OIDs and no
 -- column numbers, so it is the same before a rollout and after its rollback.
-create or replace function backfill._rollout_fingerprint(relation oid) returns text
+create or replace function backfill._table_fingerprint(relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(x.line, E'\n' order by x.line collate "C") from (
     select format('table %s: owner %s, privileges %s, replica identity %s, row security %s %s, options %s', relation::regclass, pg_get_userbyid(c.relowner), c.relacl, c.relreplident, c.relrowsecurity, c.relforcerowsecurity, c.reloptions) as line from pg_class c where c.oid = relation
@@ -141,7 +205,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     union all
     select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
     union all
-    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation
+    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation and k.conparentid = 0
     union all
     select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
     union all
@@ -154,4 +218,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
     union all
     select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
+$$;
+
+-- Returns the fingerprint of a table and of its partitions. The lines of a partition begin with its
+-- name.
+create or replace function backfill._rollout_fingerprint(relation oid) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select backfill._table_fingerprint(relation) || coalesce(E'\n' || string_agg(x.line, E'\n' order by x.line collate "C"), '')
+    from (select format('partition %s | %s', p.name, line) as line from backfill._partitions(relation) p, regexp_split_to_table(backfill._table_fingerprint(p.part), E'\n') line) x
 $$;

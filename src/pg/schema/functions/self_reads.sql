@@ -15,6 +15,28 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select n.node, n.is_top from nodes n
 $$;
 
+-- Returns the parts of a condition that are joined with AND at its top level. A condition without
+-- AND is its only part.
+create or replace function backfill._conjuncts(condition text) returns setof text
+language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
+declare
+  token record;
+  part text := '';
+  parts text[] := '{}';
+begin
+  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)).
+  -- Parameters such as $0 stand for the results of subqueries.
+  for token in select * from backfill._lex(regexp_replace(condition, '\$(\d)', 'parameter_\1', 'g'), 'a condition') loop
+    if token.depth = 1 and token.kind = 'word' and token.body = 'AND' then
+      parts := parts || btrim(part); part := '';
+    elsif token.depth > 0 or token.kind <> 'open' then
+      part := part || token.body;
+    end if;
+  end loop;
+  return next condition;
+  return query select unnest(parts || left(btrim(part), -1)) where parts <> '{}';
+end $$;
+
 -- Returns the first of the given columns that a plan reads in other rows than the row that the
 -- statement changes. `relation` is the target of the job or another table, and `tables` are the
 -- tables that hold its rows. With own_row, the function also returns a column that the plan reads
@@ -26,11 +48,10 @@ declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
   target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
   target_heap oid := backfill._heap_of(target);
-  -- Conditions that each joined row satisfies and that consist only of parts joined with AND.
+  -- Conditions that each joined row satisfies.
   conditions text[] := array(
-    select e.value #>> '{}' from unnest(nodes) n cross join lateral jsonb_each(n) e
-     where (e.key = 'Filter' and n ? 'Relation Name' or e.key = any (array['Join Filter', 'Hash Cond', 'Merge Cond']) and n ->> 'Join Type' in ('Inner', 'Semi', 'Right Semi', 'Anti', 'Right Anti'))
-       and e.value #>> '{}' !~ '\m(OR|NOT|CASE|IS|COALESCE)\M');
+    select c from unnest(nodes) n cross join lateral jsonb_each(n) e cross join lateral backfill._conjuncts(e.value #>> '{}') c
+     where e.key = 'Filter' and n ? 'Relation Name' or e.key = any (array['Join Filter', 'Hash Cond', 'Merge Cond']) and n ->> 'Join Type' in ('Inner', 'Semi', 'Right Semi', 'Anti', 'Right Anti'));
   -- The output of a scan can contain columns that nothing uses. The topmost node of a subquery
   -- outputs only what is used.
   expressions text[] := array(
@@ -62,13 +83,12 @@ begin
     -- that the statement changes.
     continue when not own_row and target_heap = any (tables) and exists (
       select from pg_index i
-       where i.indrelid = case when is_partitioned then relation when scan.heap = target_heap then target_heap end
+       where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
          and (select bool_and(exists (
                 select from unnest(conditions) c
-                 cross join unnest(array[format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
-                                         format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there)]) p
-                 where c = p or position(p || ' AND ' in c) > 0 or position(' AND ' || p in c) > 0))
+                 where c in (format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
+                             format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there))))
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
@@ -88,6 +108,40 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   select c.oid from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.relname = node ->> 'Relation Name' and n.nspname = node ->> 'Schema'
 $$;
 
+-- Returns the name that a quoted identifier stands for.
+create or replace function backfill._identifier(quoted text) returns text
+language plpgsql immutable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
+declare
+  v_inner text := replace(substring(quoted from '"(.*)"$'), '""', '"');
+  v_name text;
+begin
+  if quoted !~* '^u&' then
+    return v_inner;
+  end if;
+  execute format('select U&''%s''', replace(v_inner, '''', '''''')) into v_name;
+  return v_name;
+end $$;
+
+-- Returns the functions that the defaults and the types of columns call: the functions of a
+-- default, of casts to and from the type, and of the constraints of a domain.
+create or replace function backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive col as (
+    select a.attnum, a.atttypid from pg_attribute a where a.attrelid = relation and a.attname = any (columns) and not a.attisdropped),
+  type(oid) as (
+    select c.atttypid from col c
+    union
+    select y.typbasetype from type t join pg_type y on y.oid = t.oid where y.typbasetype <> 0)
+  select p.oid from (
+    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
+    union
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    union
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
+    join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
+   where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
+$$;
+
 -- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
 -- functions in C. If a name is overloaded, all functions of this name are returned. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
@@ -99,15 +153,25 @@ $$;
 create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with token as (
-    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then replace(substr(l.body, 2, length(l.body) - 2), '""', '"') else l.body end as body
+    select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then backfill._identifier(l.body) else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
+  -- Some keywords stand for operators.
+  operator(name) as (
+    select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t
+    union
+    select o.name from token t join (values ('like', '~~'), ('like', '!~~'), ('ilike', '~~*'), ('ilike', '!~~*'), ('similar', '~'), ('similar', '!~'), ('between', '>='), ('between', '<='), ('between', '<'), ('between', '>'),
+                                            ('in', '='), ('in', '<>'), ('nullif', '='), ('distinct', '='), ('case', '='), ('using', '='), ('natural', '='), ('group', '='), ('partition', '='), ('union', '='), ('intersect', '='), ('except', '='),
+                                            ('order', '<'), ('order', '>')) o(keyword, name) on t.kind = 'word' and t.body = o.keyword),
   name as (
     select body, kind, before, next, next_kind, case when before = '.' then array[schema::name] else schemas end as schemas,
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
-    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
-     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas || 'pg_catalog'::name) and pg_has_role(y.typowner, run_as, 'MEMBER')),
+    select y.oid from name x
+      left join (values ('int', 'int4'), ('integer', 'int4'), ('smallint', 'int2'), ('bigint', 'int8'), ('real', 'float4'), ('float', 'float8'), ('double', 'float8'), ('boolean', 'bool'), ('decimal', 'numeric'), ('dec', 'numeric'),
+                        ('character', 'bpchar'), ('char', 'bpchar'), ('character', 'varchar'), ('time', 'timetz'), ('timestamp', 'timestamptz'), ('bit', 'varbit')) s(word, type) on x.kind = 'word' and s.word = x.body
+      join pg_type y on y.typname in (left(x.body, 63), s.type) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and (n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER') or n.nspname = 'pg_catalog')),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
@@ -119,10 +183,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     -- The tokens of an operator may be its single characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
-       and position(o.oprname in (select string_agg(case t.kind when 'other' then t.body else ' ' end, '' order by t.n) from token t)) > 0
+       and exists (select from operator x where position(o.oprname in x.name) > 0)
     union
-    select c.castfunc from type y join pg_cast c on y.oid in (c.castsource, c.casttarget) join pg_type s on s.oid = c.castsource join pg_type g on g.oid = c.casttarget
-     where c.castfunc <> 0 and pg_has_role(s.typowner, run_as, 'MEMBER') and pg_has_role(g.typowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
@@ -267,7 +330,8 @@ begin
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
                 from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
-                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null) x);
+                      union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
+                      union select c from backfill._functions_of_columns(relation, assigned, exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -287,7 +351,9 @@ begin
         end if;
         pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
-      exception when others then null; -- The body is followed no further.
+      exception when others then
+        -- The body is followed no further.
+        f.volatility := 'v';
       end;
     end if;
     if f.volatility <> 'i' then

@@ -78,6 +78,8 @@ begin
       perform backfill._refuse(format('unterminated comment in %s', what), format('The comment begins with: %s', left(look, 40)), 'Close the comment with */.');
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
+    elsif kind = 'quoted' and body ~* '^u&' and substr(fragment, begins + used + length(body)) ~* ('^' || blank || '*uescape\M') then
+      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld does not read names with an escape character of their own.', 'Use the character \ in U&"...", and leave UESCAPE out.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then

@@ -14,6 +14,8 @@ create table backfill.rollout (
   started_by     name        not null default current_user,
   -- The last stage that the daemons reach by themselves. Each advance raises it by one stage.
   until          text        not null default 'constrained',
+  -- The last stage for which an operator has called rollout_advance.
+  confirmed      text        not null default 'planned',
   stage          text        not null default 'planned',
   state          text        not null default 'running' check (state in ('running', 'waiting', 'failed', 'rolling_back', 'rolled_back', 'done')),
   desired_state  text        not null default 'running' check (desired_state in ('running', 'paused')),
@@ -43,9 +45,10 @@ create table backfill.rollout (
   due_at         timestamptz not null default clock_timestamp(),
   constraint rollout_name_check check (name ~ '^[A-Za-z0-9._:/-]{1,150}$'),
   constraint rollout_stage_check check (stage in ('planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted')),
+  constraint rollout_confirmed_check check (confirmed in ('planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted')),
   constraint rollout_until_check check (until in ('planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'))
 );
-create index rollout_due on backfill.rollout (due_at) where state in ('running', 'rolling_back');
+create index rollout_due on backfill.rollout (due_at) where state in ('running', 'rolling_back', 'waiting');
 alter table backfill.rollout enable row level security;
 
 -- One row for each statement that a rollout has begun.
@@ -54,6 +57,8 @@ create table backfill.rollout_statement (
   rollout_id bigint      not null references backfill.rollout on delete cascade,
   stage      text        not null,
   ordinal    integer     not null,
+  -- The partition that the statement changes, or 0 if it changes the table of the rollout.
+  part       oid         not null default 0,
   -- Whether the statement takes back the statement of this stage and ordinal.
   undo       boolean     not null default false,
   sql        text        not null,
@@ -67,9 +72,11 @@ create table backfill.rollout_statement (
   locked_at  timestamptz,
   waited     interval,
   held       interval,
+  -- From the beginning of the commit until the daemon had its answer.
+  committed  interval,
   done_at    timestamptz,
   error      text,
-  unique (rollout_id, stage, ordinal, undo)
+  unique (rollout_id, stage, ordinal, part, undo)
 );
 
 -- The verbs of the public functions. A trigger carries out each inserted row and stores nothing.
@@ -80,3 +87,7 @@ create table backfill.rollout_command (
   actor        name not null default current_user
 );
 alter table backfill.rollout_command enable row level security;
+
+-- Whether the job only compares the rows with the expressions, and changes none. Only rollouts
+-- create such jobs.
+alter table backfill.job add column compares boolean not null default false;

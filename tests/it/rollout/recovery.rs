@@ -1,0 +1,148 @@
+//! Rollouts that fail or meet objects of others.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{installed, run, value};
+
+use super::{TABLE, daemon, spec, start, until_rollout};
+
+/// The table is renamed, and a copy takes its name. No statement of the rollout runs on the copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_takes_the_name_is_not_changed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("syncing")).await;
+    until_rollout(&owner, "cents", "stage = 'syncing' and state = 'waiting'").await;
+    run(&owner, "alter table orders rename to orders_old; create table orders (id bigint primary key, total numeric)")
+        .await;
+    run(&owner, "select backfill.rollout_advance('cents')").await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'failed' and error like '%is not the table%' and hint like '%rename it back%'",
+    )
+    .await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_trigger where tgrelid = 'orders'::regclass").await, 0);
+    run(&owner, "drop table orders; alter table orders_old rename to orders; select backfill.rollout_resume('cents')")
+        .await;
+    until_rollout(&owner, "cents", "stage = 'backfilled'").await;
+    // The table is gone, so nothing is left to take back.
+    run(&owner, "drop table orders; select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back'").await;
+}
+
+/// Rows that violate a constraint make the rollout fail. It continues after they were corrected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "update orders set total = -1 where id = 7").await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("constrained")).await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'failed' and error like '%orders_total_cents_check%' and hint like '%rollout_resume%'",
+    )
+    .await;
+    // The constraint would refuse rows that the application writes, so it was dropped.
+    assert_eq!(
+        value::<i64>(&owner, "select count(*) from pg_constraint where conname = 'orders_total_cents_check'").await,
+        0
+    );
+    // The message contains no value of the row.
+    assert!(!value::<String>(&owner, "select error from backfill.rollouts").await.contains("-100"));
+    run(&owner, "update orders set total = 1 where id = 7; select backfill.rollout_resume('cents')").await;
+    until_rollout(&owner, "cents", "stage = 'constrained'").await;
+    // A unique index that cannot be created leaves no invalid index after a rollback.
+    let unique = r#"{"rollout": "unique", "table": "orders", "add_column": {"name": "u", "type": "int", "using": "customer", "unique": true}}"#;
+    start(&owner, unique).await;
+    until_rollout(&owner, "unique", "state = 'failed' and error like '%could not create unique index%'").await;
+    run(&owner, "select backfill.rollout_rollback('unique')").await;
+    until_rollout(&owner, "unique", "state = 'rolled_back' and error is null").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_index where not indisvalid").await, 0);
+}
+
+/// Two tables have rollouts with the same column name, another has long names, and the expressions
+/// read values that are equal although they differ.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rollouts_do_not_disturb_each_other_and_miss_no_change() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let long = "ö".repeat(31);
+    run(
+        &owner,
+        &format!(
+            "create table one (id int primary key, a int); insert into one values (1, 1);
+             create table two (id int primary key, a int, b int); insert into two values (1, 2, 3);
+             create table \"{long}\" (id int primary key, a int); insert into \"{long}\" values (1, 1);
+             create table values_ (id int primary key, v numeric, i interval, j jsonb, f float8, t text);
+             insert into values_ values (1, 1.0, '1 day', '{{\"a\": 1.0}}', 0, 'a')"
+        ),
+    )
+    .await;
+    let _daemon = daemon(&cluster).start();
+    let add = |rollout: &str, table: &str, column: &str, ty: &str, using: &str, rest: &str| {
+        format!(
+            r#"{{"rollout": "{rollout}", "table": "{table}", "add_column": {{"name": "{column}", "type": "{ty}", "using": "{using}"{rest}}}}}"#
+        )
+    };
+    let specs = [
+        add("one", "one", "total", "int", "a + 1", ""),
+        add("two", "two", "total", "int", "b + 100", ""),
+        add(
+            "long",
+            &format!("\\\"{long}\\\""),
+            &long,
+            "int",
+            "a",
+            &format!(r#", "not_null": true, "unique": true, "check": "\"{long}\" > 0""#),
+        ),
+        add("v", "values_", "c1", "text", "v::text", ""),
+        add("i", "values_", "c2", "int", "extract(hour from i)::int", ""),
+        add("j", "values_", "c3", "jsonb", "j", ""),
+        add("f", "values_", "c4", "float8", "atan2(f, -1)", ""),
+        add("n", "values_", "c5", "numeric(10,2)", "v * 3.333", r#", "not_null": true"#),
+    ];
+    for spec in &specs {
+        start(&owner, spec).await;
+    }
+    for name in ["one", "two", "long", "v", "i", "j", "f", "n"] {
+        until_rollout(&owner, name, "stage = 'constrained' and state = 'waiting'").await;
+    }
+    run(&owner, "insert into one values (2, 5); insert into two values (2, 5, 6)").await;
+    assert_eq!(value::<String>(&owner, "select string_agg(total::text, ' ' order by id) from one").await, "2 6");
+    assert_eq!(value::<String>(&owner, "select string_agg(total::text, ' ' order by id) from two").await, "103 106");
+    run(&owner, r#"update values_ set v = 1.00, i = '24 hours', j = '{"a": 1.00}', f = '-0'"#).await;
+    let right = "select concat_ws(' ', c1, c2, c3, c4 < 0, c5) from values_";
+    assert_eq!(value::<String>(&owner, right).await, r#"1.00 24 {"a": 1.00} t 3.33"#);
+    for name in ["two", "v"] {
+        run(&owner, &format!("select backfill.rollout_rollback('{name}')")).await;
+        until_rollout(&owner, name, "state = 'rolled_back' and error is null").await;
+    }
+    run(&owner, "insert into one values (3, 7)").await;
+    assert_eq!(value::<i32>(&owner, "select total from one where id = 3").await, 8);
+    assert_eq!(value::<String>(&owner, "select string_agg(b::text, ' ') from two").await, "3 6");
+}
+
+/// An index of the application has the name that the rollout's index would have. It is neither used
+/// nor dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_of_the_application_is_not_touched() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("verified")).await;
+    until_rollout(&owner, "cents", "stage = 'verified' and state = 'waiting'").await;
+    run(&owner, "create index orders_total_cents_idx on orders (note); select backfill.rollout_advance('cents')").await;
+    until_rollout(&owner, "cents", "state = 'failed' and error like '%already exists%'").await;
+    run(&owner, "select backfill.rollout_resume('cents')").await;
+    until_rollout(&owner, "cents", "state = 'failed' and error like '%already exists%'").await;
+    run(&owner, "select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ index % (note) %'").await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from pg_class where relname = 'orders_total_cents_idx'").await, 1);
+}

@@ -1,0 +1,198 @@
+//! What a rollout accepts, from whom, and the examples.
+
+use backfilld_testbed::cluster::Options;
+
+use crate::support::{BACKFILLD, installed, refused, run, value};
+
+use super::{TABLE, daemon, spec, start, until_rollout};
+
+/// Each spec that is not possible is refused with the reason and the remedy, and nothing is stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_is_not_possible_is_refused() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(
+        &owner,
+        "create domain positive as int check (value > 0); alter table orders add g numeric generated always as (total * 2) stored",
+    )
+    .await;
+    let column =
+        |rest: &str| format!(r#"{{"rollout": "x", "table": "orders", "add_column": {{"name": "c", {rest}}}}}"#);
+    let wrong = [
+        (r#"{"rollout": "x"}"#.to_owned(), "names no table"),
+        (r#"{"rollout": "x", "table": "orders"}"#.to_owned(), "does not say what it changes"),
+        (r#"{"rollout": "x", "table": "nowhere", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "table \"nowhere\" does not exist"),
+        (r#"{"rollout": "x", "table": "orders", "colum": {}}"#.to_owned(), "unknown key \"colum\""),
+        (column(r#""type": "bigserial""#), "type \"bigserial\" does not exist"),
+        (column(r#""type": "int, drop column note""#), "does not exist"),
+        (column(r#""type": "positive""#), "is a domain with constraints"),
+        (column(r#""type": "int", "using": "total; drop table orders""#), "contains a semicolon"),
+        (column(r#""type": "int", "using": "(select 1)""#), "contains a subquery"),
+        (column(r#""type": "int", "using": "nosuch""#), "column \"nosuch\" does not exist"),
+        (column(r#""type": "timestamptz", "using": "now()""#), "not immutable"),
+        (column(r#""type": "text", "using": "total::date::text""#), "the server rejects"),
+        (column(r#""type": "numeric", "using": "g + 1""#), "generated column"),
+        (column(r#""type": "int", "using": "total) , drop column note, add z int default (1""#), "unmatched"),
+        (column(r#""type": "int", "default": "nosuch()""#), "nosuch()"),
+        (column(r#""type": "int", "check": "nosuch > 1""#), "nosuch"),
+        (column(r#""type": "int", "not_null": true"#), "without \"using\""),
+        (column(r#""type": "int", "using": "1", "default": 2"#), "both \"using\" and \"default\""),
+        (column(r#""type": "int -- x", "using": "1""#), "is not valid"),
+        (column(r#""type": "date", "using": "'now'::date""#), "a string such as"),
+        (column(r#""type": "int", "references": "nowhere (id)""#), "does not exist"),
+        (column(r#""type": "int", "references": "orders (note)""#), "is not unique"),
+        (r#"{"rollout": "x", "table": "orders", "add_column": {"name": "note", "type": "int"}}"#.to_owned(), "already has a column"),
+        (r#"{"rollout": "x", "table": "orders", "sync": "magic", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "\"sync\" is \"magic\""),
+        (r#"{"rollout": "x", "table": "orders", "sync": "application", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "no \"using\""),
+        (r#"{"rollout": "x", "table": "orders", "on_difference": "ignore", "add_column": {"name": "c", "type": "int", "using": "1"}}"#.to_owned(), "\"on_difference\" is \"ignore\""),
+        (r#"{"rollout": "x", "table": "orders", "on_difference": "report", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "without \"using\""),
+        (r#"{"rollout": "x", "table": "orders", "sync": "application", "add_column": {"name": "c", "type": "int", "using": "1", "on_error": "null"}}"#.to_owned(), "\"on_error\" is given"),
+        (r#"{"rollout": "x", "table": "orders", "until": "done", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "\"until\" is \"done\""),
+        (r#"{"rollout": "x", "table": "orders", "backfill": {"slices": 0}, "add_column": {"name": "c", "type": "int", "using": "1"}}"#.to_owned(), "option \"slices\" is 0"),
+    ];
+    for (spec, told) in wrong {
+        let error = owner.query("select backfill.rollout_start($1::text::jsonb)", &[&spec]).await.unwrap_err();
+        let error = error.as_db_error().unwrap().clone();
+        let text = format!("{} {}", error.message(), error.detail().unwrap_or_default());
+        assert_eq!(error.code().code(), "BF001", "{spec}: {text}");
+        assert!(text.contains(told), "{spec}: {text}");
+        assert!(error.detail().is_some() && error.hint().is_some(), "{spec}: {error:?}");
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.rollout").await, 0);
+    // A repeated call with the same spec returns the same rollout.
+    let id = start(&owner, &spec("planned")).await;
+    assert_eq!(start(&owner, &spec("planned")).await, id);
+    let error = refused(&owner, &format!("select backfill.rollout_start('{}')", spec("switched"))).await;
+    assert_eq!(error.sqlstate, "BF002");
+}
+
+/// Another role can neither start a rollout on the table nor control one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_owner_of_a_table_starts_and_controls_a_rollout() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    cluster
+        .sql(
+            "postgres",
+            "app",
+            "create role clerk login; grant backfill_submitter to clerk; grant all on orders to clerk",
+        )
+        .await;
+    let clerk = cluster.client("clerk", "app").await;
+    let error = refused(&clerk, &format!("select backfill.rollout_start('{}')", spec("planned"))).await;
+    assert_eq!(error.sqlstate, "BF001", "{}", error.message);
+    start(&owner, &spec("planned")).await;
+    for verb in ["advance", "rollback", "pause", "resume"] {
+        let error = refused(&clerk, &format!("select backfill.rollout_{verb}('cents')")).await;
+        assert_eq!(error.sqlstate, "42501", "{}", error.message);
+    }
+    assert_eq!(value::<i64>(&clerk, "select count(*) from backfill.rollouts").await, 0);
+    for forged in [
+        "insert into backfill.rollout (spec, settings, started_by) values ('{}', '{}', 'owner')",
+        "insert into backfill.rollout_command (verb, rollout_name, actor) values ('rollback', 'cents', 'owner')",
+        "update backfill.rollout set stage = 'contracted'",
+        "select backfill._claim_rollout(gen_random_uuid(), array['owner']::name[], '1 h', '{}')",
+        "select backfill.rollout_recorded(1, gen_random_uuid(), 1)",
+    ] {
+        assert_eq!(refused(&clerk, forged).await.sqlstate, "42501", "{forged}");
+    }
+}
+
+/// The trigger runs with the privileges of the role that writes. A role that lacks one is found
+/// before its statements would fail.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_role_that_writes_needs_the_rights_of_the_expression() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    cluster.create_role("writer", "login").await;
+    run(&owner, TABLE).await;
+    run(
+        &owner,
+        "create schema private; create function private.twice(int) returns int language sql immutable as 'select $1 * 2';
+         create type private.mood as enum ('a', 'b'); grant select, insert (total), update (total) on orders to writer",
+    )
+    .await;
+    let add = |ty: &str, using: &str| {
+        format!(
+            r#"{{"rollout": "x", "table": "orders", "add_column": {{"name": "c", "type": "{ty}", "using": "{using}"}}}}"#
+        )
+    };
+    let tell = async |spec: &str| refused(&owner, &format!("select backfill.rollout_start($spec${spec}$spec$)")).await;
+    for spec in
+        [add("int", "private.twice(customer)"), add("private.mood", "case when total > 1 then 'a'::private.mood end")]
+    {
+        let error = tell(&spec).await;
+        assert!(
+            error.message.contains("role \"writer\" may write") && error.message.contains("usage on schema private"),
+            "{}",
+            error.message
+        );
+        assert!(error.hint.unwrap().contains("grant usage on schema private to writer"));
+    }
+    run(&owner, "grant usage on schema private to writer; revoke execute on function private.twice from public").await;
+    let error = tell(&add("int", "private.twice(customer)")).await;
+    assert!(error.message.contains("execute on function private.twice(integer)"), "{}", error.message);
+    run(&owner, "grant execute on function private.twice to writer").await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &add("int", "private.twice(customer)")).await;
+    until_rollout(&owner, "x", "stage = 'constrained'").await;
+    let writer = cluster.client("writer", "app").await;
+    run(&writer, "insert into orders (total) values (5); update orders set total = total + 1 where id < 5").await;
+}
+
+const EXAMPLES: &str = "
+create table regions (id int primary key);
+insert into regions select generate_series(1, 5);
+create table customers (id int primary key);
+insert into customers select generate_series(0, 9);
+create table orders (id bigint generated always as identity primary key, total numeric(10, 2) not null, code text, customer int);
+insert into orders (total, code, customer) select g / 100.0, case when g = 7 then 'unknown-7' else g % 5 + 1 || '-x' end, g % 10 from generate_series(1, 2000) g;";
+
+/// Each example is planned, applied and advanced to its last stage with the command line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_examples_run_to_their_last_stage() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, EXAMPLES).await;
+    let _daemon = daemon(&cluster).start();
+    let backfilld = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(BACKFILLD);
+        let output = command.args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url()).output().await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+        said
+    };
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/rollouts");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let file = file.to_str().unwrap();
+        let plan = backfilld(&["rollout", "plan", file]).await;
+        assert!(
+            plan.contains("\nexpanded\n  alter table public.") && plan.contains("lock: ACCESS EXCLUSIVE"),
+            "{plan}"
+        );
+        assert!(
+            !backfilld(&["rollout", "status"])
+                .await
+                .contains(file.rsplit('/').next().unwrap().trim_end_matches(".yaml"))
+        );
+        let said = backfilld(&["rollout", "apply", file]).await;
+        let name = said.split('"').nth(1).unwrap();
+        until_rollout(&owner, name, "stage = 'constrained' and state = 'waiting'").await;
+        assert_eq!(backfilld(&["rollout", "pause", name, "--reason", "lunch"]).await, "waiting\n");
+        assert!(backfilld(&["rollout", "status", name]).await.contains("reason: lunch"));
+        backfilld(&["rollout", "resume", name]).await;
+        for stage in ["switched", "contracted"] {
+            assert_eq!(backfilld(&["rollout", "advance", name]).await, "running\n");
+            until_rollout(&owner, name, &format!("stage = '{stage}' and state in ('waiting', 'done')")).await;
+        }
+        assert!(backfilld(&["rollout", "status", name]).await.contains("alter table"));
+    }
+    let right = "select count(*) from orders where total_cents = round(total * 100) and region_id is not distinct from case when code like 'unknown%' then null else id % 5 + 1 end";
+    assert_eq!(value::<i64>(&owner, right).await, 2000);
+    assert_eq!(value::<i64>(&owner, "select count(distinct public_id) from customers").await, 10);
+}
