@@ -32,12 +32,14 @@ rows=100000
 ask() { psql -X -q -v ON_ERROR_STOP=1 -At "$primary" -c "$1"; }
 
 # Creates jobs in the states that the dashboard shows: a running job with a deadline, a job that
-# waits for approval, and later a job with a row that cannot be changed.
+# waits for approval, and later a job with a row that cannot be changed. Also starts a rollout.
 ask "create table steady (id int primary key, n int not null default 0);
      insert into steady select generate_series(1, 500000);
      create table bad (id int primary key, t text, n int); insert into bad select i, case when i = 7 then 'x' else i::text end from generate_series(1, 1000) i;
      select backfill.enqueue('steady', 'steady', 'n = n + 1', options => '{\"max_rows_per_second\": 2000, \"max_batch_rows\": 50, \"deadline\": \"2099-01-01T00:00:00Z\"}');
-     select backfill.enqueue('waits', 'steady', 'n = n', needs_approval => true);" >/dev/null
+     select backfill.enqueue('waits', 'steady', 'n = n', needs_approval => true);
+     create table rolled (id int primary key); insert into rolled values (1);
+     select backfill.rollout_start('{\"rollout\": \"next\", \"table\": \"rolled\", \"add_column\": {\"name\": \"next\", \"type\": \"int\", \"using\": \"id + 1\"}}');" >/dev/null
 cat > "$work/prometheus.yml" <<END
 global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: ["$PWD/deploy/prometheus/rules.yaml", "$PWD/deploy/prometheus/alerts.yaml"]

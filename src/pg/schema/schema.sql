@@ -1609,6 +1609,65 @@ CREATE FUNCTION backfill._deferred_rows(slice bigint, token uuid, after bigint, 
    where a.slice_id = _deferred_rows.slice and a.id > _deferred_rows.after order by a.id limit _deferred_rows.most
 $$;
 
+-- Name: rollout; Type: TABLE
+
+CREATE TABLE backfill.rollout (
+    id bigint NOT NULL,
+    name text NOT NULL,
+    kind text NOT NULL,
+    relation oid NOT NULL,
+    target text NOT NULL,
+    spec jsonb NOT NULL,
+    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
+    run_as name NOT NULL,
+    started_by name DEFAULT CURRENT_USER NOT NULL,
+    until text DEFAULT 'constrained'::text NOT NULL,
+    confirmed text DEFAULT 'planned'::text NOT NULL,
+    stage text DEFAULT 'planned'::text NOT NULL,
+    state text DEFAULT 'running'::text NOT NULL,
+    desired_state text DEFAULT 'running'::text NOT NULL,
+    state_reason text,
+    backwards boolean DEFAULT false NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    finished_at timestamp with time zone,
+    waiting_reason text,
+    waiting_text text,
+    error text,
+    hint text,
+    pending_error text,
+    pending_hint text,
+    job_id bigint,
+    fingerprint text DEFAULT ''::text NOT NULL,
+    holder uuid,
+    token uuid,
+    expires_at timestamp with time zone,
+    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT rollout_confirmed_check CHECK ((confirmed = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
+    CONSTRAINT rollout_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text]))),
+    CONSTRAINT rollout_kind_check CHECK ((kind = 'add_column'::text)),
+    CONSTRAINT rollout_name_check CHECK ((name ~ '^[A-Za-z0-9._:/-]{1,150}$'::text)),
+    CONSTRAINT rollout_stage_check CHECK ((stage = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
+    CONSTRAINT rollout_state_check CHECK ((state = ANY (ARRAY['running'::text, 'waiting'::text, 'failed'::text, 'rolling_back'::text, 'rolled_back'::text, 'done'::text]))),
+    CONSTRAINT rollout_until_check CHECK ((until = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text])))
+);
+
+-- Name: _dependents(backfill.rollout); Type: FUNCTION
+
+CREATE FUNCTION backfill._dependents(r backfill.rollout) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select string_agg(x.object, ', ' order by x.object) from (
+    select distinct pg_describe_object(d.classid, d.objid, d.objsubid) as object
+      from pg_attribute a join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum and d.deptype = 'n'
+     where (a.attrelid = r.relation or a.attrelid in (select p.part from backfill._partitions(r.relation) p)) and a.attname = r.spec ->> 'column' and not a.attisdropped
+       and not exists (select from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and g.tgname in (backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update'))
+       -- A foreign key of the rollout itself, of a table that refers to itself.
+       and not exists (select from pg_constraint k where d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.conkey = array[a.attnum] and (k.conrelid = r.relation or k.conrelid in (select p.part from backfill._partitions(r.relation) p)))
+     limit 5) x
+$$;
+
 -- Name: _deregister_worker(uuid); Type: FUNCTION
 
 CREATE FUNCTION backfill._deregister_worker(worker uuid) RETURNS void
@@ -1858,49 +1917,6 @@ exception when sqlstate 'BF001' or sqlstate 'BF002' then
   get stacked diagnostics v_message = message_text, v_detail = pg_exception_detail, v_hint = pg_exception_hint;
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
-
--- Name: rollout; Type: TABLE
-
-CREATE TABLE backfill.rollout (
-    id bigint NOT NULL,
-    name text NOT NULL,
-    kind text NOT NULL,
-    relation oid NOT NULL,
-    target text NOT NULL,
-    spec jsonb NOT NULL,
-    settings jsonb DEFAULT '{}'::jsonb NOT NULL,
-    run_as name NOT NULL,
-    started_by name DEFAULT CURRENT_USER NOT NULL,
-    until text DEFAULT 'constrained'::text NOT NULL,
-    confirmed text DEFAULT 'planned'::text NOT NULL,
-    stage text DEFAULT 'planned'::text NOT NULL,
-    state text DEFAULT 'running'::text NOT NULL,
-    desired_state text DEFAULT 'running'::text NOT NULL,
-    state_reason text,
-    backwards boolean DEFAULT false NOT NULL,
-    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    finished_at timestamp with time zone,
-    waiting_reason text,
-    waiting_text text,
-    error text,
-    hint text,
-    pending_error text,
-    pending_hint text,
-    job_id bigint,
-    fingerprint text DEFAULT ''::text NOT NULL,
-    holder uuid,
-    token uuid,
-    expires_at timestamp with time zone,
-    due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    CONSTRAINT rollout_confirmed_check CHECK ((confirmed = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
-    CONSTRAINT rollout_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text]))),
-    CONSTRAINT rollout_kind_check CHECK ((kind = 'add_column'::text)),
-    CONSTRAINT rollout_name_check CHECK ((name ~ '^[A-Za-z0-9._:/-]{1,150}$'::text)),
-    CONSTRAINT rollout_stage_check CHECK ((stage = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
-    CONSTRAINT rollout_state_check CHECK ((state = ANY (ARRAY['running'::text, 'waiting'::text, 'failed'::text, 'rolling_back'::text, 'rolled_back'::text, 'done'::text]))),
-    CONSTRAINT rollout_until_check CHECK ((until = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text])))
-);
 
 -- Name: _enqueue_rollout_job(backfill.rollout, text); Type: FUNCTION
 
@@ -2884,7 +2900,8 @@ begin
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
+    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and to_regclass(r.spec #>> '{references,target}') is not null then r.spec #>> '{references,target}'
+                 when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
 end $$;
@@ -3136,13 +3153,16 @@ begin
   if r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
-    select d.* into s from backfill.rollout_statement d
-     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc, d.part desc limit 1;
-    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.part = s.part and u.done_at is not null) then
+    -- A foreign key of a partitioned table has been added to each partition.
+    select d.*, exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null) as undone into s
+      from backfill.rollout_statement d
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid'
+       and (d.part = 0 or exists (select from pg_class k where k.oid = d.part)) order by d.ordinal desc, undone, d.part desc limit 1;
+    if found and not s.undone then
       return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    -- The validations of other partitions have to be repeated with the new constraint.
-    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and (d.ordinal = s.ordinal and d.part = s.part or d.ordinal = s.ordinal + 1 and (s.part = 0 or d.part = s.part));
+    -- The validations of the partitions have to be repeated with the new constraint.
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
     update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
@@ -3230,7 +3250,7 @@ $$;
 CREATE FUNCTION backfill._next_undo(r backfill.rollout, worker uuid, ttl interval) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   j record;
   s record;
@@ -3246,6 +3266,13 @@ begin
       return null;
     end if;
   end loop;
+  -- Nothing is taken back if the column cannot be dropped in the end.
+  v_differs := backfill._dependents(r);
+  if v_differs is not null then
+    perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
+      format('Nothing was taken back, and the column is still kept in step. Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
+    return null;
+  end if;
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
@@ -3263,17 +3290,24 @@ begin
     (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
     union all
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
-   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0)
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and (o.finished_at is null or o.finished_at > r.started_at)
+                        and (position(backfill._sync_name(o.spec) in y.line) > 0 or y.line ~ format('(^|[^\w"])%s($|[^\w"])', regexp_replace(quote_ident(o.spec ->> 'column'), '(\W)', '\\\1', 'g'))))
      -- Partitions come and go while a rollout runs.
      and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
                                                     and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
+  -- A partition that was detached meanwhile keeps the column, and could not be attached again.
+  select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
+    from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
+   where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
+     and exists (select from pg_attribute a where a.attrelid = to_regclass(p.name) and a.attname = r.spec ->> 'column' and not a.attisdropped);
+  v_differs := nullif(v_differs, '');
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
          error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
          hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
    where x.id = r.id;
   perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
   return null;
-end $$;
+end $_$;
 
 -- Name: _nondeterministic_within(oid); Type: FUNCTION
 
@@ -3492,7 +3526,8 @@ begin
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
   v_rate := coalesce((select x.rows_per_second from backfill._recent_rate(v_rel) x where x.rows_per_second > 0), 5000);
-  return query values ('estimate', 1, format('about %s rows, table of %s', to_char(v_rows, 'FM999,999,999,990'), pg_size_pretty(v_size)), null::text, null::text);
+  return query values ('estimate', 1, case when v_rows = 0 and v_size > 8192 then format('an unknown number of rows, because the table was never analyzed; table of %s', pg_size_pretty(v_size))
+                                           else format('about %s rows, table of %s', to_char(v_rows, 'FM999,999,999,990'), pg_size_pretty(v_size)) end, null::text, null::text);
   if v_fills then
     return query values
       ('estimate', 2, format('backfill: about %s at %s rows/s', justify_interval(make_interval(secs => ceil(v_rows / v_rate))), round(v_rate::numeric)), null::text, null::text),
@@ -3512,7 +3547,7 @@ begin
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
     union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
-    union all select format('trigger "%s" fires for each row of the backfill', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0
+    union all select format('trigger "%s" fires for each row of the backfill; if it changes other columns, for example updated_at, these change too', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0 and t.tgname not like 'zzz\_backfill\_%'
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
     union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'
@@ -4368,6 +4403,8 @@ begin
   end loop;
   if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
     perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
+  elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
+    perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
     perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
@@ -4380,7 +4417,7 @@ begin
   end if;
   v_references := c -> 'references';
   if jsonb_typeof(v_references) = 'string' then
-    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', btrim(m[2])) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
+    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', case when btrim(m[2]) ~ '^".*"$' then replace(btrim(btrim(m[2]), '"'), '""', '"') else lower(btrim(m[2])) end) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
     if v_references is null then
       perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
     end if;
@@ -4390,6 +4427,9 @@ begin
        or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
       perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
     end if;
+  end if;
+  if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
+    perform backfill._refuse('"not_null" is given, but on_delete is "set null"', 'A delete in the referenced table would fail.', 'Leave one of them out.');
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
@@ -4466,9 +4506,13 @@ begin
   end if;
   select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
   if v_type.oid is null then
-    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
-      case when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
-  elsif v_type.typtype = 'd' and (v_type.typnotnull or exists (select from pg_constraint x where x.contypid = v_type.oid)) then
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+      case when s ->> 'type' ~* '\mcollate\M' then 'Leave the collation out. Create a domain with the collation, and use it as the type.' when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
+  elsif exists (with recursive domain as (
+                  select v_type.oid
+                  union all
+                  select t.typbasetype from domain d join pg_type t on t.oid = d.oid where t.typtype = 'd')
+                select from domain d join pg_type t on t.oid = d.oid where t.typtype = 'd' and (t.typnotnull or exists (select from pg_constraint x where x.contypid = t.oid))) then
     perform backfill._refuse(format('type "%s" is a domain with constraints', s ->> 'type'), 'Adding a column of such a type rewrites the table under an ACCESS EXCLUSIVE lock.', 'Use the base type, and write the constraint as "check".');
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
@@ -4499,7 +4543,8 @@ begin
     end if;
     v_after := backfill._later_trigger(v_rel);
     if v_after is not null and s ->> 'sync' = 'trigger' then
-      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after, s ->> 'target', 'a_' || left(v_after, 60)));
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after,
+          (select t.tgrelid::regclass from pg_trigger t where t.tgname = v_after and t.tgparentid = 0 and (t.tgrelid = v_rel or t.tgrelid in (select p.part from backfill._partitions(v_rel) p)) limit 1), 'a_' || left(v_after, 60)));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
@@ -4522,6 +4567,15 @@ begin
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
+  if exists (select from backfill._rollout_work(s, settings)) then
+    perform backfill._key_of(v_rel, null);
+  end if;
+  select k.conname into v_name from pg_constraint k
+   where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
+     and k.conname in (select backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || x.suffix from (values ('_check', s ? 'check'), ('_not_null', (s -> 'not_null')::boolean), ('_fkey', s ? 'references')) x(suffix, wanted) where x.wanted) limit 1;
+  if found then
+    perform backfill._refuse(format('table %s already has a constraint "%s"', s ->> 'target', v_name), 'A constraint of the rollout would have this name.', format('Rename it first: alter table %s rename constraint %I to ...;', s ->> 'target', v_name));
+  end if;
   return s;
 end $_$;
 
@@ -4546,7 +4600,7 @@ begin
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
-    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
     if s.sql like '% validate constraint %' then
       update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
@@ -4734,6 +4788,44 @@ CREATE FUNCTION backfill._rows_text(n bigint) RETURNS text
     LANGUAGE sql IMMUTABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select format('%s row%s', n, case when n <> 1 then 's' end) $$;
+
+-- Name: rollout_statement; Type: TABLE
+
+CREATE TABLE backfill.rollout_statement (
+    id bigint NOT NULL,
+    rollout_id bigint NOT NULL,
+    stage text NOT NULL,
+    ordinal integer NOT NULL,
+    part oid DEFAULT 0 NOT NULL,
+    undo boolean DEFAULT false NOT NULL,
+    sql text NOT NULL,
+    undo_sql text,
+    lock text NOT NULL,
+    alone boolean NOT NULL,
+    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    begun_at timestamp with time zone,
+    locked_at timestamp with time zone,
+    waited interval,
+    held interval,
+    committed interval,
+    done_at timestamp with time zone,
+    error text
+);
+
+-- Name: _rows_that_violate(backfill.rollout_statement); Type: FUNCTION
+
+CREATE FUNCTION backfill._rows_that_violate(s backfill.rollout_statement) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select 'To list rows that violate it: ' || case
+    when s.sql like 'create unique index %' then format('select %1$I, count(*) from %2$s group by 1 having count(*) > 1 limit 20;', r.spec ->> 'column', r.target)
+    when s.sql ~ ' validate constraint "?[^ ]*_not_null"?$' then format('select * from %2$s where %1$I is null limit 20;', r.spec ->> 'column', r.target)
+    when s.sql ~ ' validate constraint "?[^ ]*_check"?$' then format('select * from %s where not (%s) limit 20;', r.target, r.spec ->> 'check')
+    when s.sql ~ ' validate constraint "?[^ ]*_fkey"?$' then format('select * from %2$s x where x.%1$I is not null and not exists (select from %3$s y where y.%4$I = x.%1$I) limit 20;', r.spec ->> 'column', r.target, r.spec #>> '{references,target}', r.spec #>> '{references,column}') end
+    from backfill.rollout r where r.id = s.rollout_id
+$_$;
 
 -- Name: _run_housekeeping(); Type: FUNCTION
 
@@ -5715,6 +5807,7 @@ declare
   v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'type') || ') stored';
   v_other text := concat(v_column, E' default (\n' || (s ->> 'default') || E'\n)', E' check (\n' || (s ->> 'check') || E'\n)');
   v_drop text := format('alter table pg_temp.%I drop column %I', s ->> 'name', s ->> 'column');
+  v_index text := case when s ? 'index' or (s -> 'unique')::boolean then format('create index on pg_temp.%I using %s (%I)', s ->> 'name', coalesce(s #>> '{index,method}', 'btree'), s ->> 'column') end;
   v_owner text := s ->> 'owner';
   v_path text := settings ->> 'search_path';
   v_part text := 'type';
@@ -5744,6 +5837,10 @@ begin
     end if;
     v_part := 'the column';
     execute v_other;
+    if v_index is not null then
+      v_part := 'the index';
+      execute v_index;
+    end if;
     raise exception using errcode = 'BF999', message = 'rolled back';
   exception when sqlstate 'BF999' then
     return;
@@ -7511,30 +7608,6 @@ ALTER TABLE backfill.rollout ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     CACHE 1
 );
 
--- Name: rollout_statement; Type: TABLE
-
-CREATE TABLE backfill.rollout_statement (
-    id bigint NOT NULL,
-    rollout_id bigint NOT NULL,
-    stage text NOT NULL,
-    ordinal integer NOT NULL,
-    part oid DEFAULT 0 NOT NULL,
-    undo boolean DEFAULT false NOT NULL,
-    sql text NOT NULL,
-    undo_sql text,
-    lock text NOT NULL,
-    alone boolean NOT NULL,
-    started_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    attempts integer DEFAULT 1 NOT NULL,
-    begun_at timestamp with time zone,
-    locked_at timestamp with time zone,
-    waited interval,
-    held interval,
-    committed interval,
-    done_at timestamp with time zone,
-    error text
-);
-
 -- Name: rollout_statement_id_seq; Type: SEQUENCE
 
 ALTER TABLE backfill.rollout_statement ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -8716,6 +8789,20 @@ REVOKE ALL ON FUNCTION backfill._defer_quarantined_rows(job_id bigint) FROM PUBL
 
 REVOKE ALL ON FUNCTION backfill._deferred_rows(slice bigint, token uuid, after bigint, most integer) FROM PUBLIC;
 
+-- Name: COLUMN rollout.spec; Type: ACL
+
+GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_submitter;
+GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_operator;
+
+-- Name: COLUMN rollout.settings; Type: ACL
+
+GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_submitter;
+GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_operator;
+
+-- Name: FUNCTION _dependents(r backfill.rollout); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._dependents(r backfill.rollout) FROM PUBLIC;
+
 -- Name: FUNCTION _deregister_worker(worker uuid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._deregister_worker(worker uuid) FROM PUBLIC;
@@ -8757,16 +8844,6 @@ REVOKE ALL ON FUNCTION backfill._end_slice(slice bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._enqueue(kind text, name text, target regclass, set text, filter text, key name[], priority integer, run_at timestamp with time zone, run_as name, needs_approval boolean, options jsonb, settings jsonb) TO backfill_operator;
-
--- Name: COLUMN rollout.spec; Type: ACL
-
-GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_submitter;
-GRANT INSERT(spec) ON TABLE backfill.rollout TO backfill_operator;
-
--- Name: COLUMN rollout.settings; Type: ACL
-
-GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_submitter;
-GRANT INSERT(settings) ON TABLE backfill.rollout TO backfill_operator;
 
 -- Name: FUNCTION _enqueue_rollout_job(r backfill.rollout, what text); Type: ACL
 
@@ -9357,6 +9434,10 @@ REVOKE ALL ON FUNCTION backfill._row_security_hides(relation oid, role name) FRO
 -- Name: FUNCTION _rows_text(n bigint); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._rows_text(n bigint) FROM PUBLIC;
+
+-- Name: FUNCTION _rows_that_violate(s backfill.rollout_statement); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rows_that_violate(s backfill.rollout_statement) FROM PUBLIC;
 
 -- Name: FUNCTION _run_housekeeping(); Type: ACL
 

@@ -59,7 +59,7 @@ async fn a_rollout_goes_on_after_a_kill_at_each_statement() {
 
 /// The number of kills. `make test-rollout-kills` sets a higher one.
 fn kills() -> u32 {
-    std::env::var("BACKFILLD_ROLLOUT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(15)
+    std::env::var("BACKFILLD_ROLLOUT_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
 /// Daemons are killed, and the server crashes, at random moments of a rollout and of its rollback.

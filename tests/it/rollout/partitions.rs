@@ -138,6 +138,49 @@ async fn a_rollout_of_a_partitioned_table_survives_kills() {
     }
 }
 
+/// A row of one partition violates the foreign key. The foreign keys of all partitions are dropped,
+/// because they would refuse rows that the application writes. The rollout continues afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_foreign_key_that_a_row_violates_is_dropped_from_all_partitions() {
+    let (cluster, owner) = set().await;
+    run(&owner, "delete from customers where id = 7").await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("constrained")).await;
+    for _ in 0..2 {
+        until_rollout(
+            &owner,
+            "cents",
+            "state = 'failed' and hint like '%To list rows that violate it: select * from %customers%'",
+        )
+        .await;
+        assert_eq!(
+            value::<i64>(
+                &owner,
+                "select count(*) from pg_constraint where contype = 'f' and connamespace = 'public'::regnamespace"
+            )
+            .await,
+            0
+        );
+        run(
+            &owner,
+            "insert into orders values ((select max(id) + 1 from orders where id < 1000), 7, 7) on conflict do nothing",
+        )
+        .await;
+        run(&owner, "select backfill.rollout_resume('cents')").await;
+    }
+    until_rollout(&owner, "cents", "state = 'failed'").await;
+    run(&owner, "insert into customers values (7); select backfill.rollout_resume('cents')").await;
+    until_rollout(&owner, "cents", "stage = 'constrained' and state = 'waiting'").await;
+    // A partition that was detached keeps the column.
+    run(&owner, "alter table orders detach partition orders_1; select backfill.rollout_rollback('cents')").await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'rolled_back' and hint like '%alter table public.orders_1 drop column total_cents%'",
+    )
+    .await;
+}
+
 /// A statement of one partition waits for a lock on this partition only, and the application is not
 /// blocked meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

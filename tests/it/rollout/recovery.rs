@@ -4,7 +4,7 @@ use backfilld_testbed::cluster::Options;
 
 use crate::support::{installed, run, value};
 
-use super::{TABLE, daemon, spec, start, until_rollout};
+use super::{TABLE, daemon, fingerprint, spec, start, until_rollout};
 
 /// The table is renamed, and a copy takes its name. No statement of the rollout runs on the copy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -61,6 +61,9 @@ async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
     let unique = r#"{"rollout": "unique", "table": "orders", "add_column": {"name": "u", "type": "int", "using": "customer", "unique": true}}"#;
     start(&owner, unique).await;
     until_rollout(&owner, "unique", "state = 'failed' and error like '%could not create unique index%'").await;
+    let hint: String = value(&owner, "select hint from backfill.rollouts where name = 'unique'").await;
+    let list = hint.split("To list rows that violate it: ").nth(1).unwrap().split(';').next().unwrap();
+    assert_eq!(owner.query(list, &[]).await.unwrap().len(), 10, "{hint}");
     run(&owner, "select backfill.rollout_rollback('unique')").await;
     until_rollout(&owner, "unique", "state = 'rolled_back' and error is null").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_index where not indisvalid").await, 0);
@@ -145,4 +148,46 @@ async fn an_index_of_the_application_is_not_touched() {
     run(&owner, "select backfill.rollout_rollback('cents')").await;
     until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ index % (note) %'").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_class where relname = 'orders_total_cents_idx'").await, 1);
+}
+
+/// A view reads the new column. The rollback takes nothing back, and names the view.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_takes_nothing_back_if_another_object_needs_the_column() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let before = fingerprint(&owner).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("constrained")).await;
+    until_rollout(&owner, "cents", "stage = 'constrained' and state = 'waiting'").await;
+    let complete = fingerprint(&owner).await;
+    run(&owner, "create view reads as select total_cents from orders; select backfill.rollout_rollback('cents')").await;
+    until_rollout(
+        &owner,
+        "cents",
+        "state = 'failed' and error like '%depend on it: rule _RETURN on view public.reads%'",
+    )
+    .await;
+    assert_eq!(fingerprint(&owner).await, complete);
+    run(&owner, "drop view reads; select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back' and error is null").await;
+    assert_eq!(fingerprint(&owner).await, before);
+}
+
+/// Another session changes the table during the rollout. The hint of the rollback lists the change,
+/// also if an earlier rollout of the table had a column with a short name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollback_lists_what_others_have_changed() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, r#"{"rollout": "short", "table": "orders", "add_column": {"name": "a", "type": "int", "using": "1"}, "until": "expanded"}"#).await;
+    until_rollout(&owner, "short", "stage = 'expanded'").await;
+    run(&owner, "select backfill.rollout_rollback('short')").await;
+    until_rollout(&owner, "short", "state = 'rolled_back'").await;
+    start(&owner, &spec("expanded")).await;
+    until_rollout(&owner, "cents", "stage = 'expanded' and state = 'waiting'").await;
+    run(&owner, "alter table orders add stray text; select backfill.rollout_rollback('cents')").await;
+    until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ column stray text%'").await;
 }

@@ -14,7 +14,7 @@ async fn a_spec_that_is_not_possible_is_refused() {
     run(&owner, TABLE).await;
     run(
         &owner,
-        "create domain positive as int check (value > 0); alter table orders add g numeric generated always as (total * 2) stored",
+        "create domain positive as int check (value > 0); create domain positive_too as positive; create table keyless (a int); create table named (id int primary key, constraint named_c_check check (id > 0)); alter table orders add g numeric generated always as (total * 2) stored",
     )
     .await;
     let column =
@@ -27,6 +27,14 @@ async fn a_spec_that_is_not_possible_is_refused() {
         (column(r#""type": "bigserial""#), "type \"bigserial\" does not exist"),
         (column(r#""type": "int, drop column note""#), "does not exist"),
         (column(r#""type": "positive""#), "is a domain with constraints"),
+        (column(r#""type": "positive_too""#), "is a domain with constraints"),
+        (column(r#""type": "text collate \"C\"""#), "does not exist"),
+        (column(r#""type": "int", "using": "1", "index": {"method": "nosuch"}"#), "\"nosuch\" does not exist"),
+        (column(r#""type": "text", "using": "note", "index": {"method": "gist"}"#), "default operator class"),
+        (column(r#""type": "int", "using": "1", "not_null": true, "on_error": "null""#), "\"on_error\" is \"null\""),
+        (column(r#""type": "int", "using": "1", "not_null": true, "references": {"table": "customers", "column": "id", "on_delete": "set null"}"#), "on_delete is \"set null\""),
+        (r#"{"rollout": "x", "table": "named", "add_column": {"name": "c", "type": "int", "using": "1", "check": "c > 0"}}"#.to_owned(), "already has a constraint \"named_c_check\""),
+        (r#"{"rollout": "x", "table": "keyless", "add_column": {"name": "c", "type": "int", "using": "1"}}"#.to_owned(), "no usable key"),
         (column(r#""type": "int", "using": "total; drop table orders""#), "contains a semicolon"),
         (column(r#""type": "int", "using": "(select 1)""#), "contains a subquery"),
         (column(r#""type": "int", "using": "nosuch""#), "column \"nosuch\" does not exist"),

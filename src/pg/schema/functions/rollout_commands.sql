@@ -13,6 +13,7 @@ declare
   v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'type') || ') stored';
   v_other text := concat(v_column, E' default (\n' || (s ->> 'default') || E'\n)', E' check (\n' || (s ->> 'check') || E'\n)');
   v_drop text := format('alter table pg_temp.%I drop column %I', s ->> 'name', s ->> 'column');
+  v_index text := case when s ? 'index' or (s -> 'unique')::boolean then format('create index on pg_temp.%I using %s (%I)', s ->> 'name', coalesce(s #>> '{index,method}', 'btree'), s ->> 'column') end;
   v_owner text := s ->> 'owner';
   v_path text := settings ->> 'search_path';
   v_part text := 'type';
@@ -42,6 +43,10 @@ begin
     end if;
     v_part := 'the column';
     execute v_other;
+    if v_index is not null then
+      v_part := 'the index';
+      execute v_index;
+    end if;
     raise exception using errcode = 'BF999', message = 'rolled back';
   exception when sqlstate 'BF999' then
     return;
@@ -228,7 +233,8 @@ begin
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
   v_rate := coalesce((select x.rows_per_second from backfill._recent_rate(v_rel) x where x.rows_per_second > 0), 5000);
-  return query values ('estimate', 1, format('about %s rows, table of %s', to_char(v_rows, 'FM999,999,999,990'), pg_size_pretty(v_size)), null::text, null::text);
+  return query values ('estimate', 1, case when v_rows = 0 and v_size > 8192 then format('an unknown number of rows, because the table was never analyzed; table of %s', pg_size_pretty(v_size))
+                                           else format('about %s rows, table of %s', to_char(v_rows, 'FM999,999,999,990'), pg_size_pretty(v_size)) end, null::text, null::text);
   if v_fills then
     return query values
       ('estimate', 2, format('backfill: about %s at %s rows/s', justify_interval(make_interval(secs => ceil(v_rows / v_rate))), round(v_rate::numeric)), null::text, null::text),
@@ -248,7 +254,7 @@ begin
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
     union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
-    union all select format('trigger "%s" fires for each row of the backfill', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0
+    union all select format('trigger "%s" fires for each row of the backfill; if it changes other columns, for example updated_at, these change too', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0 and t.tgname not like 'zzz\_backfill\_%'
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
     union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'

@@ -119,7 +119,8 @@ begin
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
+    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and to_regclass(r.spec #>> '{references,target}') is not null then r.spec #>> '{references,target}'
+                 when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
 end $$;
@@ -223,13 +224,16 @@ begin
   if r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
-    select d.* into s from backfill.rollout_statement d
-     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid' order by d.ordinal desc, d.part desc limit 1;
-    if found and not exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = s.stage and u.ordinal = s.ordinal and u.part = s.part and u.done_at is not null) then
+    -- A foreign key of a partitioned table has been added to each partition.
+    select d.*, exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null) as undone into s
+      from backfill.rollout_statement d
+     where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid'
+       and (d.part = 0 or exists (select from pg_class k where k.oid = d.part)) order by d.ordinal desc, undone, d.part desc limit 1;
+    if found and not s.undone then
       return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    -- The validations of other partitions have to be repeated with the new constraint.
-    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and (d.ordinal = s.ordinal and d.part = s.part or d.ordinal = s.ordinal + 1 and (s.part = 0 or d.part = s.part));
+    -- The validations of the partitions have to be repeated with the new constraint.
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
     update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
@@ -292,6 +296,20 @@ begin
   end loop;
 end $$;
 
+-- Returns the objects that depend on the new column of a rollout, except those that the rollout has
+-- created. The column cannot be dropped without them.
+create or replace function backfill._dependents(r backfill.rollout) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(x.object, ', ' order by x.object) from (
+    select distinct pg_describe_object(d.classid, d.objid, d.objsubid) as object
+      from pg_attribute a join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum and d.deptype = 'n'
+     where (a.attrelid = r.relation or a.attrelid in (select p.part from backfill._partitions(r.relation) p)) and a.attname = r.spec ->> 'column' and not a.attisdropped
+       and not exists (select from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and g.tgname in (backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update'))
+       -- A foreign key of the rollout itself, of a table that refers to itself.
+       and not exists (select from pg_constraint k where d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.conkey = array[a.attnum] and (k.conrelid = r.relation or k.conrelid in (select p.part from backfill._partitions(r.relation) p)))
+     limit 5) x
+$$;
+
 create or replace function backfill._next_undo(r backfill.rollout, worker uuid, ttl interval) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -309,6 +327,13 @@ begin
       return null;
     end if;
   end loop;
+  -- Nothing is taken back if the column cannot be dropped in the end.
+  v_differs := backfill._dependents(r);
+  if v_differs is not null then
+    perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
+      format('Nothing was taken back, and the column is still kept in step. Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
+    return null;
+  end if;
   -- The undo of an index also removes what an interrupted attempt has left.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
@@ -326,10 +351,17 @@ begin
     (select '- ' || a as line from regexp_split_to_table(r.fingerprint, E'\n') a except select '- ' || b from regexp_split_to_table(v_now, E'\n') b)
     union all
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
-   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and position(o.spec ->> 'column' in y.line) > 0)
+   where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and (o.finished_at is null or o.finished_at > r.started_at)
+                        and (position(backfill._sync_name(o.spec) in y.line) > 0 or y.line ~ format('(^|[^\w"])%s($|[^\w"])', regexp_replace(quote_ident(o.spec ->> 'column'), '(\W)', '\\\1', 'g'))))
      -- Partitions come and go while a rollout runs.
      and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
                                                     and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
+  -- A partition that was detached meanwhile keeps the column, and could not be attached again.
+  select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
+    from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
+   where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
+     and exists (select from pg_attribute a where a.attrelid = to_regclass(p.name) and a.attname = r.spec ->> 'column' and not a.attisdropped);
+  v_differs := nullif(v_differs, '');
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
          error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
          hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
@@ -371,7 +403,7 @@ begin
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
-    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
     if s.sql like '% validate constraint %' then
       update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
@@ -380,6 +412,18 @@ begin
     update backfill.rollout_statement d set started_at = clock_timestamp() where d.id = statement;
   end if;
 end $$;
+
+-- Returns how to list the rows that make a statement fail: the validation of a constraint, or the
+-- creation of a unique index. Returns null for other statements.
+create or replace function backfill._rows_that_violate(s backfill.rollout_statement) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select 'To list rows that violate it: ' || case
+    when s.sql like 'create unique index %' then format('select %1$I, count(*) from %2$s group by 1 having count(*) > 1 limit 20;', r.spec ->> 'column', r.target)
+    when s.sql ~ ' validate constraint "?[^ ]*_not_null"?$' then format('select * from %2$s where %1$I is null limit 20;', r.spec ->> 'column', r.target)
+    when s.sql ~ ' validate constraint "?[^ ]*_check"?$' then format('select * from %s where not (%s) limit 20;', r.target, r.spec ->> 'check')
+    when s.sql ~ ' validate constraint "?[^ ]*_fkey"?$' then format('select * from %2$s x where x.%1$I is not null and not exists (select from %3$s y where y.%4$I = x.%1$I) limit 20;', r.spec ->> 'column', r.target, r.spec #>> '{references,target}', r.spec #>> '{references,column}') end
+    from backfill.rollout r where r.id = s.rollout_id
+$$;
 
 -- Returns the rollout to the queue after a statement. Returns whether the statement was recorded.
 create or replace function backfill._release_rollout(id bigint, token uuid, statement bigint) returns boolean

@@ -93,6 +93,8 @@ begin
   end loop;
   if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
     perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
+  elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
+    perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
     perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
@@ -105,7 +107,7 @@ begin
   end if;
   v_references := c -> 'references';
   if jsonb_typeof(v_references) = 'string' then
-    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', btrim(m[2])) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
+    v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', case when btrim(m[2]) ~ '^".*"$' then replace(btrim(btrim(m[2]), '"'), '""', '"') else lower(btrim(m[2])) end) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
     if v_references is null then
       perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
     end if;
@@ -115,6 +117,9 @@ begin
        or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
       perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
     end if;
+  end if;
+  if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
+    perform backfill._refuse('"not_null" is given, but on_delete is "set null"', 'A delete in the referenced table would fail.', 'Leave one of them out.');
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
@@ -213,9 +218,13 @@ begin
   end if;
   select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
   if v_type.oid is null then
-    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
-      case when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
-  elsif v_type.typtype = 'd' and (v_type.typnotnull or exists (select from pg_constraint x where x.contypid = v_type.oid)) then
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+      case when s ->> 'type' ~* '\mcollate\M' then 'Leave the collation out. Create a domain with the collation, and use it as the type.' when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
+  elsif exists (with recursive domain as (
+                  select v_type.oid
+                  union all
+                  select t.typbasetype from domain d join pg_type t on t.oid = d.oid where t.typtype = 'd')
+                select from domain d join pg_type t on t.oid = d.oid where t.typtype = 'd' and (t.typnotnull or exists (select from pg_constraint x where x.contypid = t.oid))) then
     perform backfill._refuse(format('type "%s" is a domain with constraints', s ->> 'type'), 'Adding a column of such a type rewrites the table under an ACCESS EXCLUSIVE lock.', 'Use the base type, and write the constraint as "check".');
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
@@ -246,7 +255,8 @@ begin
     end if;
     v_after := backfill._later_trigger(v_rel);
     if v_after is not null and s ->> 'sync' = 'trigger' then
-      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after, s ->> 'target', 'a_' || left(v_after, 60)));
+      perform backfill._refuse(format('trigger "%s" would fire after the trigger of the rollout', v_after), 'It may change columns that "using" reads, and the new column would then have a wrong value.', format('Rename it so that its name sorts before "zzz_backfill", for example: alter trigger %I on %s rename to %I;', v_after,
+          (select t.tgrelid::regclass from pg_trigger t where t.tgname = v_after and t.tgparentid = 0 and (t.tgrelid = v_rel or t.tgrelid in (select p.part from backfill._partitions(v_rel) p)) limit 1), 'a_' || left(v_after, 60)));
     end if;
   elsif s ->> 'on_error' = 'null' then
     perform backfill._refuse('"on_error" is given without "using"', 'Without an expression there is no error.', 'Leave "on_error" out.');
@@ -269,6 +279,15 @@ begin
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
+  if exists (select from backfill._rollout_work(s, settings)) then
+    perform backfill._key_of(v_rel, null);
+  end if;
+  select k.conname into v_name from pg_constraint k
+   where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
+     and k.conname in (select backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || x.suffix from (values ('_check', s ? 'check'), ('_not_null', (s -> 'not_null')::boolean), ('_fkey', s ? 'references')) x(suffix, wanted) where x.wanted) limit 1;
+  if found then
+    perform backfill._refuse(format('table %s already has a constraint "%s"', s ->> 'target', v_name), 'A constraint of the rollout would have this name.', format('Rename it first: alter table %s rename constraint %I to ...;', s ->> 'target', v_name));
+  end if;
   return s;
 end $$;
 
