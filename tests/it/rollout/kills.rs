@@ -1,12 +1,14 @@
 //! Daemons are killed and servers crash during a rollout.
 
 use backfilld_testbed::cluster::Options;
+use backfilld_testbed::proxy::Proxy;
 use backfilld_testbed::server::Mode;
+use backfilld_testbed::standby::Standby;
 use backfilld_testbed::wait;
 
 use crate::support::{SOON, installed, run, value};
 
-use super::{DIFFERENT, TABLE, daemon, fingerprint, spec, start, until_rollout};
+use super::{DIFFERENT, TABLE, daemon, daemon_at, fingerprint, spec, start, until_rollout};
 
 /// A daemon is killed before and after each statement. The next daemon goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -122,4 +124,46 @@ async fn a_rollout_survives_random_kills() {
         assert_eq!(fingerprint(&owner).await, before, "round {round}");
         run(&owner, "select backfill.forget(name) from backfill.jobs where finished_at is not null").await;
     }
+}
+
+/// The standby has not received the last statements of a rollout when it is promoted. The rollout
+/// goes on there from what the standby knows, and can be taken back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollout_goes_on_after_a_failover_that_loses_statements() {
+    let cluster = installed(Options::default()).await;
+    let proxy = Proxy::to(cluster.addr()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let before = fingerprint(&owner).await;
+    let standby = Standby::of(&cluster).await;
+    let _daemon = daemon_at(&proxy.url("owner", "app")).start();
+    start(&owner, &spec("syncing")).await;
+    until_rollout(&owner, "cents", "stage = 'syncing' and state = 'waiting'").await;
+    standby.wait_caught_up(SOON).await;
+    // From now on the standby receives no WAL.
+    standby.sql("postgres", "postgres", "alter system set primary_conninfo = ''").await;
+    standby.sql("postgres", "postgres", "select pg_reload_conf()").await;
+    wait::until(SOON, "the standby has stopped streaming", async || {
+        standby.value::<bool>("postgres", "postgres", "select not exists (select from pg_stat_wal_receiver)").await
+    })
+    .await;
+    for stage in ["backfilled", "verified", "constrained"] {
+        run(&owner, "select backfill.rollout_advance('cents')").await;
+        until_rollout(&owner, "cents", &format!("stage = '{stage}' and state = 'waiting'")).await;
+    }
+    cluster.stop(Mode::Immediate).await;
+    standby.promote().await;
+    proxy.retarget(standby.addr());
+    proxy.cut();
+    let promoted = standby.client("owner", "app").await;
+    assert_eq!(value::<String>(&promoted, "select stage from backfill.rollouts").await, "syncing");
+    run(&promoted, "insert into orders (total) values (77)").await;
+    for stage in ["backfilled", "verified", "constrained", "switched"] {
+        run(&promoted, "select backfill.rollout_advance('cents')").await;
+        until_rollout(&promoted, "cents", &format!("stage = '{stage}' and state = 'waiting'")).await;
+    }
+    assert_eq!(value::<i64>(&promoted, DIFFERENT).await, 0);
+    run(&promoted, "select backfill.rollout_rollback('cents')").await;
+    until_rollout(&promoted, "cents", "state = 'rolled_back' and error is null").await;
+    assert_eq!(fingerprint(&promoted).await, before);
 }

@@ -41,7 +41,11 @@ pub async fn start(owner: &Client, spec: &str) -> i64 {
 }
 
 pub fn daemon(cluster: &Cluster) -> Builder {
-    Daemon::builder(BACKFILLD, &cluster.owner_url())
+    daemon_at(&cluster.owner_url())
+}
+
+pub fn daemon_at(url: &str) -> Builder {
+    Daemon::builder(BACKFILLD, url)
         .config("lease: {ttl_seconds: 2, heartbeat_seconds: 0.5, poll_ms: 50}")
         .arg("--no-migrate")
 }
