@@ -234,7 +234,7 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  with token as (
+  with recursive token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then backfill._identifier(l.body) else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   -- Some keywords stand for operators.
@@ -249,11 +249,10 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
-    select y.oid from name x
-      left join (values ('int', 'int4'), ('integer', 'int4'), ('smallint', 'int2'), ('bigint', 'int8'), ('real', 'float4'), ('float', 'float8'), ('double', 'float8'), ('boolean', 'bool'), ('decimal', 'numeric'), ('dec', 'numeric'),
-                        ('character', 'bpchar'), ('char', 'bpchar'), ('character', 'varchar'), ('time', 'timetz'), ('timestamp', 'timestamptz'), ('bit', 'varbit')) s(word, type) on x.kind = 'word' and s.word = x.body
-      join pg_type y on y.typname in (left(x.body, 63), s.type) join pg_namespace n on n.oid = y.typnamespace
-     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and (n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER') or n.nspname = 'pg_catalog')),
+    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER')
+    union
+    select p.oid from type t cross join backfill._parts_of_type(t.oid) p(oid)),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
@@ -267,7 +266,7 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
        and exists (select from operator x where position(o.oprname in x.name) > 0)
     union
-    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid in (c.castsource, c.casttarget) and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
@@ -521,9 +520,9 @@ CREATE FUNCTION backfill._cascades(relation oid) RETURNS SETOF text
     from backfill._referring(relation) r where r.action in ('c', 'n', 'd')
 $$;
 
--- Name: _changed_column_read(jsonb, oid, text[]); Type: FUNCTION
+-- Name: _changed_column_read(jsonb, oid, text[], oid); Type: FUNCTION
 
-CREATE FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) RETURNS record
+CREATE FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid DEFAULT NULL::oid, OUT source regclass, OUT name text) RETURNS record
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -532,7 +531,7 @@ declare
 begin
   for c in select * from backfill._changed_columns(relation, assigned) loop
     -- A row that a foreign key changes may be any row, also one that is processed later.
-    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action);
+    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action, changes);
     if name is not null then
       source := c.changed;
       return;
@@ -922,7 +921,7 @@ declare
   v_triggers text;
   v_others text;
 begin
-  select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
+  select * into found from backfill._self_reads(run_as, settings, relation, set_sql, filter_sql, assigned);
   if found.place is not null then
     perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, found.source),
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
@@ -1327,15 +1326,16 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Name: _column_read(jsonb, oid, oid[], text[], boolean); Type: FUNCTION
+-- Name: _column_read(jsonb, oid, oid[], text[], boolean, oid); Type: FUNCTION
 
-CREATE FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean DEFAULT false) RETURNS text
+CREATE FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean DEFAULT false, changes oid DEFAULT NULL::oid) RETURNS text
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $_$
 declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
-  target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
+  target jsonb := coalesce((select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1),
+                           (select n from unnest(nodes) n where n ->> 'Alias' = (select c.relname from pg_class c where c.oid = changes) and backfill._heap_of(n) = any (tables) limit 1));
   target_heap oid := backfill._heap_of(target);
   -- Conditions that each joined row satisfies.
   conditions text[] := array(
@@ -1354,9 +1354,6 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation']) and jsonb_typeof(e.value) in ('string', 'array'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
-  -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
-  -- statement does not use it.
-  used text[] := array(select e from unnest(expressions) e where e !~ '^[^ ()]+\.ctid$');
   scan record;
   col text;
 begin
@@ -1374,6 +1371,10 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+         -- With another collation or operator class, rows can be equal in the expression and differ
+         -- in the index.
+         and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
+                          where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (
                 select from unnest(conditions) c
                  where c in (format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
@@ -1381,7 +1382,7 @@ begin
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
-      if exists (select from unnest(case when col = 'ctid' then used else expressions end) e
+      if exists (select from unnest(expressions) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
                      or position(format('%I.*', scan.alias) in e) > 0) then
         return col;
@@ -2165,24 +2166,25 @@ CREATE FUNCTION backfill._fixed(value numeric, digits integer) RETURNS text
   select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text
 $$;
 
--- Name: _functions_of_columns(oid, text[], boolean, name); Type: FUNCTION
+-- Name: _functions_of_columns(oid, text[], text, boolean, name); Type: FUNCTION
 
-CREATE FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) RETURNS SETOF oid
+CREATE FUNCTION backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) RETURNS SETOF oid
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   with recursive col as (
-    select a.attnum, a.atttypid from pg_attribute a where a.attrelid = relation and a.attname = any (columns) and not a.attisdropped),
-  type(oid) as (
-    select c.atttypid from col c
+    select a.attnum, a.atttypid, a.attname = any (assigned) as is_assigned from pg_attribute a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+       and (a.attname = any (assigned) or a.attname in (select case l.kind when 'word' then lower(l.body) else backfill._identifier(l.body) end from backfill._lex(fragments, 'the expressions') l where l.kind in ('word', 'quoted')))),
+  type(oid, is_assigned) as (
+    select c.atttypid, c.is_assigned from col c
     union
-    select y.typbasetype from type t join pg_type y on y.oid = t.oid where y.typbasetype <> 0)
+    select p.oid, t.is_assigned from type t cross join backfill._parts_of_type(t.oid) p(oid))
   select p.oid from (
-    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
+    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum and c.is_assigned join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
     union
-    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid in (c.castsource, c.casttarget) and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
-    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid and y.is_assigned join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
     join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
 $$;
@@ -2253,7 +2255,7 @@ begin
       where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['enqueue', 'enqueue_delete', '_enqueue', 'preview', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'forget', 'pause_all', 'resume_all', '_command',
                 '_caller_settings', '_may_run_as', '_lex', '_check_fragments', '_assignments', '_update_sql', '_key_of', '_check_target', '_check_options', '_not_in_effect', '_stored_options', '_try_plan', '_resolve_run_as', '_executor_note',
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
-                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_conjuncts', '_identifier', '_functions_of_columns', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
+                '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_conjuncts', '_identifier', '_functions_of_columns', '_parts_of_type', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
                 '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
@@ -3487,6 +3489,18 @@ CREATE FUNCTION backfill._partitions(relation oid) RETURNS TABLE(part oid, paren
     select h.inhrelid, h.inhparent, t.depth + 1 from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
   select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p', t.depth
     from tree t join pg_class c on c.oid = t.part join pg_namespace n on n.oid = c.relnamespace
+$$;
+
+-- Name: _parts_of_type(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._parts_of_type(type oid) RETURNS SETOF oid
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select p.oid from pg_type y
+    cross join lateral (select y.typbasetype union all select y.typelem
+                        union all select a.atttypid from pg_attribute a join pg_class k on k.oid = a.attrelid and k.relkind = 'c' where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+   where y.oid = type and p.oid <> 0
 $$;
 
 -- Name: _plan_nodes(jsonb); Type: FUNCTION
@@ -5117,13 +5131,14 @@ CREATE FUNCTION backfill._sees_all() RETURNS boolean
       or exists (select from pg_namespace n where n.nspname = 'backfill' and pg_has_role(n.nspowner, 'MEMBER'))
 $$;
 
--- Name: _self_reads(name, jsonb, oid, jsonb, text, text, text[]); Type: FUNCTION
+-- Name: _self_reads(name, jsonb, oid, text, text, text[]); Type: FUNCTION
 
-CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) RETURNS record
+CREATE FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) RETURNS record
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  v_source text;
   pending jsonb;
   seen oid[] := '{}';
   f record;
@@ -5131,7 +5146,14 @@ declare
   path jsonb;
 begin
   unknown := '{}';
-  select r.source, r.name into source, name from backfill._changed_column_read(plan, relation, assigned) r;
+  -- In the plan of an UPDATE, a subquery of the filter outputs all columns, because the server
+  -- reads its rows again if they were changed meanwhile. In the plan of a SELECT, it outputs only
+  -- what is used. So the assignments and the filter are planned apart.
+  v_source := (select h.source from backfill._heaps(relation) h limit 1);
+  select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  if name is null and filter_sql is not null then
+    select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, format(E'select from only %s where (\n%s\n)', v_source, filter_sql)), relation, assigned, relation) r;
+  end if;
   if name is not null then
     place := 'an expression';
     return;
@@ -5140,7 +5162,7 @@ begin
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
                 from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
                       union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
-                      union select c from backfill._functions_of_columns(relation, assigned, exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
+                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -5866,6 +5888,7 @@ declare
   c refcursor;
   plan json;
   old_role text := current_setting('role');
+  old_elimination text := current_setting('enable_self_join_elimination', true);
 begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
@@ -5873,6 +5896,9 @@ begin
   -- The settings that the daemon's sessions will have. Those that this function itself pins are
   -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
+  -- Since version 18, the planner removes a join of a table with itself. The plan would then not
+  -- tell which scan reads the row that a job changes.
+  perform set_config('enable_self_join_elimination', 'off', true) where old_elimination is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
@@ -5880,6 +5906,7 @@ begin
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   perform set_config('role', old_role, true);
+  perform set_config('enable_self_join_elimination', old_elimination, true) where old_elimination is not null;
   return plan;
 end $$;
 
@@ -8601,11 +8628,11 @@ REVOKE ALL ON FUNCTION backfill._cascades(relation oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._cascades(relation oid) TO backfill_operator;
 
--- Name: FUNCTION _changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text); Type: ACL
+-- Name: FUNCTION _changed_column_read(plan jsonb, relation oid, assigned text[], changes oid, OUT source regclass, OUT name text); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], OUT source regclass, OUT name text) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid, OUT source regclass, OUT name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid, OUT source regclass, OUT name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid, OUT source regclass, OUT name text) TO backfill_operator;
 
 -- Name: FUNCTION _changed_columns(relation oid, assigned text[]); Type: ACL
 
@@ -8733,11 +8760,11 @@ REVOKE ALL ON FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl i
 
 REVOKE ALL ON FUNCTION backfill._close_window(slice bigint, token uuid, until timestamp with time zone) FROM PUBLIC;
 
--- Name: FUNCTION _column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean); Type: ACL
+-- Name: FUNCTION _column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean, changes oid); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean, changes oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean, changes oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean, changes oid) TO backfill_operator;
 
 -- Name: FUNCTION _columns_in_rollouts(relation oid); Type: ACL
 
@@ -8907,11 +8934,11 @@ REVOKE ALL ON FUNCTION backfill._fixed(value numeric, digits integer) FROM PUBLI
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._fixed(value numeric, digits integer) TO backfill_operator;
 
--- Name: FUNCTION _functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name); Type: ACL
+-- Name: FUNCTION _functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) TO backfill_operator;
 
 -- Name: FUNCTION _functions_of_view(view oid); Type: ACL
 
@@ -9196,6 +9223,12 @@ REVOKE ALL ON FUNCTION backfill._own_key(relation oid, asked name[], OUT key jso
 REVOKE ALL ON FUNCTION backfill._partitions(relation oid) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._partitions(relation oid) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._partitions(relation oid) TO backfill_operator;
+
+-- Name: FUNCTION _parts_of_type(type oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._parts_of_type(type oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._parts_of_type(type oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._parts_of_type(type oid) TO backfill_operator;
 
 -- Name: FUNCTION _plan_nodes(plan jsonb); Type: ACL
 
@@ -9487,11 +9520,11 @@ GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._sees_all() TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._sees_all() TO pg_monitor;
 
--- Name: FUNCTION _self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]); Type: ACL
+-- Name: FUNCTION _self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) FROM PUBLIC;
-GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_submitter;
-GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_operator;
+REVOKE ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], OUT place text, OUT name text, OUT source regclass, OUT unknown text[]) TO backfill_operator;
 
 -- Name: FUNCTION _server_identity(); Type: ACL
 

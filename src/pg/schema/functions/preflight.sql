@@ -163,6 +163,7 @@ declare
   c refcursor;
   plan json;
   old_role text := current_setting('role');
+  old_elimination text := current_setting('enable_self_join_elimination', true);
 begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
@@ -170,6 +171,9 @@ begin
   -- The settings that the daemon's sessions will have. Those that this function itself pins are
   -- restored when it returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
+  -- Since version 18, the planner removes a join of a table with itself. The plan would then not
+  -- tell which scan reads the row that a job changes.
+  perform set_config('enable_self_join_elimination', 'off', true) where old_elimination is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
   -- The server plans the statement and checks privileges only at the first fetch.
@@ -177,6 +181,7 @@ begin
   close c;
   perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   perform set_config('role', old_role, true);
+  perform set_config('enable_self_join_elimination', old_elimination, true) where old_elimination is not null;
   return plan;
 end $$;
 

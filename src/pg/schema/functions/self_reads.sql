@@ -42,11 +42,16 @@ end $$;
 -- tables that hold its rows. With own_row, the function also returns a column that the plan reads
 -- in the row that the statement changes. Returns null if there is no such column. The plan must not
 -- contain index scans, because the condition of a partial index would be missing from it.
-create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean default false) returns text
+--
+-- `changes` is the table that the statement changes. If the plan is that of an UPDATE, the plan
+-- itself tells which of its scans reads the row that is changed. If it is that of a SELECT with the
+-- filter of the job, this is the scan that has the name of the target.
+create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean default false, changes oid default null) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   nodes jsonb[] := array(select x.node || jsonb_build_object('is_top', x.is_top) from backfill._plan_nodes(plan) x);
-  target jsonb := (select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1);
+  target jsonb := coalesce((select n from unnest(nodes) n where n ->> 'Node Type' = 'ModifyTable' limit 1),
+                           (select n from unnest(nodes) n where n ->> 'Alias' = (select c.relname from pg_class c where c.oid = changes) and backfill._heap_of(n) = any (tables) limit 1));
   target_heap oid := backfill._heap_of(target);
   -- Conditions that each joined row satisfies.
   conditions text[] := array(
@@ -65,9 +70,6 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation']) and jsonb_typeof(e.value) in ('string', 'array'));
   is_partitioned boolean := (select c.relkind = 'p' from pg_class c where c.oid = relation);
-  -- For a pulled-up subquery, the server adds the ctid of each row to the output, although the
-  -- statement does not use it.
-  used text[] := array(select e from unnest(expressions) e where e !~ '^[^ ()]+\.ctid$');
   scan record;
   col text;
 begin
@@ -85,6 +87,10 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+         -- With another collation or operator class, rows can be equal in the expression and differ
+         -- in the index.
+         and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
+                          where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (
                 select from unnest(conditions) c
                  where c in (format('(%1$s = %2$s)', x.here, x.there), format('(%2$s = %1$s)', x.here, x.there),
@@ -92,7 +98,7 @@ begin
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
     foreach col in array columns loop
-      if exists (select from unnest(case when col = 'ctid' then used else expressions end) e
+      if exists (select from unnest(expressions) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
                      or position(format('%I.*', scan.alias) in e) > 0) then
         return col;
@@ -122,22 +128,34 @@ begin
   return v_name;
 end $$;
 
--- Returns the functions that the defaults and the types of columns call: the functions of a
--- default, of casts to and from the type, and of the constraints of a domain.
-create or replace function backfill._functions_of_columns(relation oid, columns text[], with_defaults boolean, run_as name) returns setof oid
+-- Returns the types that a type consists of: the base type of a domain, the elements of an array,
+-- the columns of a composite type. The row of a table counts as having none.
+create or replace function backfill._parts_of_type(type oid) returns setof oid
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select p.oid from pg_type y
+    cross join lateral (select y.typbasetype union all select y.typelem
+                        union all select a.atttypid from pg_attribute a join pg_class k on k.oid = a.attrelid and k.relkind = 'c' where a.attrelid = y.typrelid and a.attnum > 0 and not a.attisdropped) p(oid)
+   where y.oid = type and p.oid <> 0
+$$;
+
+-- Returns the functions that the columns of a table call without being named: those of the defaults
+-- and of the domains of the assigned columns, and those of casts to and from the types of columns
+-- that are assigned or named.
+create or replace function backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive col as (
-    select a.attnum, a.atttypid from pg_attribute a where a.attrelid = relation and a.attname = any (columns) and not a.attisdropped),
-  type(oid) as (
-    select c.atttypid from col c
+    select a.attnum, a.atttypid, a.attname = any (assigned) as is_assigned from pg_attribute a where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
+       and (a.attname = any (assigned) or a.attname in (select case l.kind when 'word' then lower(l.body) else backfill._identifier(l.body) end from backfill._lex(fragments, 'the expressions') l where l.kind in ('word', 'quoted')))),
+  type(oid, is_assigned) as (
+    select c.atttypid, c.is_assigned from col c
     union
-    select y.typbasetype from type t join pg_type y on y.oid = t.oid where y.typbasetype <> 0)
+    select p.oid, t.is_assigned from type t cross join backfill._parts_of_type(t.oid) p(oid))
   select p.oid from (
-    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
+    select d.refobjid from col c join pg_attrdef f on f.adrelid = relation and f.adnum = c.attnum and c.is_assigned join pg_depend d on d.classid = 'pg_attrdef'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass where with_defaults
     union
-    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid in (c.castsource, c.casttarget) and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
-    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
+    select d.refobjid from type y join pg_constraint c on c.contypid = y.oid and y.is_assigned join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass) f(oid)
     join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
 $$;
@@ -152,7 +170,7 @@ $$;
 -- have the jobs of others refused.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  with token as (
+  with recursive token as (
     select l.n, l.kind, case when l.kind = 'word' then lower(l.body) when l.kind = 'quoted' then backfill._identifier(l.body) else l.body end as body
       from backfill._lex(fragment, what) with ordinality l(kind, body, depth, n) where l.kind <> 'space'),
   -- Some keywords stand for operators.
@@ -167,11 +185,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
            kind in ('word', 'quoted') and not (kind = 'word' and before is distinct from '.' and body in (select k.word from pg_get_keywords() k where k.catcode in ('R', 'C'))) as is_name
       from (select t.*, lead(body) over w as next, lead(kind) over w as next_kind, lag(body) over w as before, lag(body, 2) over w as schema from token t window w as (order by n)) t),
   type(oid) as (
-    select y.oid from name x
-      left join (values ('int', 'int4'), ('integer', 'int4'), ('smallint', 'int2'), ('bigint', 'int8'), ('real', 'float4'), ('float', 'float8'), ('double', 'float8'), ('boolean', 'bool'), ('decimal', 'numeric'), ('dec', 'numeric'),
-                        ('character', 'bpchar'), ('char', 'bpchar'), ('character', 'varchar'), ('time', 'timetz'), ('timestamp', 'timestamptz'), ('bit', 'varbit')) s(word, type) on x.kind = 'word' and s.word = x.body
-      join pg_type y on y.typname in (left(x.body, 63), s.type) join pg_namespace n on n.oid = y.typnamespace
-     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and (n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER') or n.nspname = 'pg_catalog')),
+    select y.oid from name x join pg_type y on y.typname = left(x.body, 63) join pg_namespace n on n.oid = y.typnamespace
+     where x.kind in ('word', 'quoted') and n.nspname = any (x.schemas) and n.nspname <> 'pg_catalog' and pg_has_role(y.typowner, run_as, 'MEMBER')
+    union
+    select p.oid from type t cross join backfill._parts_of_type(t.oid) p(oid)),
   named(oid) as (
     select p.oid from name x join pg_proc p on p.proname = left(x.body, 63) join pg_namespace n on n.oid = p.pronamespace
      where x.is_name and x.next_kind = 'open' and x.next = '(' and n.nspname = any (x.schemas) and (p.prokind <> 'a' or pg_has_role(p.proowner, run_as, 'MEMBER'))
@@ -185,7 +202,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
        and exists (select from operator x where position(o.oprname in x.name) > 0)
     union
-    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid = c.casttarget or y.oid = c.castsource and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
+    select c.castfunc from type t join pg_type y on y.oid = t.oid join pg_cast c on y.oid in (c.castsource, c.casttarget) and y.typnamespace <> 'pg_catalog'::regnamespace join pg_proc p on p.oid = c.castfunc and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
     select d.refobjid from type y join pg_constraint c on c.contypid = y.oid join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = c.oid and d.refclassid = 'pg_proc'::regclass
     union
@@ -288,14 +305,14 @@ $$;
 
 -- Returns the first column that an update of `relation` changes in other rows than its own and that
 -- a plan reads, and the table of this column. Returns nulls if there is no such column.
-create or replace function backfill._changed_column_read(plan jsonb, relation oid, assigned text[], out source regclass, out name text)
+create or replace function backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid default null, out source regclass, out name text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   c record;
 begin
   for c in select * from backfill._changed_columns(relation, assigned) loop
     -- A row that a foreign key changes may be any row, also one that is processed later.
-    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action);
+    name := backfill._column_read(plan, c.changed, array(select h.heap from backfill._heaps(c.changed) h) || c.changed, c.columns, c.by_action, changes);
     if name is not null then
       source := c.changed;
       return;
@@ -304,17 +321,17 @@ begin
 end $$;
 
 -- Finds out whether the expressions of an update read a column that the update changes in other
--- rows. `plan` is the plan of the job's statement. Follows the functions in SQL that the
--- expressions call. Returns in `place` what reads such a column, in `name` the column, and in
--- `source` its table. Returns in `unknown` the functions that cannot be followed, unless they are
--- immutable.
+-- rows. Follows the functions in SQL that the expressions call. Returns in `place` what reads such a
+-- column, in `name` the column, and in `source` its table. Returns in `unknown` the functions that
+-- cannot be followed, unless they are immutable.
 --
 -- While the server plans the body of a function, it executes immutable functions. So a body is
 -- followed only if its owner may act as run_as anyway, and not if the function is a security
 -- definer.
-create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[], out place text, out name text, out source regclass, out unknown text[])
+create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], out place text, out name text, out source regclass, out unknown text[])
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
+  v_source text;
   pending jsonb;
   seen oid[] := '{}';
   f record;
@@ -322,7 +339,14 @@ declare
   path jsonb;
 begin
   unknown := '{}';
-  select r.source, r.name into source, name from backfill._changed_column_read(plan, relation, assigned) r;
+  -- In the plan of an UPDATE, a subquery of the filter outputs all columns, because the server
+  -- reads its rows again if they were changed meanwhile. In the plan of a SELECT, it outputs only
+  -- what is used. So the assignments and the filter are planned apart.
+  v_source := (select h.source from backfill._heaps(relation) h limit 1);
+  select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  if name is null and filter_sql is not null then
+    select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, format(E'select from only %s where (\n%s\n)', v_source, filter_sql)), relation, assigned, relation) r;
+  end if;
   if name is not null then
     place := 'an expression';
     return;
@@ -331,7 +355,7 @@ begin
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
                 from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
                       union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
-                      union select c from backfill._functions_of_columns(relation, assigned, exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
+                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -371,7 +395,7 @@ declare
   v_triggers text;
   v_others text;
 begin
-  select * into found from backfill._self_reads(run_as, settings, relation, plan, set_sql, filter_sql, assigned);
+  select * into found from backfill._self_reads(run_as, settings, relation, set_sql, filter_sql, assigned);
   if found.place is not null then
     perform backfill._refuse(format('%s reads column "%s" of other rows of %s, and the assignments (set) change this column', found.place, found.name, found.source),
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
