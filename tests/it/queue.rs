@@ -31,10 +31,9 @@ async fn an_idle_daemon_is_notified_at_once_and_polls_if_it_cannot_listen() {
         println!("first slice claimed after {claimed:.0} ms, job ended after {ended:.0} ms");
         took.push(ended);
     }
-    // The test checks the median of five rounds, because up to two rounds may be late on a busy
-    // machine.
+    // The next poll would come after up to a minute. The test checks the median of five rounds.
     took.sort_by(f64::total_cmp);
-    assert!(took[2] < 1000.0, "the jobs finished {took:?} ms after they were enqueued");
+    assert!(took[2] < 15_000.0, "the jobs finished {took:?} ms after they were enqueued");
     woken.sigterm();
     assert!(woken.wait_exit(SOON).await.success());
 

@@ -321,9 +321,9 @@ begin
 end $$;
 
 -- Finds out whether the expressions of an update read a column that the update changes in other
--- rows. Follows the functions in SQL that the expressions call. Returns in `place` what reads such a
--- column, in `name` the column, and in `source` its table. Returns in `unknown` the functions that
--- cannot be followed, unless they are immutable.
+-- rows. Follows the functions in SQL that the expressions call. Returns in `place` what reads such
+-- a column, in `name` the column, and in `source` its table. Returns in `unknown` the functions
+-- that cannot be followed, unless they are immutable.
 --
 -- While the server plans the body of a function, it executes immutable functions. So a body is
 -- followed only if its owner may act as run_as anyway, and not if the function is a security
