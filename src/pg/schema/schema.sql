@@ -1500,8 +1500,12 @@ declare
   part text := '';
   parts text[] := '{}';
 begin
-  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)).
-  -- Parameters such as $0 stand for the results of subqueries.
+  return next condition;
+  if octet_length(condition) > 8000 then
+    return;
+  end if;
+  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)). Parameters such as $0 stand
+  -- for the results of subqueries.
   for token in select * from backfill._lex(regexp_replace(condition, '\$(\d)', 'parameter_\1', 'g'), 'a condition') loop
     if token.depth = 1 and token.kind = 'word' and token.body = 'AND' then
       parts := parts || btrim(part); part := '';
@@ -1509,7 +1513,6 @@ begin
       part := part || token.body;
     end if;
   end loop;
-  return next condition;
   return query select unnest(parts || left(btrim(part), -1)) where parts <> '{}';
 end $_$;
 
@@ -3272,7 +3275,7 @@ begin
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
-      format('Nothing was taken back, and the column is still kept in step. Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
+      format('Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
     return null;
   end if;
   -- The undo of an index also removes what an interrupted attempt has left.

@@ -331,7 +331,7 @@ begin
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
-      format('Nothing was taken back, and the column is still kept in step. Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
+      format('Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
     return null;
   end if;
   -- The undo of an index also removes what an interrupted attempt has left.

@@ -15,8 +15,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select n.node, n.is_top from nodes n
 $$;
 
--- Returns the parts of a condition that are joined with AND at its top level. A condition without
--- AND is its only part.
+-- Returns a condition of a plan, and the parts of it that are joined with AND at its top level. A
+-- long condition, such as a list of a thousand values, is not taken apart.
 create or replace function backfill._conjuncts(condition text) returns setof text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -24,8 +24,12 @@ declare
   part text := '';
   parts text[] := '{}';
 begin
-  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)).
-  -- Parameters such as $0 stand for the results of subqueries.
+  return next condition;
+  if octet_length(condition) > 8000 then
+    return;
+  end if;
+  -- The plan shows a condition in parentheses: ((a = 1) AND (b = 2)). Parameters such as $0 stand
+  -- for the results of subqueries.
   for token in select * from backfill._lex(regexp_replace(condition, '\$(\d)', 'parameter_\1', 'g'), 'a condition') loop
     if token.depth = 1 and token.kind = 'word' and token.body = 'AND' then
       parts := parts || btrim(part); part := '';
@@ -33,7 +37,6 @@ begin
       part := part || token.body;
     end if;
   end loop;
-  return next condition;
   return query select unnest(parts || left(btrim(part), -1)) where parts <> '{}';
 end $$;
 
