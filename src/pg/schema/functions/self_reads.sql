@@ -344,7 +344,7 @@ begin
   unknown := '{}';
   -- In the plan of an UPDATE, a subquery of the filter outputs all columns, because the server
   -- reads its rows again if they were changed meanwhile. In the plan of a SELECT, it outputs only
-  -- what is used. So the assignments and the filter are planned apart.
+  -- what is used. So the assignments and the filter are planned separately.
   v_source := (select h.source from backfill._heaps(relation) h limit 1);
   select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
   if name is null and filter_sql is not null then
