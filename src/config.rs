@@ -8,6 +8,7 @@ pub mod args;
 pub mod database;
 pub mod environment;
 mod load;
+pub mod place;
 pub mod replica;
 pub mod secret;
 pub mod signal;

@@ -20,6 +20,7 @@ mod rerun;
 mod resume;
 mod retry;
 mod rollout;
+mod rollout_wait;
 mod run;
 mod session;
 mod show;

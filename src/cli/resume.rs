@@ -23,7 +23,7 @@ pub(super) async fn run(config: &Config, args: ResumeArgs) -> Result<u8> {
     let said = match args.name {
         Some(name) => {
             let state = session::command(config, RESUME, &[&name]).await?;
-            format!("job \"{name}\" is not paused; state: {state}")
+            format!("job \"{name}\" is no longer paused; state: {state}")
         }
         None => {
             session::command(config, RESUME_ALL, &[]).await?;

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 
+use super::rollout_wait::RolloutWaitArgs;
 use super::show::Align::{Left, Right};
 use super::statement::TextRow;
-use super::{session, show};
+use super::{rollout_wait, session, show};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::Session;
@@ -36,12 +37,14 @@ enum Verb {
         /// Name of the rollout
         name: Option<String>,
     },
-    /// Let a rollout that waits go on to its next stage
+    /// Wait until a rollout has reached a stage, and print its progress
+    Wait(RolloutWaitArgs),
+    /// Let a rollout that waits continue to its next stage
     Advance {
         /// Name of the rollout
         name: String,
     },
-    /// Take a rollout back: remove its constraints, its trigger and its column
+    /// Roll a rollout back: drop its constraints, its trigger and its column
     Rollback {
         /// Name of the rollout
         name: String,
@@ -66,6 +69,7 @@ pub(super) async fn run(config: &Config, args: RolloutArgs) -> Result<u8> {
         Verb::Plan { file } => return plan(config, &file).await,
         Verb::Apply { file } => return apply(config, &file).await,
         Verb::Status { name } => return status(config, name.as_deref()).await,
+        Verb::Wait(args) => return rollout_wait::run(config, args).await,
         Verb::Advance { name } => session::command(config, "select backfill.rollout_advance($1)", &[&name]).await?,
         Verb::Rollback { name } => session::command(config, "select backfill.rollout_rollback($1)", &[&name]).await?,
         Verb::Pause { name, reason } => {
@@ -119,15 +123,26 @@ async fn plan(config: &Config, file: &Path) -> Result<u8> {
     Ok(0)
 }
 
+const EXISTING: &str = "select stage, state from backfill.rollouts where name = $1 and state <> 'rolled_back'";
+
 async fn apply(config: &Config, file: &Path) -> Result<u8> {
     let spec = read(file)?;
     let session = session::open(config).await?;
-    in_own_settings(&session, "select backfill.rollout_start($1::text::pg_catalog.jsonb)", &spec).await?;
     let name = serde_json::from_str::<serde_json::Value>(&spec)
         .ok()
         .and_then(|spec| spec["rollout"].as_str().map(str::to_owned))
         .unwrap_or_default();
-    show::line(&format!("rollout \"{name}\" started; follow it with: backfilld rollout status {}", show::word(&name)))?;
+    let existing = session::rows(&session, EXISTING, &[&name]).await?;
+    in_own_settings(&session, "select backfill.rollout_start($1::text::pg_catalog.jsonb)", &spec).await?;
+    let done = match existing.first() {
+        None => "started".to_owned(),
+        Some(row) => format!(
+            "already exists with this spec; stage: {}, state: {}",
+            row.read::<String>("stage")?,
+            row.read::<String>("state")?
+        ),
+    };
+    show::line(&format!("rollout \"{name}\" {done}; follow it with: backfilld rollout status {}", show::word(&name)))?;
     Ok(0)
 }
 
@@ -165,7 +180,7 @@ async fn status(config: &Config, name: Option<&str>) -> Result<u8> {
             .hint("List the rollouts with: backfilld rollout status"));
     }
     if rollouts.is_empty() {
-        show::line("no rollouts that this login may see; start one with: backfilld rollout apply FILE")?;
+        show::line("there is no rollout that this login may see; to start one: backfilld rollout apply FILE")?;
         return Ok(0);
     }
     let head = [("NAME", Left), ("TABLE", Left), ("STAGE", Left), ("STATE", Left), ("UNTIL", Left), ("WAITING", Left)];

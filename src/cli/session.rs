@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_postgres::AsyncMessage;
 
 use super::commands::Commands;
@@ -49,6 +50,54 @@ pub(super) async fn open_direct(config: &Config, database: &Database) -> Result<
         .map_err(|error| not_connected(error, database))
 }
 
+/// Time that a server may take to restart or fail over. A lost connection ends a wait only after
+/// this time.
+const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The session of a verb that waits. If the connection is lost, the next attempt opens another.
+pub(super) struct Patient<'a> {
+    config: &'a Config,
+    database: &'a Database,
+    session: Session,
+    lost_at: Option<Instant>,
+}
+
+impl<'a> Patient<'a> {
+    pub(super) async fn open(config: &'a Config) -> Result<Self> {
+        let database = config.database()?;
+        let session = open_to(config, database).await?;
+        Ok(Self { config, database, session, lost_at: None })
+    }
+
+    /// Reads something. Returns none if the database cannot be reached at the moment.
+    ///
+    /// # Errors
+    /// The error of `read`, at once or, if the database cannot be reached, after
+    /// [`RECONNECT_TIMEOUT`].
+    pub(super) async fn read<T>(&mut self, read: impl AsyncFn(&Session) -> Result<T>) -> Result<Option<T>> {
+        match read(&self.session).await {
+            Ok(value) => {
+                self.lost_at = None;
+                Ok(Some(value))
+            }
+            Err(error) if error.exit_code() == 69 => {
+                let since = *self.lost_at.get_or_insert_with(|| {
+                    eprintln!("could not reach the database ({}); trying again", error.message);
+                    Instant::now()
+                });
+                if since.elapsed() > RECONNECT_TIMEOUT {
+                    return Err(error);
+                }
+                if let Ok(again) = open_to(self.config, self.database).await {
+                    self.session = again;
+                }
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// Runs one statement and returns its rows.
 pub(super) async fn rows(session: &Session, sql: &str, values: &[&dyn Literal]) -> Result<Vec<TextRow>> {
     statement::run(session, statement::OURS, sql, values, CONTROL_LIMIT).await.map_err(explain)
@@ -74,9 +123,9 @@ const HEEDED: Duration = Duration::from_secs(3);
 /// Waits until the job's state is `wanted`, but for at most [`HEEDED`]. Returns the last state that
 /// the function has read.
 pub(super) async fn settle(session: &Session, name: &str, now: String, wanted: &str) -> Result<String> {
-    let deadline = tokio::time::Instant::now() + HEEDED;
+    let deadline = Instant::now() + HEEDED;
     let mut state = now;
-    while state != wanted && tokio::time::Instant::now() < deadline {
+    while state != wanted && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
         match ask(session, STATE, &[&name]).await? {
             Some(now) => state = now,

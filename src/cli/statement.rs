@@ -11,6 +11,7 @@ use tokio_postgres::SimpleQueryRow;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::ident::ascii_literal;
+use crate::pg::pools::CONTROL_LIMIT;
 
 /// Settings of a statement that finds only PostgreSQL's own objects unless they are qualified.
 pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local statement_timeout = '10s'; \
@@ -22,6 +23,27 @@ const HARMLESS: &str = "set local exit_on_error = off; ";
 const WRITABLE: &str = "set local transaction_read_only = off; ";
 /// SQLSTATE of a statement that writes in a read-only transaction.
 const READ_ONLY: &str = "25006";
+
+/// Time after which the user is told what the statement waits for.
+const PATIENCE: Duration = Duration::from_secs(4);
+const UNKNOWN: &str = "the server has not responded for 4 s";
+/// Time after which a commit no longer waits for a synchronous standby.
+const COMMIT: Duration = CONTROL_LIMIT;
+/// What the session of a verb waits for. Behind a pooler the process of the session is not known,
+/// so the session is found by its name and its login.
+const REASON: &str = "
+select case when a.wait_event operator(pg_catalog.=) 'SyncRep'
+            then pg_catalog.format('the commit waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting', pg_catalog.current_setting('synchronous_standby_names'))
+            else pg_catalog.format('another session holds a lock that the command needs (process %s)%s', pg_catalog.array_to_string(pg_catalog.pg_blocking_pids(a.pid), ', '),
+                   (select pg_catalog.format('; its commit waits for a synchronous standby (synchronous_standby_names is %L)', pg_catalog.current_setting('synchronous_standby_names'))
+                      from pg_catalog.pg_stat_activity b where b.pid operator(pg_catalog.=) any (pg_catalog.pg_blocking_pids(a.pid)) and b.wait_event operator(pg_catalog.=) 'SyncRep' limit 1)) end as reason,
+       a.wait_event operator(pg_catalog.=) 'SyncRep' as in_commit
+  from pg_catalog.pg_stat_activity a
+ where a.application_name operator(pg_catalog.=) 'backfilld cli' and a.usename operator(pg_catalog.=) session_user and a.pid operator(pg_catalog.<>) pg_catalog.pg_backend_pid()
+   and (a.wait_event operator(pg_catalog.=) 'SyncRep' or pg_catalog.cardinality(pg_catalog.pg_blocking_pids(a.pid)) operator(pg_catalog.>) 0)
+ order by a.xact_start limit 1";
+/// Maximum time that a cancelled statement may take to end.
+const CANCEL: Duration = Duration::from_secs(3);
 
 /// A value that can be written into a statement as a literal.
 pub(super) trait Literal: Sync {
@@ -130,10 +152,13 @@ impl TextRow {
 }
 
 /// Runs statements as one transaction, with the settings `settings`. The parameters `$1`, `$2` and
-/// so on stand for `values`. Returns the rows of all statements.
+/// so on stand for `values`. Returns the rows of all statements. After `limit`, cancels the
+/// statements. If their commit waits for a synchronous standby, it then succeeds, and the server
+/// sends a warning.
 ///
 /// # Errors
-/// The error of the server. [`Kind::ConnectionLost`] after `limit`.
+/// The error of the server. [`Kind::ConnectionLost`] if the server does not respond to the cancel
+/// request either.
 pub(super) async fn run(
     session: &Session,
     settings: &str,
@@ -144,7 +169,19 @@ pub(super) async fn run(
     let sql = filled(sql, values);
     let send = async |before: &str| {
         let sent = format!("{HARMLESS}{before}{settings}{sql}");
-        within(limit, session.client.simple_query(&sent)).await
+        let mut query = std::pin::pin!(session.client.simple_query(&sent));
+        let patience = PATIENCE.min(limit);
+        if let Ok(answer) = tokio::time::timeout(patience, &mut query).await {
+            return answer.map_err(Error::from);
+        }
+        let reason = reason(session).await;
+        eprintln!("waiting: {}", reason.as_ref().map_or(UNKNOWN, |(text, _)| text));
+        let limit = if reason.is_some_and(|(_, in_commit)| in_commit) { limit.min(COMMIT) } else { limit };
+        if let Ok(answer) = tokio::time::timeout(limit - patience, &mut query).await {
+            return answer.map_err(Error::from);
+        }
+        session.cancel().await;
+        within(CANCEL, query).await
     };
     let answer = match send("").await {
         Err(error) if is_read_only(&error) => match send(WRITABLE).await {
@@ -159,6 +196,20 @@ pub(super) async fn run(
         _ => None,
     };
     Ok(answer.into_iter().filter_map(row).collect())
+}
+
+/// Returns what a session that does not respond waits for, if the server tells, and whether it is
+/// in its commit.
+async fn reason(session: &Session) -> Option<(String, bool)> {
+    let other = tokio::time::timeout(PATIENCE, session.open_another()).await.ok()?.ok()?;
+    let answer = within(PATIENCE, other.client.simple_query(REASON)).await.ok()?;
+    answer.into_iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => {
+            let row = TextRow(row);
+            Some((row.read("reason").ok()?, row.read("in_commit").ok()?))
+        }
+        _ => None,
+    })
 }
 
 /// Returns whether the transaction was read-only. `backfill.enqueue` reports this itself.

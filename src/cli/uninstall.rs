@@ -131,7 +131,7 @@ impl Census {
             (
                 "some rollouts have not finished".to_owned(),
                 rollouts.clone(),
-                "Their triggers would stay in the tables. Finish each rollout, or take it back with: backfilld rollout rollback NAME. --force overrides this check.",
+                "Their triggers would stay in the tables. Finish each rollout, or roll it back with: backfilld rollout rollback NAME. --force overrides this check.",
             )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon is running on this database".to_owned();

@@ -26,38 +26,14 @@ pub struct WaitArgs {
 /// Time between two checks. The verb does not use LISTEN, because a pooler may give the server
 /// session to other clients between two checks.
 const POLL: Duration = Duration::from_millis(300);
-/// Time that a server may take to restart or fail over. A lost connection ends the wait only after
-/// this time.
-const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(config: &Config, args: WaitArgs) -> Result<u8> {
-    let database = config.database()?;
     let commands = Commands::of(config);
     let deadline = args.timeout.map(|timeout| Instant::now() + timeout);
-    let mut session = session::open_to(config, database).await?;
-    let mut lost_at: Option<Instant> = None;
+    let mut session = session::Patient::open(config).await?;
     let mut told: Option<String> = None;
     loop {
-        let job = match jobs::read_one(&session, &args.name).await {
-            Ok(job) => {
-                lost_at = None;
-                Some(job)
-            }
-            Err(error) if error.exit_code() == 69 => {
-                let since = *lost_at.get_or_insert_with(|| {
-                    eprintln!("could not reach the database ({}); trying again", error.message);
-                    Instant::now()
-                });
-                if since.elapsed() > RECONNECT_TIMEOUT {
-                    return Err(error);
-                }
-                if let Ok(again) = session::open_to(config, database).await {
-                    session = again;
-                }
-                None
-            }
-            Err(error) => return Err(error),
-        };
+        let job = session.read(async |session| jobs::read_one(session, &args.name).await).await?;
         if let Some(job) = &job {
             if job.has_ended() {
                 return verdict(job);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::environment::{self, Environment};
+use super::place::host_and_port;
 use super::replica::ReplicaRule;
 use super::secret::{Login, SecretUrl};
 use super::signal::SignalRule;
@@ -47,6 +48,11 @@ pub struct Database {
     /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
+    /// The standbys on which verifications read the rows, each as `host` or `host:port`. The first
+    /// one that can be used is used. Their logins are those of the primary. Default: none. Then
+    /// verifications read on the primary.
+    #[serde(deserialize_with = "units::or_default")]
+    pub verify_on: Vec<String>,
     /// Limits of built-in signals other than replica lag, and the user's own signals. Default:
     /// none. The built-in signals then have their default limits.
     #[serde(deserialize_with = "units::or_default")]
@@ -69,6 +75,7 @@ impl Default for Database {
             executors: Vec::new(),
             trust_table_owners: false,
             replicas: vec![ReplicaRule::default()],
+            verify_on: Vec::new(),
             signals: Vec::new(),
             window: None,
         }
@@ -177,6 +184,12 @@ impl Database {
             );
         }
         source::check(self.sources())?;
+        if let Some(wrong) = self.verify_on.iter().find(|standby| host_and_port(standby).is_none()) {
+            return refuse(
+                format!("verify_on names \"{wrong}\""),
+                "Name a standby as host or host:port, for example replica1:5432 or [::1]:5433. The login and the other parameters are those of the url.",
+            );
+        }
         let mut roles = BTreeSet::new();
         for (at, executor) in self.executors.iter().enumerate() {
             let place = format!("executors[{at}]");

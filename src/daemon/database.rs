@@ -31,7 +31,7 @@ use crate::pg::schema::{install, state};
 use crate::queue::daemon as queue;
 use crate::queue::lease::{Heartbeat, Leases};
 use crate::queue::{retention, wakeup};
-use crate::rollout::{Held, Rollouts};
+use crate::rollout::{self, Held, Rollouts};
 use crate::shutdown::Shutdown;
 use crate::throttle::handle::Throttle;
 use crate::worker::connection_losses::ConnectionLosses;
@@ -44,9 +44,6 @@ use crate::{window, worker};
 /// Interval at which the daemon runs housekeeping, updates the gauges, and checks whether all work
 /// is done.
 const TURN: Duration = Duration::from_millis(500);
-/// Number of rollouts whose statements may run at the same time. The creation of an index can take
-/// hours, and other rollouts need not wait for it.
-const ROLLOUTS: u32 = 2;
 /// Number of turns after which the daemon measures the server's clock, and checks whether it is
 /// still registered.
 const CHECKS: u64 = 10;
@@ -176,7 +173,7 @@ impl Service {
             window: self.logins.database().window.clone(),
             clock: started.clock.clone(),
         };
-        for _ in 0..ROLLOUTS {
+        for _ in 0..rollout::AT_ONCE {
             helpers.spawn(rollouts.clone().run(stop.drain.clone()).in_current_span());
         }
         let retention = retention::keep(started.control.clone(), self.retention, edges.clone());

@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::execute::bounds::{Bounds, why_cancelled};
 use crate::execute::guard::Guard;
 #[cfg(any(debug_assertions, feature = "failpoint"))]
+use crate::execute::standby::Standby;
 use crate::execute::statement::apart;
 use crate::execute::statement::batch::{self as batch_statement, BatchKind};
 use crate::execute::statement::deferred;
@@ -29,6 +30,8 @@ use crate::key::Key;
 use crate::metrics::Written;
 use crate::pg::cancel::Cancelled;
 use crate::pg::connect::Session;
+use crate::pg::control::Control;
+use crate::pg::ident::ascii_literal;
 use crate::pg::pins::UNLOCK;
 use crate::pg::pools::Logins;
 use crate::pg::row::{self, Columns};
@@ -47,15 +50,23 @@ pub struct Executor {
     plan: Plan,
     kind: BatchKind,
     prepared: Option<Prepared>,
-    /// See [`Table::lenient`].
-    lenient: bool,
-    /// The plan that replaces `plan` when `lenient` changes. Only a sweep has two plans.
-    other_plan: Option<Plan>,
+    lenience: Lenience,
     bounds: Bounds,
     /// `statement_timeout` of the next statement.
     limit: Duration,
     guard: Guard,
     ledger: Ledger,
+    /// The standby that reads the rows of a verification.
+    standby: Option<Standby>,
+}
+
+#[derive(Debug, Default)]
+struct Lenience {
+    /// See [`Table::lenient`].
+    lenient: bool,
+    /// The plan that replaces the executor's plan when `lenient` changes. Only a sweep has two
+    /// plans.
+    other_plan: Option<Plan>,
 }
 
 /// Holds the prepared statements of batches, and the properties that the table had when the
@@ -84,13 +95,21 @@ impl Executor {
             plan,
             kind,
             prepared: None,
-            lenient: false,
-            other_plan: None,
+            lenience: Lenience::default(),
             bounds,
             limit,
             guard,
             ledger: Ledger::default(),
+            standby: None,
         })
+    }
+
+    /// From now on, reads the rows of a verification on a standby, if one is configured and can be
+    /// used.
+    pub async fn use_standby(&mut self, logins: &Logins, control: &Control, claim: &Claim) {
+        if !logins.database().verify_on.is_empty() && matches!(self.kind, BatchKind::Count { .. }) {
+            self.standby = Standby::open(logins, control, claim, &recipe(claim, &self.plan, self.bounds)).await;
+        }
     }
 
     /// Counts the `rows` that a batch changed. If a measurement is due, measures what the session
@@ -147,18 +166,18 @@ impl Executor {
 
     /// Prepares for a sweep of a job that was planned at the snapshot `since` (a `pg_snapshot`).
     pub fn sweep_since(&mut self, since: &str) {
-        self.other_plan = Some(since::of_lenient_sweep(&self.plan, since));
+        self.lenience.other_plan = Some(since::of_lenient_sweep(&self.plan, since));
     }
 
     pub fn is_lenient(&self) -> bool {
-        self.lenient
+        self.lenience.lenient
     }
 
     /// Sets whether the following statements leave out the filter on rows that were changed.
     pub fn set_lenient(&mut self, lenient: bool) {
-        if self.lenient != lenient {
-            self.lenient = lenient;
-            if let Some(other) = &mut self.other_plan {
+        if self.lenience.lenient != lenient {
+            self.lenience.lenient = lenient;
+            if let Some(other) = &mut self.lenience.other_plan {
                 std::mem::swap(&mut self.plan, other);
             }
             self.prepared = None;
@@ -187,7 +206,7 @@ select backfill.suppressible($1::pg_catalog.oid),
                 suppressible: row.read(0)?,
                 returns_old: row.read(1)?,
                 keys_change: row.read(2)?,
-                lenient: self.lenient,
+                lenient: self.lenience.lenient,
             };
             self.prepared = Some(Prepared { table, batches: HashMap::new() });
         }
@@ -236,6 +255,9 @@ select backfill.suppressible($1::pg_catalog.oid),
         if failpoint::active("checkpoint_apart") {
             return outcome(&self.run_apart(claim, batch).await?);
         }
+        if let Some(answer) = Box::pin(self.run_on_standby(claim, batch, hard)).await? {
+            return outcome(&answer);
+        }
         let answer = Box::pin(self.answer(&statement, &values, hard)).await?;
         failpoint::point("after_batch")?;
         outcome(&answer)
@@ -250,14 +272,16 @@ select backfill.suppressible($1::pg_catalog.oid),
         row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
-    /// Waits in the session for this time.
+    /// Waits in the session for this time, in a statement that names the table. A tool that
+    /// terminates the statements on this table also terminates this one.
     ///
     /// # Errors
     /// [`Kind::ConnectionLost`] if the session was ended meanwhile.
     pub async fn survives(&mut self, time: Duration) -> Result<()> {
         self.limit = time + Duration::from_secs(1);
         self.session.set("statement_timeout", self.limit.as_millis().to_string());
-        let sleep = format!("select pg_catalog.pg_sleep({})", time.as_secs_f64());
+        let place = ascii_literal(&format!("instead of an update of {}", self.plan.target));
+        let sleep = format!("select pg_catalog.pg_sleep({}), {place}", time.as_secs_f64());
         self.session.bounded_ours(self.limit, self.session.client.batch_execute(&sleep)).await
     }
 
@@ -454,33 +478,87 @@ select backfill.suppressible($1::pg_catalog.oid),
         }
     }
 
+    /// Reads the rows of a batch on the standby, then advances the checkpoint on the primary.
+    /// Returns none if there is no standby, or if it could not read the rows. The primary then
+    /// reads them, and decides what an error means.
+    async fn run_on_standby(
+        &mut self,
+        claim: &Claim,
+        batch: &Batch,
+        hard: &CancellationToken,
+    ) -> Result<Option<Vec<Row>>> {
+        let Some(mut standby) = self.standby.take() else { return Ok(None) };
+        let table = self.table().await?;
+        let reading = Box::pin(standby.read(&self.plan, &self.kind, table, batch, self.limit));
+        let read = match hard.run_until_cancelled(reading).await {
+            Some(Ok(read)) => read,
+            Some(Err(error)) => {
+                tracing::info!(standby = standby.name(), error = %error.message, "could not verify rows on the standby; the primary reads them");
+                return Ok(None);
+            }
+            None => return Ok(None),
+        };
+        self.standby = Some(standby);
+        let from = batch.from().map(|key| &key.0);
+        let key = row::key(&read, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
+        let counts: [i64; 3] = [read.read("scanned")?, read.read("changed")?, read.read("unresolved")?];
+        let (done, took): (bool, f64) = (read.read("done")?, read.read("took")?);
+        let moved: [&(dyn ToSql + Sync); 10] = [
+            &claim.slice_id,
+            &claim.token,
+            &batch.checkpoint.ctid,
+            &from,
+            &key,
+            &counts[0],
+            &counts[1],
+            &counts[2],
+            &done,
+            &took,
+        ];
+        let sql = apart::checkpoint(Some((&self.plan, table)));
+        self.session.bounded(self.limit, self.session.client.query(&sql, &moved)).await.map(Some)
+    }
+
     /// Commits the rows and the checkpoint in two transactions; see [`apart`].
     #[cfg(any(debug_assertions, feature = "failpoint"))]
     async fn run_apart(&self, claim: &Claim, batch: &Batch) -> Result<Vec<Row>> {
         let client = &self.session.client;
         let from = batch.from().map(|key| &key.0);
-        let rows = apart::rows(&self.plan, &self.kind, from.is_none());
+        let rows = apart::rows(&self.plan, &self.kind, Table::default(), from.is_none());
         let asked: [&(dyn ToSql + Sync); 3] = [&from, &i64::from(batch.rows), &batch.upper.0];
         let changed = self.session.bounded(self.limit, client.query_one(&rows, &asked)).await?;
         failpoint::point("between_rows_and_checkpoint")?;
         let key = row::key(&changed, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
         let (scanned, count, done): (i64, i64, bool) =
             (changed.read("scanned")?, changed.read("changed")?, changed.read("done")?);
-        let moved: [&(dyn ToSql + Sync); 8] =
-            [&claim.slice_id, &claim.token, &batch.checkpoint.ctid, &from, &key, &scanned, &count, &done];
-        self.session.bounded(self.limit, client.query(&apart::checkpoint(), &moved)).await
+        let moved: [&(dyn ToSql + Sync); 10] = [
+            &claim.slice_id,
+            &claim.token,
+            &batch.checkpoint.ctid,
+            &from,
+            &key,
+            &scanned,
+            &count,
+            &0_i64,
+            &done,
+            &0_f64,
+        ];
+        self.session.bounded(self.limit, client.query(&apart::checkpoint(None), &moved)).await
     }
 }
 
 async fn open(logins: &Logins, claim: &Claim, plan: &Plan, bounds: Bounds) -> Result<Session> {
-    let recipe = Recipe {
+    session::open(logins, claim, &recipe(claim, plan, bounds)).await
+}
+
+fn recipe<'a>(claim: &'a Claim, plan: &Plan, bounds: Bounds) -> Recipe<'a> {
+    Recipe {
         settings: &claim.settings,
         isolation: plan.isolation,
         statement_timeout: bounds.batch,
         lock_timeout: bounds.lock_wait(),
         plans: Plans::along(&plan.key),
-    };
-    session::open(logins, claim, &recipe).await
+    }
 }
 
 fn count(row: &Row, column: &str) -> Result<u64> {

@@ -4,5 +4,6 @@
 pub mod bounds;
 pub mod executor;
 pub mod guard;
+mod standby;
 pub mod statement;
 mod written;

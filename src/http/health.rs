@@ -9,7 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A loop counts as stuck if it has made no turn for this time. A healthy loop turns at least once
-/// per second. If the database does not respond, the time limits of the statements end the turn.
+/// per second. If the database does not respond, the time limits of the statements end the
+/// iteration.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.
@@ -21,8 +22,8 @@ pub struct Health {
     draining: AtomicBool,
 }
 
-/// The pulse of one loop. The loop calls [`Pulse::beat`] at each turn. The loop drops the pulse
-/// when the loop ends. Otherwise a loop that ended normally would count as stuck.
+/// The heartbeat of one loop. The loop calls [`Pulse::beat`] in each iteration, and drops the
+/// `Pulse` when it ends. Otherwise a loop that ended normally would count as stuck.
 pub struct Pulse {
     health: Arc<Health>,
     beat: Arc<Beat>,

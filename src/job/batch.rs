@@ -41,8 +41,8 @@ pub struct Outcome {
     /// The number of rows that were deferred because other sessions have locked them or wait for
     /// them. The worker retries these rows later.
     pub deferred: u64,
-    /// The number of rows that cannot be changed. These rows are kept in `row_errors` with their
-    /// error.
+    /// The number of rows that cannot be changed. Their keys and errors are recorded in
+    /// `row_errors`.
     pub quarantined: u64,
     /// The time that the server spent on the batch. Another session may have waited all this time
     /// for a lock that the batch held.

@@ -55,7 +55,7 @@ pub struct Step {
     /// Whether the statement cannot run in a transaction block.
     pub alone: bool,
     pub stage: String,
-    /// Whether the statement takes back an earlier one.
+    /// Whether the statement undoes an earlier one.
     #[serde(default)]
     pub undo: bool,
     pub attempts: i32,

@@ -225,7 +225,7 @@ select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_acti
     }
 
     /// Opens another session of the same login, on the same server.
-    async fn open_another(&self) -> Result<Self> {
+    pub async fn open_another(&self) -> Result<Self> {
         let other = Box::pin(open(&self.info, |_| {})).await?;
         within(CONNECT_TIMEOUT, other.client.batch_execute("set role none")).await?;
         within(CONNECT_TIMEOUT, other.client.batch_execute(OUR_PATH)).await?;

@@ -20,6 +20,7 @@ use tokio_postgres::config::{ChannelBinding, LoadBalanceHosts, SslNegotiation, T
 
 use self::parameters::{PARAMETERS, Use};
 use crate::config::environment::Environment;
+use crate::config::place::host_and_port;
 use crate::config::secret::{Login, Password};
 use crate::error::{Error, Kind, Result};
 use crate::pg::passfile::{Passfile, Wanted};
@@ -46,6 +47,18 @@ pub enum Host {
 pub struct Place {
     pub host: Host,
     pub port: u16,
+}
+
+impl Place {
+    /// Reads `host` or `host:port`; see [`host_and_port`].
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = host_and_port(text)?;
+        let host = match host.starts_with('/') {
+            true => Host::Unix(host.into()),
+            false => Host::Tcp { name: host.to_owned(), address: None },
+        };
+        Some(Self { host, port })
+    }
 }
 
 /// The parsed form of a connection string.
@@ -102,6 +115,12 @@ impl ConnInfo {
         };
         let database = self.base.get_dbname().unwrap_or(&self.user);
         passfile.find(Wanted { host, port: place.port, database, user: &self.user })
+    }
+
+    /// Uses other places, which may be standbys.
+    pub fn move_to(&mut self, places: Vec<Place>) {
+        self.places = places;
+        self.base.target_session_attrs(TargetSessionAttrs::Any);
     }
 
     /// Returns the name of the login.

@@ -18,7 +18,7 @@ use crate::config::database::Database;
 use crate::config::secret::Login;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{self, Session};
-use crate::pg::conninfo::ConnInfo;
+use crate::pg::conninfo::{ConnInfo, Place};
 use crate::pg::row::Columns;
 
 /// The settings of the control login's sessions. `synchronous_commit` is on, so that a crash cannot
@@ -185,6 +185,16 @@ impl Logins {
 
     /// Opens an executor session whose role is `run_as`.
     pub async fn open_executor(&self, run_as: &str, application_name: &str) -> Result<Session> {
+        self.open_executor_at(None, run_as, application_name).await
+    }
+
+    /// Opens a session like [`Self::open_executor`], but at another place.
+    pub async fn open_executor_at(
+        &self,
+        place: Option<&Place>,
+        run_as: &str,
+        application_name: &str,
+    ) -> Result<Session> {
         let read = || {
             let (login, is_control) = self.executor(run_as)?;
             let mut info = connect::parse(&login, application_name)?;
@@ -192,6 +202,9 @@ impl Logins {
                 // The name of an executor's login may differ from the name of the role that runs
                 // the job.
                 info.set_role(run_as);
+            }
+            if let Some(place) = place {
+                info.move_to(vec![place.clone()]);
             }
             Ok(info)
         };

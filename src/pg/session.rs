@@ -12,6 +12,7 @@ use crate::job::claim::{Claim, Settings};
 use crate::job::plan::Isolation;
 use crate::job::plan::KeyColumn;
 use crate::pg::connect::{Session, within};
+use crate::pg::conninfo::Place;
 use crate::pg::control::Control;
 use crate::pg::keyset;
 use crate::pg::pins::{OUR_PATH, Pins};
@@ -60,10 +61,15 @@ const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'
 
 /// Opens an executor session for a claim and applies a recipe to the session.
 pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
+    open_at(None, logins, claim, recipe).await
+}
+
+/// Opens a session like [`open`], but at another place.
+pub async fn open_at(place: Option<&Place>, logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
     // Each role can see the application name of a session, so this name does not contain the name
     // of the job.
     let name = format!("backfilld job {}", claim.job_id);
-    let mut session = logins.open_executor(&claim.run_as, &name).await?;
+    let mut session = logins.open_executor_at(place, &claim.run_as, &name).await?;
     within(CONTROL_LIMIT, session.client.batch_execute(OUR_PATH)).await?;
     let row = within(CONTROL_LIMIT, session.client.query_one(SERVER, &[])).await?;
     let (knows_transaction_timeout, login): (bool, String) = (row.read(0)?, row.read(1)?);

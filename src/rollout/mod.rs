@@ -5,10 +5,11 @@
 mod queue;
 mod statement;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
@@ -17,16 +18,33 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::job::rollout::Step;
 use crate::pg::clock::ServerClock;
+use crate::pg::connect::Session;
 use crate::pg::control::Control;
 use crate::pg::pools::Logins;
+use crate::pg::session;
 use crate::window::{self, Window};
 
-/// Time between two attempts to claim a rollout.
+/// Number of rollouts whose statements may run at the same time. The creation of an index can take
+/// hours, and other rollouts need not wait for it.
+pub const AT_ONCE: usize = 3;
+/// Number of these rollouts that may belong to the same role, so that the slow statements of one
+/// role do not stop the rollouts of the others.
+const SHARE: usize = AT_ONCE - 1;
+/// Time between two attempts to claim a rollout. For a while after a statement, the time is
+/// shorter, because the next one usually follows soon.
 const POLL: Duration = Duration::from_millis(500);
+const SOON: Duration = Duration::from_millis(100);
+const WHILE: Duration = Duration::from_secs(10);
 /// Time for which a claim of a rollout lasts without a renewal.
 const TTL: Duration = Duration::from_secs(30);
 /// Time between two renewals, and between two checks whether the rollout was paused.
 const RENEW: Duration = Duration::from_secs(2);
+/// Time between two checks whether a statement that locks the table for a moment has the lock. If
+/// it has the lock at two checks in succession, it is cancelled. Usually `statement_timeout` has
+/// ended it before, but code of the user can change this setting.
+const CHECK_LOCK: Duration = Duration::from_millis(700);
+/// Time after a cancel request after which the session is terminated.
+const CANCEL: Duration = Duration::from_secs(1);
 
 /// The resources for the rollouts of one database. All clones share the held tokens.
 #[derive(Debug, Clone)]
@@ -43,16 +61,24 @@ pub struct Rollouts {
     pub clock: ServerClock,
 }
 
-/// The tokens of the rollouts that this daemon holds.
+/// The tokens of the rollouts that this daemon holds, each with the role of the rollout.
 #[derive(Debug, Clone, Default)]
 pub struct Held {
-    tokens: Arc<Mutex<HashSet<Uuid>>>,
+    tokens: Arc<Mutex<HashMap<Uuid, String>>>,
     polling: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Held {
-    fn with<T>(&self, change: impl FnOnce(&mut HashSet<Uuid>) -> T) -> T {
+    fn with<T>(&self, change: impl FnOnce(&mut HashMap<Uuid, String>) -> T) -> T {
         change(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the tokens, and the roles that hold as many rollouts as one role may.
+    fn read(&self) -> (Vec<Uuid>, Vec<String>) {
+        self.with(|held| {
+            let is_at_share = |role: &&String| held.values().filter(|other| other == role).count() >= SHARE;
+            (held.keys().copied().collect(), held.values().filter(is_at_share).cloned().collect())
+        })
     }
 }
 
@@ -60,27 +86,30 @@ impl Rollouts {
     /// Carries out rollouts until `stop`. A statement in progress is then cancelled if it is a long
     /// one, and otherwise finished. Of the tasks that run this function, only one polls at a time.
     pub async fn run(self, stop: CancellationToken) {
+        let mut last = None;
         while let Some(polling) = stop.run_until_cancelled(self.held.polling.lock()).await {
-            let Some(step) = stop.run_until_cancelled(self.next()).await else { return };
-            self.held.with(|held| held.insert(step.token));
+            let Some(step) = stop.run_until_cancelled(self.next(last)).await else { return };
+            self.held.with(|held| held.insert(step.token, step.run_as.clone()));
             drop(polling);
             let span = tracing::error_span!("rollout", rollout.name = %step.name, rollout.stage = %step.stage);
             let ended = Box::pin(self.carry_out(&step, &stop)).instrument(span).await;
             self.held.with(|held| held.remove(&step.token));
+            last = Some(Instant::now());
             if let Err(error) = ended {
                 tracing::warn!(error = %error.message, "the outcome of a statement could not be stored: retrying");
             }
         }
     }
 
-    /// Polls until a rollout can be claimed, and returns its next statement.
-    async fn next(&self) -> Step {
+    /// Polls until a rollout can be claimed, and returns its next statement. `last` is the end of
+    /// the last statement.
+    async fn next(&self, last: Option<Instant>) -> Step {
         let mut failures = 0_u32;
         loop {
-            let tokens: Vec<Uuid> = self.held.with(|held| held.iter().copied().collect());
+            let (tokens, at_share) = self.held.read();
             let is_open = window::closed_until(&self.window, self.clock.now()).is_none();
             let claimed = match is_open {
-                true => queue::claim(&self.control, self.worker, &self.roles, &tokens, TTL).await,
+                true => queue::claim(&self.control, self.worker, &self.roles, &tokens, &at_share, TTL).await,
                 false => Ok(None),
             };
             match claimed {
@@ -93,7 +122,8 @@ impl Rollouts {
                     }
                 }
             }
-            tokio::time::sleep((POLL * (failures + 1)).min(Duration::from_secs(10))).await;
+            let poll = if last.is_some_and(|last| last.elapsed() < WHILE) { SOON } else { POLL };
+            tokio::time::sleep((poll * (failures + 1)).min(Duration::from_secs(10))).await;
         }
     }
 
@@ -126,17 +156,42 @@ impl Rollouts {
     }
 
     /// Runs the statement, and meanwhile renews the lease. A long statement is cancelled if the
-    /// rollout was paused or rolled back meanwhile, or if the daemon stops.
+    /// rollout was paused or rolled back meanwhile, or if the daemon stops. A statement that is
+    /// meant to be short is cancelled if it does not release its lock. If a cancelled statement
+    /// does not end, its session is terminated.
     async fn with_lease(&self, step: &Step, stop: &CancellationToken) -> Result<()> {
         let session = statement::open(&self.logins, step).await?;
-        let limit = crate::pg::session::batch_limit(&self.control).await? / 2;
+        let backend = session::backend(&session).await?;
+        queue::register_backend(&self.control, step, &backend).await?;
+        let limit = session::batch_limit(&self.control).await? / 2;
         let mut running = std::pin::pin!(statement::run(&session, step, limit));
+        let (mut renewals, mut checks) = (every(RENEW), every(CHECK_LOCK));
+        let mut has_lock = false;
         loop {
             let interrupted = tokio::select! {
                 biased;
-                ended = &mut running => return ended,
+                ended = &mut running => {
+                    if ended.as_ref().is_err_and(|error| error.sqlstate.is_none()) {
+                        self.end(&session, step).await;
+                    }
+                    return ended;
+                }
                 () = stop.cancelled(), if step.lock.blocking().is_none() => "the daemon stops",
-                () = tokio::time::sleep(RENEW) => match queue::renew(&self.control, step, TTL).await {
+                _ = checks.tick(), if step.lock.blocking().is_some() && !step.alone => {
+                    let had_lock = has_lock;
+                    has_lock = match queue::blocks_writes(&self.control, backend.pid, step.relation).await {
+                        Ok(has_lock) => has_lock,
+                        Err(error) => {
+                            tracing::debug!(error = %error.message, "could not check the lock of a rollout's statement");
+                            false
+                        }
+                    };
+                    if !(had_lock && has_lock) {
+                        continue;
+                    }
+                    "the statement did not release its lock on the table"
+                }
+                _ = renewals.tick() => match queue::renew(&self.control, step, TTL).await {
                     Ok(false) if step.lock.blocking().is_none() => "the rollout was paused or rolled back",
                     Ok(_) => continue,
                     Err(error) => {
@@ -146,23 +201,46 @@ impl Rollouts {
                 },
             };
             session.cancel().await;
-            let _ = tokio::time::timeout(Duration::from_secs(2), &mut running).await;
+            match tokio::time::timeout(CANCEL, &mut running).await {
+                // The statement ended just before the cancel request.
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(_cancelled)) => {}
+                Err(_) => self.end(&session, step).await,
+            }
             return Err(Error::new(Kind::Cancelled, interrupted));
+        }
+    }
+
+    /// Terminates the session of a statement that may still run.
+    async fn end(&self, session: &Session, step: &Step) {
+        session.terminate().await;
+        if let Err(error) = queue::end_session(&self.control, step).await {
+            tracing::debug!(error = %error.message, "could not terminate the session of a rollout's statement");
         }
     }
 
     /// Returns what a statement waits for after a temporary failure.
     async fn waits(&self, step: &Step, error: &Error) -> String {
-        if !matches!(error.kind, Kind::LockTimeout | Kind::Deadlock | Kind::Cancelled | Kind::TimeLimit) {
-            return format!("{}; retrying", error.message);
-        }
+        let cause = match error.kind {
+            Kind::LockTimeout | Kind::Deadlock => format!("waiting for a lock on table {}", step.target),
+            Kind::TimeLimit => format!(
+                "the statement waited for its locks on table {}, or held them, for too long and was cancelled; retrying",
+                step.target
+            ),
+            _ => return format!("{}; retrying", error.message),
+        };
         match queue::sessions_with_locks(&self.control, step.relation).await {
             Ok(Some(sessions)) => {
-                format!("waiting for a lock on table {}; sessions that use the table: {sessions}", step.target)
+                format!("{cause}; sessions that use the table: {sessions}")
             }
-            _ => format!("waiting for a lock on table {} ({})", step.target, error.message),
+            _ => format!("{cause} ({})", error.message),
         }
     }
+}
+
+/// Returns an interval whose first tick is after the first period.
+fn every(period: Duration) -> tokio::time::Interval {
+    tokio::time::interval_at(Instant::now() + period, period)
 }
 
 /// Returns whether the statement is tried again after an error of this kind.

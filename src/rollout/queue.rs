@@ -10,18 +10,21 @@ use crate::error::{Error, Result};
 use crate::job::rollout::{Lock, Step};
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
+use crate::pg::session::Backend;
 
 /// Claims a rollout, and returns its next statement. `held` lists the tokens that this daemon
-/// holds.
+/// holds, and `at_share` the roles whose rollouts it does not claim now.
 pub async fn claim(
     control: &Control,
     worker: Uuid,
     roles: &[String],
     held: &[Uuid],
+    at_share: &[String],
     ttl: Duration,
 ) -> Result<Option<Step>> {
-    const SQL: &str = "select backfill._claim_rollout($1, $2::text[]::name[], make_interval(secs => $3), $4)";
-    let row = control.query_one(SQL, &[&worker, &roles, &ttl.as_secs_f64(), &held]).await?;
+    const SQL: &str =
+        "select backfill._claim_rollout($1, $2::text[]::name[], make_interval(secs => $3), $4, $5::text[]::name[])";
+    let row = control.query_one(SQL, &[&worker, &roles, &ttl.as_secs_f64(), &held, &at_share]).await?;
     Ok(row.read::<Option<Json<Step>>>(0)?.map(|Json(step)| step))
 }
 
@@ -29,6 +32,25 @@ pub async fn claim(
 pub async fn renew(control: &Control, step: &Step, ttl: Duration) -> Result<bool> {
     const SQL: &str = "select backfill._renew_rollout($1, $2, make_interval(secs => $3), $4)";
     control.query_one(SQL, &[&step.rollout_id, &step.token, &ttl.as_secs_f64(), &step.undo]).await?.read(0)
+}
+
+/// Stores the session in which the statement runs.
+pub async fn register_backend(control: &Control, step: &Step, backend: &Backend) -> Result<()> {
+    const SQL: &str = "select backfill._register_rollout_backend($1, $2, $3, $4::text::timestamptz)";
+    control.query_one(SQL, &[&step.rollout_id, &step.token, &backend.pid, &backend.started]).await.map(drop)
+}
+
+/// Terminates the session in which the statement runs. Returns false if the control login lacks the
+/// privilege to do so, or if the session has ended.
+pub async fn end_session(control: &Control, step: &Step) -> Result<bool> {
+    const SQL: &str = "select backfill._end_rollout_session($1)";
+    control.query_one(SQL, &[&step.rollout_id]).await?.read(0)
+}
+
+/// Returns whether the session holds a lock that blocks writes on the table.
+pub async fn blocks_writes(control: &Control, pid: i32, relation: u32) -> Result<bool> {
+    const SQL: &str = "select backfill._blocks_writes($1, $2)";
+    control.query_one(SQL, &[&pid, &relation]).await?.read(0)
 }
 
 /// Releases the rollout after its statement. Returns false, and does not release it, if the

@@ -30,6 +30,10 @@ select pg_catalog.set_config(s.name, '0', false) from pg_catalog.pg_settings s w
 /// Some operating systems do not support this check. The server then refuses the setting.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
+/// Runs deferred triggers now. Code of the user must not run after the statement is recorded,
+/// because the record keeps the rollout locked.
+const DEFERRED: &str = "set constraints all immediate";
+
 /// Opens the session for a statement.
 pub async fn open(logins: &Logins, step: &Step) -> Result<Session> {
     let name = format!("backfilld rollout {}", step.rollout_id);
@@ -90,19 +94,23 @@ fn short(step: &Step, recorded: &str, limit: Duration) -> String {
     let Step { sql, target, statement_id, relation, .. } = step;
     let (hold, wait, vacuum) = (HOLD.as_millis(), limit.as_millis(), AUTOVACUUM.as_millis());
     let Some(mode) = step.lock.blocking() else {
-        return format!("begin; set local statement_timeout = {hold}; {recorded}; {sql}; commit");
+        return format!("begin; set local statement_timeout = {hold}; {sql}; {DEFERRED}; {recorded}; commit");
     };
     let tables = step.also.iter().fold(target.clone(), |all, also| format!("{all}, {also}"));
     let files = step.files.as_deref().map_or_else(|| "null".to_owned(), ascii_literal);
+    let begun = format!("select backfill.rollout_begun({}, '{}', {statement_id})", step.rollout_id, step.token);
     format!(
         "begin; set local lock_timeout = {vacuum}; set local statement_timeout = {vacuum}; \
          lock table {target} in share update exclusive mode; \
-         {recorded}; \
+         {begun}; \
          set local lock_timeout = {wait}; set local statement_timeout = {wait}; \
          lock table {tables} in {mode} mode; \
          select backfill.rollout_locked({statement_id}); \
          set local statement_timeout = {hold}; \
          {sql}; \
+         {DEFERRED}; \
+         set local lock_timeout = 100; \
+         {recorded}; \
          select backfill.rollout_unlocking({statement_id}, {relation}, {files}); \
          commit"
     )

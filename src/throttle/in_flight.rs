@@ -28,8 +28,9 @@ impl InFlight {
         InFlightBatch { all: self.clone() }
     }
 
-    /// Returns whether a batch runs now, and sets the mark to which [`InFlight::begun`] refers.
-    /// Only one caller may use this function, because each call replaces the mark.
+    /// Returns whether a batch runs now. After this call, [`InFlight::begun`] returns the start of
+    /// the first batch that begins later. Only one caller may use this function, because each call
+    /// resets `begun`.
     pub fn mark(&self) -> bool {
         let mut state = self.state();
         state.begun = None;

@@ -86,6 +86,7 @@ impl<'a> ClaimRun<'a> {
         if is_sweep && let Some(since) = queue::proof(&context.control, claim).await?.planned {
             executor.sweep_since(&since);
         }
+        executor.use_standby(&context.logins, &context.control, claim).await;
         queue::register_backend(&context.control, claim, &session::backend(executor.session()).await?).await?;
         let mut walk = Walk::new(claim.checkpoint.clone(), upper);
         if let Some(loss) = context.losses.settle(&context.control, claim.slice_id).await? {

@@ -60,8 +60,9 @@ struct LostBatch {
     rows: u32,
     /// Whether the batch consisted of only one row, and the key of this row was known.
     one_row: bool,
-    /// Whether the server reported the reason. A server process that crashes reports nothing.
-    explained: bool,
+    /// The SQLSTATE, if the server reported the reason. A server process that crashes reports
+    /// nothing.
+    sqlstate: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,7 +97,7 @@ impl ConnectionLosses {
                 from: batch.from().cloned(),
                 rows: batch.rows,
                 one_row: row,
-                explained: error.sqlstate.is_some(),
+                sqlstate: error.sqlstate.clone(),
             },
             message: error.message.clone(),
             open: true,
@@ -140,7 +141,7 @@ impl ConnectionLosses {
 impl Loss {
     fn settle(&mut self, counts_since: Option<String>) {
         if std::mem::take(&mut self.open) {
-            let LostBatch { one_row, explained, .. } = self.batch;
+            let (one_row, explained) = (self.batch.one_row, self.batch.sqlstate.is_some());
             let crashed = match &self.counts_since {
                 Some(before) => counts_since.as_ref() != Some(before),
                 None => !explained,
@@ -163,7 +164,7 @@ impl Loss {
     pub fn of_the_row(&self) -> Option<Error> {
         let by_its_nature = self.counts.one_row >= EXPLAINED_LOSSES_OF_A_ROW
             || self.counts.one_row_in_silence >= SILENT_LOSSES_OF_A_ROW;
-        by_its_nature.then(|| deadly(&self.message))
+        by_its_nature.then(|| deadly(&self.message, self.batch.sqlstate.as_deref()))
     }
 
     /// Returns the time that a session must survive without working on the row, before the row

@@ -369,11 +369,15 @@ fn of_no_row(error: Error) -> Error {
     )
 }
 
-/// Returns the error for a row if each attempt to change this row loses the connection.
-pub fn deadly(message: &str) -> Error {
-    Error { sqlstate: Some("08006".to_owned()), ..Error::new(Kind::Data, message) }
-        .context("the connection was lost at each attempt to change this row in a batch of its own")
-        .hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
+/// Returns the error for a row if each attempt to change this row loses the connection. `sqlstate`
+/// is that of the server's last message, if there was one.
+pub fn deadly(message: &str, sqlstate: Option<&str>) -> Error {
+    let error = Error { sqlstate: Some(sqlstate.unwrap_or("08006").to_owned()), ..Error::new(Kind::Data, message) }
+        .context("the connection was lost at each attempt to change this row in a batch of its own");
+    if sqlstate == Some("57P01") {
+        return error.hint("Look for a tool that terminates sessions (pg_terminate_backend), for example those with long statements, and for a function or trigger that terminates its own session on the row that backfill.row_errors lists. Then run backfill.retry.");
+    }
+    error.hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.

@@ -20,6 +20,7 @@ mod owners;
 mod panics;
 mod planted;
 mod quota;
+mod rollouts;
 mod runaway;
 mod settings;
 

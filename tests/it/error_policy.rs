@@ -216,7 +216,7 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
         table(&cluster, job, 2_000).await;
         let daemon = one_worker(&cluster.owner_url()).start();
         let owner = cluster.owner().await;
-        enqueue(&cluster, job, PLUS_ONE, r#"{"max_rows_per_second": 1500, "max_batch_rows": 20}"#).await;
+        enqueue(&cluster, job, PLUS_ONE, r#"{"max_rows_per_second": 500, "max_batch_rows": 20}"#).await;
         for _ in 0..6 {
             until_more_batches(&owner, job, 3).await;
             let hit = format!(
@@ -559,7 +559,7 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters when it ends, or earlier.
+    // A session reports its statistics counters at the latest when it ends.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =

@@ -226,8 +226,57 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
+/// Specs of rollouts that are refused.
+const ROLLOUTS: &[&str] = &[
+    r#"{}"#,
+    r#"{"rollout": "r"}"#,
+    r#"{"rollout": "two words", "table": "t", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "nope", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "t", "colour": "red", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "u", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "nope"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "serial"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "not_null": true}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "using": "u", "default": "1"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "using": "g"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "using": "(select 1)"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "float8", "using": "random()"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "date", "using": "date 'today'"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "using": "nope + 1"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "check": "x >"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "references": "nope (id)"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "references": "t (u)"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "x", "type": "int", "index": {"method": "nope"}}}"#,
+    r#"{"rollout": "r", "table": "split", "add_column": {"name": "x", "type": "int", "unique": true}}"#,
+    r#"{"rollout": "r", "table": "split_all", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "parent", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "keyless", "add_column": {"name": "x", "type": "int", "using": "c"}}"#,
+    r#"{"rollout": "r", "table": "t", "sync": "by hand", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "t", "until": "done", "add_column": {"name": "x", "type": "int"}}"#,
+    r#"{"rollout": "r", "table": "t", "backfill": {"slice": 2}, "add_column": {"name": "x", "type": "int", "using": "u"}}"#,
+    r#"{"rollout": "taken", "table": "t", "add_column": {"name": "y", "type": "text"}}"#,
+    r#"{"rollout": "r", "table": "t", "add_column": {"name": "y", "type": "int"}}"#,
+];
+
+/// Commands on rollouts that are refused.
+const ROLLOUT_COMMANDS: &[&str] = &[
+    "backfill.rollout_pause('nope')",
+    "backfill.rollout_advance('taken')",
+    "backfill.rollout_advance('paused')",
+    "backfill.rollout_advance('failed')",
+    "backfill.rollout_advance('leaving')",
+    "backfill.rollout_resume('left')",
+    "backfill.rollout_rollback('finished')",
+    "backfill.rollout_advance('finished')",
+    "backfill.rollout_rollback('contracting')",
+];
+
 /// `clerk`, a submitter that owns only table `mine`, makes these calls, and each call is refused.
 const SUBMITTERS: &[&str] = &[
+    "backfill.rollout_start('{\"rollout\": \"r\", \"table\": \"t\", \"add_column\": {\"name\": \"z\", \"type\": \"int\"}}')",
+    "backfill.rollout_start('{\"rollout\": \"taken\", \"table\": \"mine\", \"add_column\": {\"name\": \"z\", \"type\": \"int\"}}')",
+    "backfill.rollout_pause('taken')",
     "backfill.enqueue('j', 't', 'u = 1')",
     "backfill.enqueue_delete('j', 't', 'u = 1')",
     "backfill.preview('t', 'u = 1')",
@@ -282,8 +331,28 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
     let clerk = cluster.client("clerk", "app").await;
     run(&clerk, "select backfill.enqueue('mine', 'mine', 'c = 1', needs_approval => true)").await;
 
+    for (name, change) in [
+        ("taken", "name = name"),
+        ("paused", "desired_state = 'paused'"),
+        ("failed", "state = 'failed'"),
+        ("leaving", "state = 'rolling_back', backwards = true"),
+        ("left", "state = 'rolled_back', finished_at = now()"),
+        ("finished", "state = 'done', stage = 'contracted', finished_at = now()"),
+        ("contracting", "stage = 'contracted'"),
+    ] {
+        let column = if name == "taken" { "y".to_owned() } else { format!("y_{name}") };
+        run(&owner, &format!(r#"select backfill.rollout_start('{{"rollout": "{name}", "table": "t", "add_column": {{"name": "{column}", "type": "int"}}}}'); update backfill.rollout set {change} where name = '{name}'"#)).await;
+    }
+
     let mut page = String::new();
     collect(&mut page, &owner, ATTEMPTS, icu).await;
+    let _ = writeln!(page, "# Rollouts\n");
+    for spec in ROLLOUTS {
+        let attempt = format!("backfill.rollout_start('{}')", spec.replace('\'', "''"));
+        let sql = format!("select backfill.rollout_start($spec${spec}$spec$)");
+        write(&mut page, &attempt, &refused(&owner, &sql).await);
+    }
+    collect(&mut page, &owner, ROLLOUT_COMMANDS, icu).await;
     let _ = writeln!(page, "# As a submitter\n");
     collect(&mut page, &clerk, SUBMITTERS, icu).await;
     let _ = writeln!(page, "# Waiting\n");
@@ -316,7 +385,8 @@ async fn every_refusal_names_the_thing_the_reason_and_the_remedy() {
         Cause::Statement.tell(&batch, cause(), two_seconds),
         Cause::NoRow.tell(&batch, cause(), two_seconds),
         Cause::Row.tell(&batch, cause(), two_seconds),
-        deadly("what the server said"),
+        deadly("what the server said", None),
+        deadly("what the server said", Some("57P01")),
         deadly_to_all("what the server said"),
         Window::read(&serde_json::json!({"open": "61 * * * *", "hours": 1})).unwrap_err(),
         Window::read(&serde_json::json!({"open": "0 0 30 2 *", "hours": 1})).unwrap_err(),

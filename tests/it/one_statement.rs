@@ -142,7 +142,8 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
             set,
             "exists (select from cu x where true = all (array[x.note = ''a'', (x.id = cu.id and x.note = ''a'')]) and x.perm = ''rw'')",
         ),
-        // The function has another spelling, or is behind a keyword, a default or a column's type.
+        // The name of the function is written in another way, or the function is called indirectly:
+        // by an operator keyword such as LIKE, by a default, or by the type of a column.
         ("cu", set, "U&\"odd\\0020name\"(grp) = 4"),
         ("cu", set, "grp like perm"),
         ("cu", "computed = default, perm = ''admin''", "true"),
@@ -460,7 +461,7 @@ async fn until_ended(cluster: &Cluster, name: &str) {
     .await;
 }
 
-/// A filter with side effects is evaluated once for each row, also if a trigger suppresses some of
+/// A filter with side effects is evaluated once for each row, even if a trigger suppresses some of
 /// the changes. The daemon still finds these rows.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_suppressed_change_is_found_if_the_filter_has_side_effects() {

@@ -107,6 +107,28 @@ async fn no_row_is_blamed_for_sessions_that_another_session_ends() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 2000, "{}", daemon.output());
 }
 
+/// A tool terminates each statement on the table that runs for long. Only the change to one row
+/// takes that long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_row_is_blamed_for_a_tool_that_terminates_long_statements() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    trapped(&cluster, "t", "perform pg_sleep(0.6);").await;
+    run(&owner, "insert into t_trap values (333)").await;
+    let daemon = quick(&cluster.owner_url()).start();
+    run(&owner, &format!("select backfill.enqueue('t', 't', '{PLUS_ONE}')")).await;
+    let killer = cluster.owner().await;
+    let kill = "do $$ declare killed int := 0; begin
+                  while killed < 15 loop
+                    killed := killed + (select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'backfilld job%' and state = 'active'
+                                           and clock_timestamp() - query_start > interval '0.2 s' and query ilike '%public.t%');
+                    perform pg_stat_clear_snapshot(), pg_sleep(0.02);
+                  end loop; end $$";
+    run(&killer, kill).await;
+    until_state(&cluster, "t", "succeeded", SOON * 2).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 1000, "{}", daemon.output());
+}
+
 /// The change to one row crashes the server. The job fails instead of retrying the row forever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_row_that_crashes_the_server_fails_the_job() {

@@ -8,7 +8,7 @@ use backfilld_testbed::standby::Standby;
 use backfilld_testbed::wait;
 
 use crate::proof::{PLUS_ONE, enqueue, exact, table, until_more_batches};
-use crate::support::{BACKFILLD, SOON, daemon, installed, run, sql, until_state, until_true, value};
+use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, run, sql, until_state, until_true, value};
 
 /// While rows move, a job does not wait. It says what slows it down and how busy it is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -106,6 +106,7 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
     const ROWS: i64 = 2_000;
     let cluster = installed(Options::default()).await;
     table(&cluster, "synced", ROWS).await;
+    table(&cluster, "later", 1).await;
     let owner = cluster.owner().await;
     let standby = Standby::named(&cluster, "s1").await;
     let daemon = daemon(&cluster).await;
@@ -124,6 +125,22 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
         daemon.get("/readyz").await.is_ok_and(|(status, _)| status == 200)
     })
     .await;
+    // A command tells what it waits for, and ends.
+    let mut command = tokio::process::Command::new(BACKFILLD);
+    let command = command
+        .args(["enqueue", "later", "--target", "later", "--set", PLUS_ONE])
+        .env("BACKFILLD_DATABASE_URL", cluster.owner_url())
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(SOON, command.output()).await.expect("the command ends").unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+    assert!(
+        told.contains("waiting: the commit waits for a synchronous standby (synchronous_standby_names is 's1')"),
+        "{told}"
+    );
+    assert!(told.contains("canceling wait for synchronous replication"), "{told}");
+    let findings = backfilld(&cluster, &["doctor"]).await;
+    assert!(findings.contains("no synchronous standby is connected"), "{findings}");
     cluster.sql("postgres", "postgres", "alter system reset synchronous_standby_names").await;
     cluster.sql("postgres", "postgres", "select pg_reload_conf()").await;
     run(&owner, r#"select backfill.tune('synced', '{"max_rows_per_second": 100000, "max_batch_rows": 1000}')"#).await;

@@ -1,8 +1,12 @@
 //! Tests of the verification at the end of a job.
 
-use backfilld_testbed::cluster::Options;
+use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::daemon::Daemon;
+use backfilld_testbed::standby::Standby;
+use tokio_postgres::Client;
 
-use crate::support::{SOON, daemon, daemon_with, installed, refused, run, until_state, until_true, value};
+use crate::rollout::{TABLE, spec, start, until_rollout};
+use crate::support::{BACKFILLD, SOON, daemon, daemon_with, installed, refused, run, until_state, until_true, value};
 
 #[tokio::test]
 async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_the_job() {
@@ -335,4 +339,84 @@ async fn a_sweep_changes_no_row_twice_if_the_expression_reads_the_whole_row() {
         let swept = format!("select count(*) from backfill.events where name = '{name}' and kind = 'sweep'");
         assert_eq!(value::<i64>(&owner, &swept).await, 0, "{name}");
     }
+}
+
+/// Starts a daemon that verifies on the standby.
+async fn daemon_with_standby(cluster: &Cluster, standby: &Standby) -> Daemon {
+    let config = format!(
+        "lease: {{poll_ms: 50}}\nlog: {{level: debug}}\ndatabases:\n  - name: main\n    url: '{}'\n    verify_on: ['127.0.0.1:1', '127.0.0.1:{}']\n",
+        cluster.owner_url(),
+        standby.port()
+    );
+    let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(config).arg("--no-migrate").start();
+    daemon.wait_ready(SOON).await;
+    daemon
+}
+
+/// Returns how many rows of a table were read on this server.
+async fn rows_read(server: &Client, table: &str) -> i64 {
+    value(server, &format!("select coalesce(sum(seq_tup_read + coalesce(idx_tup_fetch, 0)), 0)::int8 from pg_stat_user_tables where relname = '{table}'")).await
+}
+
+/// The first standby in the configuration cannot be reached.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rows_of_a_verification_are_read_on_a_standby() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int); insert into t select generate_series(1, 3000); create table u (id int primary key, a int); insert into u select generate_series(1, 3000)").await;
+    let standby = Standby::of(&cluster).await;
+    let there = standby.superuser("app").await;
+    let daemon = daemon_with_standby(&cluster, &standby).await;
+    run(&owner, r#"select backfill.enqueue('t', 't', 'a = id * 2', options => '{"verify": "expression"}')"#).await;
+    until_state(&cluster, "t", "succeeded", SOON).await;
+    assert_eq!(value::<i64>(&owner, "select count(*) from t where a = id * 2").await, 3000);
+    backfilld_testbed::wait::until(SOON, "the standby has counted the rows", async || {
+        rows_read(&there, "t").await >= 3000
+    })
+    .await;
+
+    // A standby that does not replay is not used.
+    run(&there, "select pg_wal_replay_pause()").await;
+    let before = rows_read(&there, "u").await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('u', 'u', 'a = id * 2', options => '{"throttle": "off", "verify": "expression"}')"#,
+    )
+    .await;
+    until_state(&cluster, "u", "succeeded", SOON).await;
+    assert!(daemon.output().contains("has not replayed the position"), "{}", daemon.output());
+    run(&there, "select pg_wal_replay_resume()").await;
+    assert_eq!(rows_read(&there, "u").await, before);
+
+    // Nor is one that was lost.
+    drop(standby);
+    run(&owner, "select backfill.rerun('t')").await;
+    until_true(
+        &owner,
+        SOON,
+        "select state = 'succeeded' and verified_at > started_at from backfill.jobs where name = 't'",
+    )
+    .await;
+}
+
+/// A row that differs is found on the standby.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_comparison_of_a_rollout_reads_on_a_standby() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let standby = Standby::of(&cluster).await;
+    let there = standby.superuser("app").await;
+    let _daemon = daemon_with_standby(&cluster, &standby).await;
+    start(&owner, &spec("constrained").replacen('{', r#"{"on_difference": "report", "#, 1)).await;
+    until_rollout(&owner, "cents", "stage = 'constrained' and state = 'waiting'").await;
+    // The backfill itself is verified, and then all rows are compared.
+    backfilld_testbed::wait::until(SOON, "the standby has counted the rows", async || {
+        rows_read(&there, "orders").await >= 10_000
+    })
+    .await;
+    let superuser = cluster.superuser("app").await;
+    run(&superuser, "set session_replication_role = replica; update orders set total_cents = 1 where id = 12").await;
+    run(&owner, "select backfill.rollout_advance('cents')").await;
+    until_rollout(&owner, "cents", "state = 'failed' and error like '%1 row differs%'").await;
 }

@@ -87,9 +87,18 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("queue::retention", &["_prune_history"]),
     (
         "rollout::queue",
-        &["_claim_rollout", "_release_rollout", "_renew_rollout", "_rollout_statement_failed", "_sessions_with_locks"],
+        &[
+            "_blocks_writes",
+            "_claim_rollout",
+            "_end_rollout_session",
+            "_register_rollout_backend",
+            "_release_rollout",
+            "_renew_rollout",
+            "_rollout_statement_failed",
+            "_sessions_with_locks",
+        ],
     ),
-    ("rollout::statement", &["rollout_locked", "rollout_recorded", "rollout_unlocking"]),
+    ("rollout::statement", &["rollout_begun", "rollout_locked", "rollout_recorded", "rollout_unlocking"]),
     ("throttle::publisher", &["_publish_signals", "_share_duty_cycle"]),
 ];
 

@@ -12,6 +12,7 @@ use crate::config::replica::ReplicaRule;
 use crate::config::units::show_bytes;
 use crate::error::Result;
 use crate::pg::connect::{self, Session};
+use crate::pg::conninfo::Place;
 use crate::text;
 use crate::throttle::measure::replica_lag::standby;
 
@@ -68,6 +69,9 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     for rule in database.replicas.iter().filter(|rule| rule.asks_itself()) {
         ask(session, rule, found).await?;
     }
+    for name in &database.verify_on {
+        verifies(database, name, found).await;
+    }
     let lacks = |rule: &&ReplicaRule| rule.required && !rule.asks_itself() && !seen.contains(rule);
     for rule in database.replicas.iter().filter(lacks) {
         found.fail(
@@ -87,6 +91,26 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         );
     }
     Ok(())
+}
+
+/// Checks a standby on which verifications read the rows.
+async fn verifies(database: &Database, name: &str, found: &mut Findings) {
+    let asked = async {
+        let mut info = connect::parse(&database.login()?, "backfilld doctor")?;
+        info.move_to(Place::parse(name).into_iter().collect());
+        let session = Box::pin(connect::open(&info, |_| {})).await?;
+        cell::<bool>(&one(&session, "select pg_is_in_recovery() as is_standby", &[]).await?, "is_standby")
+    };
+    let trouble = match asked.await {
+        Ok(true) => return found.ok("replicas", format!("{name}: verifications read the rows on this standby")),
+        Ok(false) => "the server is not a standby".to_owned(),
+        Err(error) => error.message,
+    };
+    found.warn(
+        "replicas",
+        format!("{name}: verifications cannot read on this standby, and read on another server: {trouble}"),
+        "Correct or remove the standby in verify_on.",
+    );
 }
 
 /// Reads the lag from the replica itself, as the daemon does for a rule that has a URL.

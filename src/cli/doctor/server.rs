@@ -24,7 +24,9 @@ select current_setting('server_version') as version, current_setting('server_ver
                - (select count(*)::int4 from pg_stat_activity where backend_type in ('client backend', 'walsender')),
              (select nullif(r.rolconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.usename = r.rolname) from pg_roles r where r.rolname = session_user and not r.rolsuper),
              (select nullif(d.datconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.datname = d.datname) from pg_database d where d.datname = current_database())) as free_connections,
-       (select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables) as publications_for_all";
+       (select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables) as publications_for_all,
+       (select current_setting('synchronous_standby_names') where current_setting('synchronous_standby_names') <> ''
+           and not exists (select from pg_stat_replication r where coalesce(r.sync_state in ('sync', 'quorum'), true))) as missing_standbys";
 
 pub(super) async fn examine(session: &Session, database: &Database, found: &mut Findings) -> Result<()> {
     let row = one(session, SERVER, &[]).await?;
@@ -70,6 +72,15 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         found.ok(
             "settings",
             format!("deadlock_timeout {deadlock_timeout} ms, wal_level {}", cell::<String>(&row, "wal_level")?),
+        );
+    }
+    if let Some(names) = cell::<Option<String>>(&row, "missing_standbys")? {
+        found.warn(
+            "settings",
+            format!(
+                "no synchronous standby is connected, so each commit waits (synchronous_standby_names is {names:?})"
+            ),
+            "Start the standby, or change synchronous_standby_names on the server and reload it.",
         );
     }
     if !cell::<bool>(&row, "autovacuum")? {

@@ -1,7 +1,6 @@
 //! Builds the SQL text of the statements that process rows. Names are quoted. Values are passed as
 //! parameters, except for constants from the catalog or the plan.
 
-#[cfg(any(debug_assertions, feature = "failpoint"))]
 pub mod apart;
 pub mod batch;
 pub mod deferred;

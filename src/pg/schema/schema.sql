@@ -188,6 +188,19 @@ begin
   return next;
 end $$;
 
+-- Name: _blocks_writes(integer, oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._blocks_writes(pid integer, relation oid) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select exists (
+    select from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.pid = _blocks_writes.pid and l.locktype = 'relation' and l.granted and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       and l.database = (select d.oid from pg_database d where d.datname = current_database()) and (l.relation = _blocks_writes.relation or l.relation in (select p.part from backfill._partitions(_blocks_writes.relation) p))
+       and a.wait_event is distinct from 'SyncRep' and (a.state is not null or current_setting('synchronous_standby_names') = ''))
+$$;
+
 -- Name: _body_as_query(oid); Type: FUNCTION
 
 CREATE FUNCTION backfill._body_as_query(function oid) RETURNS text
@@ -465,16 +478,17 @@ begin
   elsif not backfill._is_operator(new.actor) and not backfill._may_run_as(new.actor, r.run_as) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = format('Its statements run as "%s", and "%s" is not a member of that role any more.', r.run_as, new.actor), hint = 'Ask a member of backfill_operator to do this.';
   elsif r.state in ('rolled_back', 'done') then
-    raise exception using errcode = 'BF005', message = format('rollout "%s" has ended: %s', r.name, r.state), detail = format('%s applies to unfinished rollouts only.', new.verb),
-      hint = case when r.state = 'done' and new.verb = 'rollback' then format('Its trigger has been dropped, so only a new change can take the column away: drop it when no code uses it, with: alter table %s drop column %I', r.target, r.spec ->> 'column')
-                  when r.state = 'done' then 'No action is needed: the work of the rollout is done.' else 'To run it again, start it again.' end;
+    raise exception using errcode = 'BF005', message = format('rollout "%s" has ended: %s', r.name, replace(r.state, '_', ' ')), detail = format('%s applies to unfinished rollouts only.', new.verb),
+      hint = case when r.state = 'done' and new.verb = 'rollback' then format('A rollout that is done cannot be rolled back. When no code uses the column any more, run: alter table %s drop column %I', r.target, r.spec ->> 'column')
+                  when r.state = 'done' then 'No action is needed: the work of the rollout is done.' else 'To start it again, run backfill.rollout_start with its spec.' end;
   end if;
   v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
   case new.verb
     when 'advance' then
       if r.state <> 'waiting' then
-        raise exception using errcode = 'BF005', message = format('rollout "%s" does not wait to be advanced: %s', r.name, r.state), detail = format('Its stage is %s.', r.stage),
-          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'It is being rolled back.' else format('Wait until it has reached stage %s.', r.until) end;
+        raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('Its stage is %s.', r.stage),
+          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'A rollout that is being rolled back does not advance any more.'
+              else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage %s.', r.until) end end;
       end if;
       update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
     when 'pause' then
@@ -487,7 +501,7 @@ begin
              state = case when x.state <> 'failed' then x.state when x.backwards then 'rolling_back' else 'running' end where x.id = r.id;
     when 'rollback' then
       if r.stage = 'contracted' or exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = 'contracted' and d.done_at is not null) then
-        raise exception using errcode = 'BF005', message = format('rollout "%s" cannot be rolled back any more', r.name), detail = 'It has begun to drop the trigger that keeps the column in step.', hint = format('Finish it, and drop the column when no code uses it: alter table %s drop column %I', r.target, r.spec ->> 'column');
+        raise exception using errcode = 'BF005', message = format('rollout "%s" cannot be rolled back any more', r.name), detail = 'It has begun to drop the trigger that keeps the column in sync.', hint = format('Let it reach stage contracted. When no code uses the column any more, run: alter table %s drop column %I', r.target, r.spec ->> 'column');
       end if;
       update backfill.rollout x set backwards = true, state = 'rolling_back', desired_state = 'running', due_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = null, hint = null where x.id = r.id;
     else
@@ -728,7 +742,7 @@ CREATE FUNCTION backfill._check_name(name text) RETURNS void
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
     perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
-      'A name consists of 1 to 200 characters. Allowed are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
+      'A name has 1 to 200 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $_$;
 
@@ -1261,12 +1275,12 @@ begin
   return null;
 end $$;
 
--- Name: _claim_rollout(uuid, name[], interval, uuid[]); Type: FUNCTION
+-- Name: _claim_rollout(uuid, name[], interval, uuid[], name[]); Type: FUNCTION
 
-CREATE FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) RETURNS jsonb
+CREATE FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[], at_share name[]) RETURNS jsonb
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   r backfill.rollout;
   answer jsonb;
@@ -1279,13 +1293,27 @@ begin
     return null;
   end if;
   select * into r from backfill.rollout x
-   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as) and x.run_as <> all (at_share)
      and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
    order by x.due_at limit 1 for update skip locked;
   if not found then
     return null;
   end if;
+  -- An earlier attempt of a statement keeps its row locked until its transaction has ended.
+  if (select count(*) from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null) > (select count(*) from (select from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null for update skip locked) f) then
+    perform backfill._end_rollout_session(r.id);
+    perform backfill._put_off_rollout(r.id, 'lock', format('an earlier attempt of a statement on table %s has not ended yet; its session is being terminated', r.target), interval '1 s');
+    return null;
+  elsif r.token is not null then
+    perform backfill._end_rollout_session(r.id);
+  end if;
   begin
+    if not r.backwards and not backfill._may_run_as(r.started_by, r.run_as) then
+      perform backfill._fail_rollout(r.id, format('role "%s" is not a member of "%s" any more', r.started_by, r.run_as),
+        format('It started the rollout, and the statements of the rollout run as "%2$s". Grant the role again (grant %2$I to %1$I%4$s;), then run: select backfill.rollout_resume(%3$L); Or roll the rollout back: select backfill.rollout_rollback(%3$L);',
+          r.started_by, r.run_as, r.name, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
+      return null;
+    end if;
     if r.backwards and not exists (select from pg_class c where c.oid = r.relation) then
       update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = 'the table was dropped', holder = null, token = null, expires_at = null where x.id = r.id;
       return null;
@@ -1303,7 +1331,7 @@ begin
   -- The error of one rollout must not stop the others.
   perform backfill._fail_rollout(r.id, v_error, coalesce(nullif(v_hint, ''), format('Fix the cause, then run: select backfill.rollout_resume(%L);', r.name)));
   return null;
-end $$;
+end $_$;
 
 -- Name: _close_window(bigint, uuid, timestamp with time zone); Type: FUNCTION
 
@@ -1348,7 +1376,8 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
-  -- The expressions, and also the outputs of scans.
+  -- All expressions of the plan. Unlike the array above, this one also contains the outputs of
+  -- scans that output more columns than are used.
   everything text[] := array(
     select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
@@ -1398,7 +1427,8 @@ CREATE FUNCTION backfill._columns_in_rollouts(relation oid) RETURNS SETOF text
     LANGUAGE sql STABLE SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  select r.spec ->> 'column' from backfill.rollout r where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back')
+  select r.spec ->> 'column' from backfill.rollout r
+   where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back') and (backfill._may_run_as(session_user, r.run_as) or backfill._is_operator(session_user))
 $$;
 
 -- Name: _command(text, text, text, jsonb); Type: FUNCTION
@@ -1646,6 +1676,8 @@ CREATE TABLE backfill.rollout (
     holder uuid,
     token uuid,
     expires_at timestamp with time zone,
+    backend_pid integer,
+    backend_start timestamp with time zone,
     due_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
     CONSTRAINT rollout_confirmed_check CHECK ((confirmed = ANY (ARRAY['planned'::text, 'expanded'::text, 'syncing'::text, 'backfilled'::text, 'verified'::text, 'constrained'::text, 'switched'::text, 'contracted'::text]))),
     CONSTRAINT rollout_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text]))),
@@ -1761,7 +1793,7 @@ declare
 begin
   select * into s from backfill.slice x where x.id = _end_gone_leaf.slice;
   if not coalesce((j.plan ->> 'spread')::boolean, false) or s.relation is null
-     or to_regclass(j.target)::oid is distinct from j.relation
+     or backfill._other_table(j.target, j.relation) is not null
      or exists (select from backfill._leaves(j.relation) l where l.leaf = s.relation) then
     return null;
   end if;
@@ -1810,6 +1842,21 @@ begin
   update backfill.slice s set state = 'held', due_at = null where s.job_id = _end_job.job_id and s.state = 'ready';
   perform backfill._record_event(job_id, final_state, coalesce(_end_job.error, 'job ' || final_state), null, null, 'job ' || final_state);
   perform backfill._notify_daemons();
+end $$;
+
+-- Name: _end_rollout_session(bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill._end_rollout_session(id bigint) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+declare
+  -- See backfill._end_session.
+  v_pid integer := (select a.pid from backfill.rollout r join pg_stat_activity a on a.pid = r.backend_pid and a.backend_start = r.backend_start where r.id = _end_rollout_session.id);
+begin
+  return coalesce(pg_terminate_backend(v_pid), false);
+exception when insufficient_privilege then
+  return false;
 end $$;
 
 -- Name: _end_session(bigint, uuid); Type: FUNCTION
@@ -2262,7 +2309,7 @@ begin
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
                 '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
-                '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
+                '_statements_with_all_columns', '_leaves', '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);
@@ -2301,7 +2348,7 @@ begin
   perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', run_as) from pg_namespace n where n.nspname = 'backfill';
   for f in select p.oid::regprocedure as signature, p.proacl from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
-              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since', 'rollout_recorded', 'rollout_locked', 'rollout_unlocking']) loop
+              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since', 'rollout_begun', 'rollout_recorded', 'rollout_locked', 'rollout_unlocking']) loop
     perform backfill._grant(f.proacl, array['EXECUTE'], format('execute on function %s', f.signature), run_as);
   end loop;
 end $$;
@@ -2505,7 +2552,7 @@ begin
   elsif j.state in ('failed', 'cancelled') then
     return backfill._is_rollout_job_done(r, 'verify');
   end if;
-  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.5 s', holder = null, token = null, expires_at = null where x.id = r.id;
+  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.2 s', holder = null, token = null, expires_at = null where x.id = r.id;
   return false;
 end $$;
 
@@ -2545,7 +2592,7 @@ begin
   select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
-    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
+    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('That job does not belong to this rollout. If it is not needed any more, run: select backfill.forget(%L); Then run: select backfill.rollout_resume(%L);', j.name, r.name));
     return false;
   elsif j.id is null then
     perform backfill._enqueue_rollout_job(r, what);
@@ -2567,9 +2614,9 @@ begin
     return true;
   elsif j.state in ('failed', 'cancelled') then
     perform backfill._fail_rollout(r.id, format('job "%s" %s%s', j.name, case j.state when 'failed' then 'failed' else 'was cancelled' end, ': ' || j.error),
-      format('%s Then continue the rollout: select backfill.rollout_resume(%L); It also retries the job. Or take the rollout back: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
+      format('%s To retry the job and continue the rollout, run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
   else
-    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.5 s');
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.2 s');
   end if;
   return false;
 end $$;
@@ -2901,11 +2948,11 @@ begin
   values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.part, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
   on conflict on constraint rollout_statement_rollout_id_stage_ordinal_part_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
   returning x.id, x.attempts, x.started_at into s;
-  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
+  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl, backend_pid = null, backend_start = null where x.id = r.id;
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and to_regclass(r.spec #>> '{references,target}') is not null then r.spec #>> '{references,target}'
+    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and backfill._resolve_table(r.spec #>> '{references,target}', '{}') is not null then r.spec #>> '{references,target}'
                  when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
@@ -3152,6 +3199,7 @@ declare
   v_next text;
   v_problem text;
   v_asks boolean;
+  v_subscribers text := backfill._subscribers(r.relation);
   s record;
   v_index record;
 begin
@@ -3181,22 +3229,23 @@ begin
     end if;
     v_problem := backfill._sync_problem(r);
     if v_problem is not null then
-      perform backfill._fail_rollout(r.id, v_problem, format('Rename or enable the trigger, or create it again with its statement in backfill.rollout_statements. Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. Or take the rollout back: select backfill.rollout_rollback(%L);', r.name, r.name));
+      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
+        case when backfill._later_trigger(r.relation) is not null then 'Rename the trigger so that its name sorts before "zzz_backfill".' else 'Enable the trigger, or create it again with its statement in backfill.rollout_statements.' end, r.name, r.name));
       return null;
     end if;
-    v_asks := case when v_next = 'expanded' then backfill._subscribers(r.relation) is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
+    v_asks := case when v_next = 'expanded' then v_subscribers is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
     if backfill._stage_number(v_next) > backfill._stage_number(r.until) or v_asks and backfill._stage_number(v_next) > backfill._stage_number(r.confirmed) then
       if r.stage = 'constrained' and not backfill._is_compared_again(r) then
         return null;
       end if;
       update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null, due_at = clock_timestamp() + interval '1 day',
              waiting_text = case v_next
-               when 'expanded' then coalesce(format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', backfill._subscribers(r.relation), r.name),
-                                             format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name))
+               when 'expanded' then case when v_subscribers is not null then format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', v_subscribers, r.name)
+                                         else format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name) end
                when 'syncing' then case r.spec ->> 'sync'
                  when 'application' then format('deploy code that writes column "%s" in each insert, and in each update of the columns that the expression reads; when no older code runs any more: select backfill.rollout_advance(%L)', r.spec ->> 'column', r.name)
                  else format('the next stage is syncing; to continue: select backfill.rollout_advance(%L)', r.name) end
-               when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
+               when 'switched' then format('deploy code that reads the new column and still writes the old ones; then run: select backfill.rollout_advance(%L)', r.name)
                when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
                else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
        where x.id = r.id;
@@ -3271,7 +3320,7 @@ begin
       return null;
     end if;
   end loop;
-  -- Nothing is taken back if the column cannot be dropped in the end.
+  -- Nothing is undone if the column cannot be dropped in the end.
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
@@ -3304,11 +3353,11 @@ begin
   select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
     from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
    where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
-     and exists (select from pg_attribute a where a.attrelid = to_regclass(p.name) and a.attname = r.spec ->> 'column' and not a.attisdropped);
+     and exists (select from pg_attribute a where a.attrelid = backfill._resolve_table(p.name, '{}') and a.attname = r.spec ->> 'column' and not a.attisdropped);
   v_differs := nullif(v_differs, '');
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
-         error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
-         hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
+         error = case when v_differs is not null then 'the rollback is complete, but the schema of the table differs from the schema before the rollout' end,
+         hint = 'If other sessions changed the table on purpose, no action is needed. The differences: ' || v_differs
    where x.id = r.id;
   perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
   return null;
@@ -3482,15 +3531,15 @@ end $$;
 
 -- Name: _partitions(oid); Type: FUNCTION
 
-CREATE FUNCTION backfill._partitions(relation oid) RETURNS TABLE(part oid, parent oid, name text, schema name, is_leaf boolean, depth integer)
+CREATE FUNCTION backfill._partitions(relation oid) RETURNS TABLE(part oid, parent oid, name text, schema name, is_leaf boolean)
     LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-  with recursive tree(part, parent, depth) as (
-    select h.inhrelid, h.inhparent, 1 from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
+  with recursive tree(part, parent) as (
+    select h.inhrelid, h.inhparent from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
     union all
-    select h.inhrelid, h.inhparent, t.depth + 1 from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
-  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p', t.depth
+    select h.inhrelid, h.inhparent from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
+  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p'
     from tree t join pg_class c on c.oid = t.part join pg_namespace n on n.oid = c.relnamespace
 $$;
 
@@ -3550,7 +3599,7 @@ begin
       ('estimate', 2, format('backfill: about %s at %s rows/s', justify_interval(make_interval(secs => ceil(v_rows / v_rate))), round(v_rate::numeric)), null::text, null::text),
       ('estimate', 3, format('disk: the table grows by at most %s until vacuum has freed the old row versions; WAL: about %s', pg_size_pretty(v_size), pg_size_pretty(2 * v_size + (v_rows * 100)::bigint)), null::text, null::text);
   end if;
-  return query values ('estimate', 4, 'way back: until stage contracted, a rollback drops the constraints, the trigger and the column; it takes seconds and changes no row', null::text, null::text);
+  return query values ('estimate', 4, 'rollback: possible until stage contracted; drops the constraints, the trigger and the column, takes seconds and changes no row', null::text, null::text);
   return query
     select x.stage, x.ordinal, x.sql, x.lock, x.effect from (
       select y.stage, y.ordinal, y.part, y.sql, y.lock, y.effect from backfill._rollout_steps(s, settings) y
@@ -3562,15 +3611,16 @@ begin
         from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
-    select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
-    union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
+    select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told
+    union all select format('this statement of the application returns all columns: %s (%s calls)', x.query, x.calls) from backfill._statements_with_all_columns(v_rel) x
+    union all select 'after the column is added, insert ... select * and copy without a list of columns can fail or write values to the wrong columns; name the columns'
     union all select format('trigger "%s" fires for each row of the backfill; if it changes other columns, for example updated_at, these change too', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0 and t.tgname not like 'zzz\_backfill\_%'
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
-    union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
+    union all select 'with an index on the column, updates that change the column cannot be HOT updates' where s ? 'index' or (s -> 'unique')::boolean
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'
     union all select format('the table is published (%s): the rollout waits before it adds the column, until you have added it on all subscribers and have called rollout_advance; otherwise their replication would stop', x) from backfill._subscribers(v_rel) x where x is not null
     union all select format('the table is in publication "%s": before you add a subscriber, add the column there', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target' and backfill._subscribers(v_rel) is null
-    union all select 'no trigger keeps the column in step: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
+    union all select 'no trigger keeps the column in sync: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
     union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
         select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
@@ -3821,7 +3871,7 @@ begin
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
     refusal := format('The job was enqueued by "%s", but the session user is "%s".', j.enqueued_by, session_user);
-  elsif to_regclass(j.target)::oid is distinct from j.relation then
+  elsif backfill._other_table(j.target, j.relation) is not null then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
     refusal := 'The job has no filter, and its expressions cannot be compared with the rows: the expressions read columns that they assign, or can return a different value each time.';
@@ -4104,6 +4154,15 @@ begin
   end if;
 end $$;
 
+-- Name: _register_rollout_backend(bigint, uuid, integer, timestamp with time zone); Type: FUNCTION
+
+CREATE FUNCTION backfill._register_rollout_backend(id bigint, token uuid, pid integer, started timestamp with time zone) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.rollout x set backend_pid = pid, backend_start = started where x.id = _register_rollout_backend.id and x.token = _register_rollout_backend.token
+$$;
+
 -- Name: _register_worker(uuid, text, integer, text, name[], interval); Type: FUNCTION
 
 CREATE FUNCTION backfill._register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval) RETURNS void
@@ -4247,10 +4306,13 @@ CREATE FUNCTION backfill._resolve_table(name text, settings jsonb) RETURNS oid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  v_parts text[];
 begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.to_regclass(name);
-exception when others then
+  v_parts := parse_ident(name);
+  return (select c.oid from unnest(case cardinality(v_parts) when 2 then v_parts[1:1]::name[] when 1 then backfill._schemas_of(settings) end) with ordinality u(schema, n)
+            join pg_namespace s on s.nspname = u.schema join pg_class c on c.relnamespace = s.oid and c.relname = v_parts[cardinality(v_parts)]::name order by u.n limit 1);
+exception when invalid_parameter_value then
   return null; -- The name has no valid syntax.
 end $$;
 
@@ -4259,13 +4321,26 @@ end $$;
 CREATE FUNCTION backfill._resolve_type(name text, settings jsonb) RETURNS oid
     LANGUAGE plpgsql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
+declare
+  v_form text[] := regexp_match(name, '^\s*(.*?)\s*(?:\([^()]*\))?\s*((?:\[\d*\]\s*)*)$');
+  v_parts text[];
+  v_type oid;
 begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.to_regtype(name);
+  -- The types of pg_catalog also have names that only the parser of the server knows.
+  begin
+    v_parts := parse_ident(v_form[1]);
+    select case when v_form[2] <> '' then t.typarray else t.oid end into v_type
+      from unnest(case cardinality(v_parts) when 2 then v_parts[1:1]::name[] when 1 then backfill._schemas_of(settings) end) with ordinality u(schema, n)
+      join pg_namespace s on s.nspname = u.schema join pg_type t on t.typnamespace = s.oid and t.typname = v_parts[cardinality(v_parts)]::name
+     where s.nspname <> 'pg_catalog' order by u.n limit 1;
+  exception when invalid_parameter_value then
+    null; -- For example "timestamp with time zone".
+  end;
+  return coalesce(v_type, to_regtype(name));
 exception when others then
   return null;
-end $$;
+end $_$;
 
 -- Name: _right_hint(text, text, name); Type: FUNCTION
 
@@ -4340,11 +4415,11 @@ begin
   perform backfill._check_options(new.spec -> 'backfill', 'true', backfill._is_operator(new.started_by));
   select r.id, r.name into v_old from backfill.rollout r where r.relation = new.relation and r.state not in ('rolled_back', 'done') and r.spec ->> 'column' = new.spec ->> 'column' limit 1;
   if found then
-    perform backfill._refuse(format('another rollout adds column "%s" to table %s', new.spec ->> 'column', new.target), 'Only one rollout can add a column.', 'Wait until it has ended, or take it back with backfill.rollout_rollback.');
+    perform backfill._refuse(format('another rollout adds column "%s" to table %s', new.spec ->> 'column', new.target), 'Only one rollout can add a column.', 'Wait until it has ended, or roll it back with backfill.rollout_rollback.');
   elsif not backfill._is_operator(new.started_by) and (select count(*) from backfill.rollout r where r.started_by = new.started_by and r.state not in ('rolled_back', 'done')) >= 100 then
-    perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or take them back with backfill.rollout_rollback.');
+    perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or roll them back with backfill.rollout_rollback.');
   end if;
-  -- The name of a rollout that was taken back is free again.
+  -- The name of a rollout that was rolled back is free again.
   delete from backfill.rollout r where r.name = new.name and r.state = 'rolled_back' and backfill._may_control(new.started_by, r.started_by);
   new.fingerprint := backfill._rollout_fingerprint(new.relation);
   return new;
@@ -4394,13 +4469,16 @@ begin
     perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
   perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "on_difference": "string", "backfill": "object", "until": "string"}');
+  if spec ->> 'rollout' is null then
+    perform backfill._refuse('the rollout has no name', 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Add the name, for example: rollout: orders_total_cents');
+  end if;
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
     perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
   elsif spec ->> 'table' is null then
     perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
   elsif spec -> 'add_column' is null then
-    perform backfill._refuse('the rollout does not say what it changes', 'This release can add a column.', 'Add the column, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
+    perform backfill._refuse('the rollout has no key "add_column"', 'A rollout adds one column.', 'Add the key, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
   end if;
   c := spec -> 'add_column';
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
@@ -4415,7 +4493,7 @@ begin
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;
     if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
-      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
+      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'First fill a helper column with a job (backfill.enqueue), and let the expression read this column.');
     end if;
   end loop;
   if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
@@ -4423,7 +4501,7 @@ begin
   elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
     perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
-    perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, a null could be replaced by the value of either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
@@ -4450,7 +4528,7 @@ begin
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
-    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in step (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in sync (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
   elsif v_sync = 'application' and c -> 'using' is null then
     perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
   elsif spec ->> 'on_difference' not in ('repair', 'report') then
@@ -4543,12 +4621,12 @@ begin
       perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
     end loop;
     if s ->> 'sync' = 'trigger' and not has_schema_privilege(c.owner, c.relnamespace, 'create') then
-      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in sync needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
     select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m where s ->> 'sync' = 'trigger' limit 1;
     if found then
-      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
+      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in sync runs with the privileges of the role that writes.',
         format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
     end if;
     select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
@@ -4585,7 +4663,11 @@ begin
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
   if exists (select from backfill._rollout_work(s, settings)) then
-    perform backfill._key_of(v_rel, null);
+    begin
+      perform backfill._key_of(v_rel, null);
+    exception when sqlstate 'BF001' then
+      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches along the primary key. ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
+    end;
   end if;
   select k.conname into v_name from pg_constraint k
    where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
@@ -4617,7 +4699,7 @@ begin
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
-    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', v_name, v_name);
     if s.sql like '% validate constraint %' then
       update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
@@ -5116,13 +5198,15 @@ end $$;
 -- Name: _schemas_of(jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill._schemas_of(settings jsonb) RETURNS name[]
-    LANGUAGE plpgsql STABLE
+    LANGUAGE sql STABLE
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
-begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.current_schemas(true);
-end $$;
+  select array(select u.name from (select 0 as n, 'pg_catalog'::name as name
+                                   union all
+                                   select m.n, coalesce(replace(m.part[1], '""', '"'), lower(m.part[2]))::name from regexp_matches(settings ->> 'search_path', '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g') with ordinality m(part, n)) u
+                where u.name in (select s.nspname from pg_namespace s)
+                group by u.name order by case when u.name = 'pg_catalog' and count(*) > 1 then max(u.n) else min(u.n) end)
+$$;
 
 -- Name: _sees_all(); Type: FUNCTION
 
@@ -5561,7 +5645,7 @@ begin
       return v_old.id;
     end if;
     raise exception using errcode = 'BF002', message = format('a rollout named "%s" already exists with a different definition', _start_rollout.spec ->> 'rollout'), detail = format('Its state is %s.', v_old.state),
-      hint = 'Use another name, or first take the existing rollout back with backfill.rollout_rollback.';
+      hint = 'Use another name, or first roll the existing rollout back with backfill.rollout_rollback.';
   end if;
   perform backfill._check_planner();
   perform backfill._try_expressions(backfill._rollout_spec(_start_rollout.spec, _start_rollout.settings), _start_rollout.settings);
@@ -5582,6 +5666,26 @@ CREATE FUNCTION backfill._state_of(job_name text) RETURNS text
     AS $$
   select state from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
+
+-- Name: _statements_with_all_columns(oid); Type: FUNCTION
+
+CREATE FUNCTION backfill._statements_with_all_columns(relation oid) RETURNS TABLE(query text, calls bigint)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+declare
+  v_view text := (select format('%I.pg_stat_statements', n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements');
+  v_name text := (select regexp_replace(c.relname, '(\W)', '\\\1', 'g') from pg_class c where c.oid = relation);
+begin
+  if v_view is not null then
+    return query execute format(
+      'select left(regexp_replace(s.query, ''\s+'', '' '', ''g''), 100), sum(s.calls)::bigint from %s s
+        where s.dbid = (select d.oid from pg_database d where d.datname = current_database()) and s.query ~* %L and s.query ~* %L group by 1 order by 2 desc limit 5',
+      v_view, '(\m(select|returning)\s+|,\s*)([\w"]+\.)?\*', format('(^|[^\w])%s($|[^\w])', v_name));
+  end if;
+exception when object_not_in_prerequisite_state or insufficient_privilege then
+  return; -- The library is not loaded, or the caller may not use the schema of the extension.
+end $_$;
 
 -- Name: _status(bigint[]); Type: FUNCTION
 
@@ -5825,7 +5929,7 @@ $$;
 CREATE FUNCTION backfill._try_expressions(s jsonb, settings jsonb) RETURNS void
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 declare
   v_copy text := format('create temporary table %I (like %s)', s ->> 'name', s ->> 'target');
   v_column text := format('alter table pg_temp.%I add column %I %s', s ->> 'name', s ->> 'column', s ->> 'type');
@@ -5842,7 +5946,7 @@ begin
     perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
-    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The rollout checks them when it adds the column.';
+    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them before, run rollout_plan on the primary, as a role that may create temporary tables.';
     return;
   end if;
   begin
@@ -5874,9 +5978,9 @@ begin
   end;
   perform backfill._refuse(format('the server rejects %s of rollout "%s": %s', v_part, s ->> 'rollout', v_message), coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
     coalesce(nullif(v_hint, ''), case v_state when '42P17' then 'Use immutable functions and casts only: the trigger and the backfill compute the column at different times, and must get the same value.'
-                                              when '42501' then format('The statements of a rollout run as "%s", the owner of the table.', v_owner)
+                                              when '42501' then format('The statements of a rollout run as "%1$s", the owner of the table. Grant the missing privilege to "%1$s".', v_owner)
                                               else 'Correct the spec.' end));
-end $$;
+end $_$;
 
 -- Name: _try_plan(name, jsonb, text); Type: FUNCTION
 
@@ -6492,7 +6596,36 @@ CREATE FUNCTION backfill.rollout_advance(name text) RETURNS text
 
 -- Name: FUNCTION rollout_advance(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.rollout_advance(name text) IS 'Lets a rollout that waits go on to its next stage. Returns the state of the rollout.';
+COMMENT ON FUNCTION backfill.rollout_advance(name text) IS 'Lets a rollout that waits continue to its next stage. Returns the state of the rollout.';
+
+-- Name: rollout_begun(bigint, uuid, bigint); Type: FUNCTION
+
+CREATE FUNCTION backfill.rollout_begun(rollout bigint, token uuid, statement bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+begin
+  begin
+    -- Waits for a command on the rollout, before the statement locks the table. The lock on the
+    -- rollout is given up again, because code of the user may run in the statement.
+    perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
+      where r.id = rollout_begun.rollout and r.token = rollout_begun.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+    if found then
+      raise exception using errcode = 'BF999';
+    end if;
+  exception when sqlstate 'BF999' then
+    update backfill.rollout_statement d set begun_at = clock_timestamp()
+     where d.id = rollout_begun.statement and d.rollout_id = rollout_begun.rollout and d.done_at is null;
+    if found then
+      return;
+    end if;
+  end;
+  raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+end $$;
+
+-- Name: FUNCTION rollout_begun(rollout bigint, token uuid, statement bigint); Type: COMMENT
+
+COMMENT ON FUNCTION backfill.rollout_begun(rollout bigint, token uuid, statement bigint) IS 'Notes the beginning of a statement of a rollout, in the transaction of the statement. For daemons.';
 
 -- Name: rollout_locked(bigint); Type: FUNCTION
 
@@ -6503,12 +6636,15 @@ CREATE FUNCTION backfill.rollout_locked(statement bigint) RETURNS void
 declare
   v_rollout record;
 begin
-  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id where d.id = rollout_locked.statement;
+  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id join backfill.executor e on e.run_as = x.run_as
+   where d.id = rollout_locked.statement and e.login = session_user;
+  if not found then
+    return;
+  end if;
   if backfill._other_table(v_rollout.target, v_rollout.relation) is not null then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the rollout was started for', v_rollout.target), detail = backfill._other_table(v_rollout.target, v_rollout.relation);
   end if;
-  update backfill.rollout_statement d set locked_at = clock_timestamp()
-   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+  update backfill.rollout_statement d set locked_at = clock_timestamp() where d.id = rollout_locked.statement;
 end $$;
 
 -- Name: FUNCTION rollout_locked(statement bigint); Type: COMMENT
@@ -6541,14 +6677,18 @@ CREATE FUNCTION backfill.rollout_recorded(rollout bigint, token uuid, statement 
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+declare
+  r record;
 begin
   perform set_config('synchronous_commit', 'on', true);
-  perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
-    where r.id = rollout_recorded.rollout and r.token = rollout_recorded.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+  select x.started_by, x.run_as into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
+    where x.id = rollout_recorded.rollout and x.token = rollout_recorded.token and x.desired_state = 'running' and e.login = session_user for no key update of x;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+  elsif not backfill._may_run_as(r.started_by, r.run_as) and not (select d.undo from backfill.rollout_statement d where d.id = rollout_recorded.statement) then
+    raise exception using errcode = 'BF006', message = format('fenced: role "%s", which started rollout %s, is not a member of "%s" any more', r.started_by, rollout, r.run_as);
   end if;
-  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = clock_timestamp(), error = null
+  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = coalesce(d.begun_at, clock_timestamp()), error = null
    where d.id = rollout_recorded.statement and d.rollout_id = rollout_recorded.rollout and d.done_at is null;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
@@ -6577,7 +6717,7 @@ CREATE FUNCTION backfill.rollout_rollback(name text) RETURNS text
 
 -- Name: FUNCTION rollout_rollback(name text); Type: COMMENT
 
-COMMENT ON FUNCTION backfill.rollout_rollback(name text) IS 'Takes a rollout back: cancels its job, and removes its constraints, its trigger and its column. Returns the state of the rollout.';
+COMMENT ON FUNCTION backfill.rollout_rollback(name text) IS 'Rolls a rollout back: cancels its job, and drops its constraints, its trigger and its column. Returns the state of the rollout.';
 
 -- Name: rollout_start(jsonb); Type: FUNCTION
 
@@ -6596,11 +6736,14 @@ CREATE FUNCTION backfill.rollout_unlocking(statement bigint, relation oid, files
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 begin
+  if not exists (select from backfill.rollout_statement d join backfill.rollout r on r.id = d.rollout_id join backfill.executor e on e.run_as = r.run_as where d.id = rollout_unlocking.statement and e.login = session_user) then
+    return;
+  end if;
   if backfill._table_file(relation) is distinct from files then
     raise exception using errcode = 'BF001', message = 'the statement would rewrite the table', hint = 'Leave the default out, and fill the column with "using".';
   end if;
   update backfill.rollout_statement d set waited = d.locked_at - d.begun_at, held = clock_timestamp() - d.locked_at
-   where d.id = rollout_unlocking.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+   where d.id = rollout_unlocking.statement;
 end $$;
 
 -- Name: FUNCTION rollout_unlocking(statement bigint, relation oid, files text); Type: COMMENT
@@ -7466,6 +7609,8 @@ CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
     r.holder,
     r.token,
     r.expires_at,
+    r.backend_pid,
+    r.backend_start,
     r.due_at
    FROM backfill.rollout r
   WHERE (( SELECT backfill._sees_all() AS _sees_all) OR (r.started_by IN ( SELECT x.rolname
@@ -7710,7 +7855,7 @@ COMMENT ON COLUMN backfill.rollout_statements.error IS 'Error of the last attemp
 
 -- Name: COLUMN rollout_statements.undo; Type: COMMENT
 
-COMMENT ON COLUMN backfill.rollout_statements.undo IS 'True if the statement takes back an earlier one.';
+COMMENT ON COLUMN backfill.rollout_statements.undo IS 'True if the statement undoes an earlier one.';
 
 -- Name: COLUMN rollout_statements.done_at; Type: COMMENT
 
@@ -7735,6 +7880,13 @@ CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
             WHEN 'paused_all'::text THEN 'all jobs and rollouts are paused; a member of backfill_operator can resume them: select backfill.resume_all()'::text
             WHEN 'daemon'::text THEN 'no daemon is running on this database; start one: backfilld run'::text
             WHEN 'executor'::text THEN format('no running daemon runs statements as role "%s"; add an executor for this role to the configuration of a daemon'::text, r.run_as)
+            WHEN 'worker'::text THEN (('the daemons carry out other rollouts: '::text || COALESCE(( SELECT string_agg(format('"%s"'::text, x.name), ', '::text ORDER BY x.id) AS string_agg
+               FROM ( SELECT o.id,
+                        o.name
+                       FROM backfill._visible_rollouts o
+                      WHERE (o.expires_at > clock_timestamp())
+                      ORDER BY o.id
+                     LIMIT 3) x), 'those of other roles'::text)) || '. A daemon carries out three rollouts at a time, and at most two of the same role'::text)
             WHEN 'job'::text THEN COALESCE(( SELECT format('job "%s" is %s%s%s'::text, j.name, j.state, ((', '::text || round((j.percent_done)::numeric, 1)) || ' %'::text), (', waiting: '::text || j.waiting_text)) AS format
                FROM backfill.jobs j
               WHERE ((j.id = r.job_id) AND (j.finished_at IS NULL))), r.waiting_text)
@@ -7769,6 +7921,7 @@ CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
                     WHEN (NOT (EXISTS ( SELECT
                        FROM backfill.worker x
                       WHERE ((x.expires_at > clock_timestamp()) AND (r.run_as = ANY (x.run_as)))))) THEN 'executor'::text
+                    WHEN ((r.token IS NULL) AND (r.due_at < (clock_timestamp() - '00:00:03'::interval))) THEN 'worker'::text
                     ELSE r.waiting_reason
                 END AS reason) w ON (true));
 
@@ -7806,7 +7959,7 @@ COMMENT ON COLUMN backfill.rollouts.desired_state IS 'running or paused.';
 
 -- Name: COLUMN rollouts.waiting_reason; Type: COMMENT
 
-COMMENT ON COLUMN backfill.rollouts.waiting_reason IS 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
+COMMENT ON COLUMN backfill.rollouts.waiting_reason IS 'What the rollout waits for: advance, job, lock, worker, daemon, executor or paused_all; null while a statement runs.';
 
 -- Name: COLUMN rollouts.waiting_text; Type: COMMENT
 
@@ -8587,6 +8740,10 @@ REVOKE ALL ON FUNCTION backfill._assignments(set_sql text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._assignments(set_sql text) TO backfill_operator;
 
+-- Name: FUNCTION _blocks_writes(pid integer, relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._blocks_writes(pid integer, relation oid) FROM PUBLIC;
+
 -- Name: FUNCTION _body_as_query(function oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._body_as_query(function oid) FROM PUBLIC;
@@ -8755,9 +8912,9 @@ REVOKE ALL ON FUNCTION backfill._checkpoint_ctid(slice bigint, token uuid) FROM 
 
 REVOKE ALL ON FUNCTION backfill._claim(worker uuid, run_as name[], ttl interval, protocol integer, at_share name[], held uuid[]) FROM PUBLIC;
 
--- Name: FUNCTION _claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]); Type: ACL
+-- Name: FUNCTION _claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[], at_share name[]); Type: ACL
 
-REVOKE ALL ON FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) FROM PUBLIC;
+REVOKE ALL ON FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[], at_share name[]) FROM PUBLIC;
 
 -- Name: FUNCTION _close_window(slice bigint, token uuid, until timestamp with time zone); Type: ACL
 
@@ -8860,6 +9017,10 @@ REVOKE ALL ON FUNCTION backfill._end_gone_leaf(slice bigint, token uuid) FROM PU
 -- Name: FUNCTION _end_job(job_id bigint, final_state text, verified boolean, error text, hint text, redacted jsonb); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._end_job(job_id bigint, final_state text, verified boolean, error text, hint text, redacted jsonb) FROM PUBLIC;
+
+-- Name: FUNCTION _end_rollout_session(id bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._end_rollout_session(id bigint) FROM PUBLIC;
 
 -- Name: FUNCTION _end_session(slice bigint, token uuid); Type: ACL
 
@@ -9130,6 +9291,8 @@ REVOKE ALL ON FUNCTION backfill._lease_rollout(r backfill.rollout, stage text, o
 -- Name: FUNCTION _leaves(relation oid); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._leaves(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._leaves(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._leaves(relation oid) TO backfill_operator;
 
 -- Name: FUNCTION _lex(fragment text, what text); Type: ACL
 
@@ -9336,6 +9499,10 @@ REVOKE ALL ON FUNCTION backfill._register_backend(slice bigint, token uuid, back
 -- Name: FUNCTION _register_executor(login name, run_as name, one_url boolean, trusts_owners boolean); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._register_executor(login name, run_as name, one_url boolean, trusts_owners boolean) FROM PUBLIC;
+
+-- Name: FUNCTION _register_rollout_backend(id bigint, token uuid, pid integer, started timestamp with time zone); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._register_rollout_backend(id bigint, token uuid, pid integer, started timestamp with time zone) FROM PUBLIC;
 
 -- Name: FUNCTION _register_worker(worker uuid, host text, pid integer, version text, run_as name[], ttl interval); Type: ACL
 
@@ -9605,6 +9772,12 @@ GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._state_of(job_name text) TO pg_monitor;
 
+-- Name: FUNCTION _statements_with_all_columns(relation oid); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._statements_with_all_columns(relation oid) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._statements_with_all_columns(relation oid) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._statements_with_all_columns(relation oid) TO backfill_operator;
+
 -- Name: FUNCTION _status(jobs bigint[]); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._status(jobs bigint[]) FROM PUBLIC;
@@ -9826,6 +9999,10 @@ REVOKE ALL ON FUNCTION backfill.retry_deferred(slice bigint, token uuid, checkpo
 REVOKE ALL ON FUNCTION backfill.rollout_advance(name text) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill.rollout_advance(name text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill.rollout_advance(name text) TO backfill_operator;
+
+-- Name: FUNCTION rollout_begun(rollout bigint, token uuid, statement bigint); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill.rollout_begun(rollout bigint, token uuid, statement bigint) FROM PUBLIC;
 
 -- Name: FUNCTION rollout_locked(statement bigint); Type: ACL
 

@@ -300,6 +300,9 @@ select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired
          when 'paused_all' then 'all jobs and rollouts are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
          when 'daemon' then 'no daemon is running on this database; start one: backfilld run'
          when 'executor' then pg_catalog.format('no running daemon runs statements as role "%s"; add an executor for this role to the configuration of a daemon', r.run_as)
+         when 'worker' then 'the daemons carry out other rollouts: '
+           || coalesce((select pg_catalog.string_agg(pg_catalog.format('"%s"', x.name), ', ' order by x.id) from (select o.id, o.name from backfill._visible_rollouts o where o.expires_at > pg_catalog.clock_timestamp() order by o.id limit 3) x), 'those of other roles')
+           || '. A daemon carries out three rollouts at a time, and at most two of the same role'
          when 'job' then coalesce((select pg_catalog.format('job "%s" is %s%s%s', j.name, j.state, ', ' || pg_catalog.round(j.percent_done::pg_catalog.numeric, 1) || ' %', ', waiting: ' || j.waiting_text) from backfill.jobs j where j.id = r.job_id and j.finished_at is null), r.waiting_text)
          else case when w.reason is not null then r.waiting_text end end as waiting_text,
        r.since, (select j.name from backfill._visible j where j.id = r.job_id) as job, r.error, r.hint,
@@ -312,6 +315,7 @@ select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired
       when (select s.paused_all from backfill.switch s) then 'paused_all'
       when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp()) then 'daemon'
       when not exists (select from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp() and r.run_as = any (x.run_as)) then 'executor'
+      when r.token is null and r.due_at < pg_catalog.clock_timestamp() - interval '3 s' then 'worker'
       else r.waiting_reason end as reason) w on true;
 comment on view backfill.rollouts is 'The rollouts that the current role may see.';
 comment on column backfill.rollouts.id is 'Number of the rollout; its jobs have it at the end of their names.';
@@ -330,7 +334,7 @@ comment on column backfill.rollouts.started_at is 'Time at which the rollout was
 comment on column backfill.rollouts.finished_at is 'Time at which the rollout was done or rolled back; null if it is unfinished.';
 comment on column backfill.rollouts.stage is 'The last stage that is complete: planned, expanded, syncing, backfilled, verified, constrained, switched or contracted.';
 comment on column backfill.rollouts.state is 'running, waiting (for backfill.rollout_advance), failed, rolling_back, rolled_back or done.';
-comment on column backfill.rollouts.waiting_reason is 'What the rollout waits for: advance, job, lock, daemon, executor or paused_all; null while a statement runs.';
+comment on column backfill.rollouts.waiting_reason is 'What the rollout waits for: advance, job, lock, worker, daemon, executor or paused_all; null while a statement runs.';
 comment on column backfill.rollouts.since is 'Time at which the stage was reached.';
 comment on column backfill.rollouts.job is 'The job that works for the next stage.';
 
@@ -348,5 +352,5 @@ comment on column backfill.rollout_statements.waited is 'How long the last attem
 comment on column backfill.rollout_statements.held is 'How long the statement held its locks, until its commit began.';
 comment on column backfill.rollout_statements.committed is 'How long the commit took, until the daemon had the answer. The locks are held until the commit, also while it waits for a synchronous standby.';
 comment on column backfill.rollout_statements.attempts is 'Number of attempts so far.';
-comment on column backfill.rollout_statements.undo is 'True if the statement takes back an earlier one.';
+comment on column backfill.rollout_statements.undo is 'True if the statement undoes an earlier one.';
 comment on column backfill.rollout_statements.done_at is 'Time at which the statement was complete; null if it is not.';

@@ -103,9 +103,10 @@ async fn public_has_no_right_on_the_schema_and_every_function_pins_its_settings(
     let loose = "select coalesce(string_agg(p.proname || ' lacks ' || lacking.settings, E'\\n' order by p.proname), '')
       from pg_proc p, lateral (select string_agg(c, ' ') as settings from unnest((select x.proconfig from pg_proc x where x.oid = 'vault.pinned()'::regprocedure)) c where c <> all (coalesce(p.proconfig, '{}'))) lacking
      where p.pronamespace = 'backfill'::regnamespace and lacking.settings is not null and p.proname <> all (array['_caller_settings', 'enqueue', 'enqueue_delete', 'preview', 'wait', 'pause', 'resume', 'cancel', 'approve', 'retry', 'rerun', 'tune', 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume'])";
-    // The first four functions, `rollout_plan` and `rollout_start` read the caller's settings and
-    // pass them on. A procedure that commits (`wait`) cannot have SET clauses. Each of the others
-    // consists of one call.
+    // These functions have no SET clauses. `_caller_settings`, `enqueue`, `enqueue_delete`,
+    // `preview`, `rollout_plan` and `rollout_start` read the caller's settings. `wait` commits, and
+    // a procedure that commits cannot have SET clauses. Each of the others only calls one other
+    // function.
     assert_eq!(scene.cluster.value::<String>("postgres", "app", loose).await, "");
     assert_eq!(
         count("select count(*) from pg_proc where pronamespace = 'backfill'::regnamespace and proconfig is null").await,

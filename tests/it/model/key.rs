@@ -53,7 +53,7 @@ enum Kind {
     Name,
 }
 
-/// Types with few different values. They are used only as a part of a key.
+/// Types with few distinct values. They are used only as part of a key.
 const SMALL: &[Kind] = &[Kind::Boolean, Kind::Enum];
 const LARGE: &[Kind] = &[
     Kind::Smallint,

@@ -10,7 +10,7 @@ use crate::support::{SOON, installed, run, value};
 
 use super::{DIFFERENT, TABLE, daemon, daemon_at, fingerprint, spec, start, until_rollout};
 
-/// A daemon is killed before and after each statement. The next daemon goes on.
+/// A daemon is killed before and after each statement. The next daemon continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_goes_on_after_a_kill_at_each_statement() {
     let cluster = installed(Options::default()).await;
@@ -127,7 +127,7 @@ async fn a_rollout_survives_random_kills() {
 }
 
 /// The standby has not received the last statements of a rollout when it is promoted. The rollout
-/// goes on there from what the standby knows, and can be taken back.
+/// continues there from what the standby knows, and can be rolled back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_goes_on_after_a_failover_that_loses_statements() {
     let cluster = installed(Options::default()).await;

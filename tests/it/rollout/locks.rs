@@ -1,4 +1,5 @@
-//! The locks of the statements of a rollout.
+//! Tests that each statement of a rollout takes the lock that the plan names, waits for it in short
+//! attempts, and holds it only for a moment.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use tokio_postgres::Client;

@@ -1,5 +1,5 @@
 //! Tests of rollouts on a real server: a new column from plan to contract, with live traffic, and
-//! the way back from each stage.
+//! the rollback from each stage.
 
 mod kills;
 mod locks;

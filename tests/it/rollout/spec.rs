@@ -2,7 +2,7 @@
 
 use backfilld_testbed::cluster::Options;
 
-use crate::support::{BACKFILLD, installed, refused, run, value};
+use crate::support::{BACKFILLD, SOON, installed, refused, run, value};
 
 use super::{TABLE, daemon, spec, start, until_rollout};
 
@@ -21,7 +21,7 @@ async fn a_spec_that_is_not_possible_is_refused() {
         |rest: &str| format!(r#"{{"rollout": "x", "table": "orders", "add_column": {{"name": "c", {rest}}}}}"#);
     let wrong = [
         (r#"{"rollout": "x"}"#.to_owned(), "names no table"),
-        (r#"{"rollout": "x", "table": "orders"}"#.to_owned(), "does not say what it changes"),
+        (r#"{"rollout": "x", "table": "orders"}"#.to_owned(), "has no key"),
         (r#"{"rollout": "x", "table": "nowhere", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "table \"nowhere\" does not exist"),
         (r#"{"rollout": "x", "table": "orders", "colum": {}}"#.to_owned(), "unknown key \"colum\""),
         (column(r#""type": "bigserial""#), "type \"bigserial\" does not exist"),
@@ -101,7 +101,7 @@ async fn only_the_owner_of_a_table_starts_and_controls_a_rollout() {
         "insert into backfill.rollout (spec, settings, started_by) values ('{}', '{}', 'owner')",
         "insert into backfill.rollout_command (verb, rollout_name, actor) values ('rollback', 'cents', 'owner')",
         "update backfill.rollout set stage = 'contracted'",
-        "select backfill._claim_rollout(gen_random_uuid(), array['owner']::name[], '1 h', '{}')",
+        "select backfill._claim_rollout(gen_random_uuid(), array['owner']::name[], '1 h', '{}', '{}')",
         "select backfill.rollout_recorded(1, gen_random_uuid(), 1)",
     ] {
         assert_eq!(refused(&clerk, forged).await.sqlstate, "42501", "{forged}");
@@ -203,4 +203,51 @@ async fn the_examples_run_to_their_last_stage() {
     let right = "select count(*) from orders where total_cents = round(total * 100) and region_id is not distinct from case when code like 'unknown%' then null else id % 5 + 1 end";
     assert_eq!(value::<i64>(&owner, right).await, 2000);
     assert_eq!(value::<i64>(&owner, "select count(distinct public_id) from customers").await, 10);
+}
+
+/// The plan lists the statements of the application that return all columns.
+#[tokio::test]
+async fn the_plan_lists_statements_that_return_all_columns() {
+    let cluster = installed(Options::default().set("shared_preload_libraries", "pg_stat_statements")).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    cluster.sql("postgres", "app", "create extension pg_stat_statements").await;
+    run(&owner, "select * from orders where id = 1; select o.* from orders o where customer = 1; update orders set note = 'x' where id = 1 returning *; select count(*) from orders; select id from orders; select * from customers").await;
+    let plan = format!(
+        "select string_agg(substring(statement from 'all columns: (.*) \\('), '; ' order by statement) from backfill.rollout_plan('{}') where stage = 'warning'",
+        spec("constrained")
+    );
+    let listed: String = value(&owner, &plan).await;
+    assert_eq!(
+        listed,
+        "select * from orders where id = $1; select o.* from orders o where customer = $1; update orders set note = $1 where id = $2 returning *"
+    );
+}
+
+/// `rollout wait` prints the progress, and ends with the stage or with the failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipeline_waits_for_a_stage() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    start(&owner, &spec("constrained")).await;
+    let wait = async |arguments: &[&str]| {
+        let mut command = tokio::process::Command::new(BACKFILLD);
+        command.args(["rollout", "wait", "cents"]).args(arguments).env("BACKFILLD_DATABASE_URL", cluster.owner_url());
+        let output = tokio::time::timeout(SOON * 2, command.output()).await.expect("the command ends").unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, _, told) = wait(&["--timeout", "1s"]).await;
+    assert_eq!(code, Some(75), "{told}");
+    assert!(told.contains("stage planned; no daemon is running"), "{told}");
+    let _daemon = daemon(&cluster).start();
+    let (code, said, told) = wait(&[]).await;
+    assert_eq!((code, said.as_str()), (Some(0), "rollout \"cents\" has reached stage constrained\n"), "{told}");
+    assert!(told.contains("stage syncing"), "{told}");
+    let (code, _, told) = wait(&["--stage", "switched", "--timeout", "1s"]).await;
+    assert!(code == Some(75) && told.contains("backfill.rollout_advance"), "{told}");
+    run(&owner, "select backfill.rollout_rollback('cents')").await;
+    let (code, _, told) = wait(&["--stage", "switched"]).await;
+    assert_eq!(code, Some(1), "{told}");
 }

@@ -1,4 +1,4 @@
-//! How the new column is kept in step: by the application instead of a trigger, with subscribers of
+//! How the new column is kept in sync: by the application instead of a trigger, with subscribers of
 //! a publication, and when the trigger no longer does its work.
 
 use backfilld_testbed::cluster::Options;

@@ -4,7 +4,9 @@ use std::fmt::Debug;
 use std::time::Duration;
 use tokio::time::Instant;
 
+/// Shortest and longest pause between two probes.
 const POLL: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Polls until `predicate` returns true. Panics with `what` if that does not happen within
 /// `timeout`.
@@ -45,13 +47,18 @@ async fn poll<T, E: Debug>(
 ) -> T {
     let deadline = Instant::now() + timeout;
     loop {
-        let late = Instant::now() >= deadline;
-        match probe().await {
+        let started = Instant::now();
+        let late = started >= deadline;
+        let probed = probe().await;
+        // The pause grows with the duration of the probe. Many tests poll at once, and the probes
+        // would otherwise take the processor time for which the polled programs wait.
+        let pause = (started.elapsed() * 2).clamp(POLL, LONGEST_PAUSE);
+        match probed {
             Ok(value) => return value,
             Err(seen) if late => {
                 panic!("{caller}: timed out after {timeout:?} while waiting until {what}; last seen: {seen:?}")
             }
-            Err(_) => tokio::time::sleep(POLL).await,
+            Err(_) => tokio::time::sleep(pause).await,
         }
     }
 }

@@ -22,7 +22,7 @@ begin
   perform backfill._grant(n.nspacl, array['USAGE'], 'usage on schema backfill', run_as) from pg_namespace n where n.nspname = 'backfill';
   for f in select p.oid::regprocedure as signature, p.proacl from pg_proc p join pg_namespace n on n.oid = p.pronamespace
             where n.nspname = 'backfill' and p.proname = any (array['advance', 'advance_deferring', 'retry_deferred', 'unchanged', 'not_rewritten', 'same_triggers', 'suppressible', 'all_changed',
-              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since', 'rollout_recorded', 'rollout_locked', 'rollout_unlocking']) loop
+              'key_text', '_server_identity', '_fingerprint', '_other_table', '_written_since', 'rollout_begun', 'rollout_recorded', 'rollout_locked', 'rollout_unlocking']) loop
     perform backfill._grant(f.proacl, array['EXECUTE'], format('execute on function %s', f.signature), run_as);
   end loop;
 end $$;

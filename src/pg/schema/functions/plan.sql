@@ -59,7 +59,7 @@ declare
 begin
   select * into s from backfill.slice x where x.id = _end_gone_leaf.slice;
   if not coalesce((j.plan ->> 'spread')::boolean, false) or s.relation is null
-     or to_regclass(j.target)::oid is distinct from j.relation
+     or backfill._other_table(j.target, j.relation) is not null
      or exists (select from backfill._leaves(j.relation) l where l.leaf = s.relation) then
     return null;
   end if;

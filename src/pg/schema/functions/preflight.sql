@@ -14,7 +14,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   if name is null or name !~ '^[A-Za-z0-9._:/-]{1,200}$' then
     perform backfill._refuse(case when name is null then 'name is null' else format('name "%s" is not valid', left(name, 220)) end,
-      'A name consists of 1 to 200 characters. Allowed are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
+      'A name has 1 to 200 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   end if;
 end $$;
 

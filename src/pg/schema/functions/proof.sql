@@ -59,7 +59,7 @@ begin
   comparable := coalesce((j.plan ->> 'comparable')::boolean, false);
   if session_user <> j.enqueued_by then
     refusal := format('The job was enqueued by "%s", but the session user is "%s".', j.enqueued_by, session_user);
-  elsif to_regclass(j.target)::oid is distinct from j.relation then
+  elsif backfill._other_table(j.target, j.relation) is not null then
     refusal := format('Table %s is not the table that the job was planned for.', j.target);
   elsif j.filter_sql is null and not comparable then
     refusal := 'The job has no filter, and its expressions cannot be compared with the rows: the expressions read columns that they assign, or can return a different value each time.';

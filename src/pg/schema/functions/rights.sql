@@ -47,7 +47,7 @@ begin
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
                 '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
-                '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
+                '_statements_with_all_columns', '_leaves', '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
     perform backfill._grant_columns('backfill.command', 'insert', array['verb', 'job_name', 'reason', 'options'], r);

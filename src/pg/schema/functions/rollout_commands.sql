@@ -23,7 +23,7 @@ begin
     perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
-    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The rollout checks them when it adds the column.';
+    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them before, run rollout_plan on the primary, as a role that may create temporary tables.';
     return;
   end if;
   begin
@@ -55,7 +55,7 @@ begin
   end;
   perform backfill._refuse(format('the server rejects %s of rollout "%s": %s', v_part, s ->> 'rollout', v_message), coalesce(nullif(v_detail, ''), format('SQLSTATE %s.', v_state)),
     coalesce(nullif(v_hint, ''), case v_state when '42P17' then 'Use immutable functions and casts only: the trigger and the backfill compute the column at different times, and must get the same value.'
-                                              when '42501' then format('The statements of a rollout run as "%s", the owner of the table.', v_owner)
+                                              when '42501' then format('The statements of a rollout run as "%1$s", the owner of the table. Grant the missing privilege to "%1$s".', v_owner)
                                               else 'Correct the spec.' end));
 end $$;
 
@@ -86,11 +86,11 @@ begin
   perform backfill._check_options(new.spec -> 'backfill', 'true', backfill._is_operator(new.started_by));
   select r.id, r.name into v_old from backfill.rollout r where r.relation = new.relation and r.state not in ('rolled_back', 'done') and r.spec ->> 'column' = new.spec ->> 'column' limit 1;
   if found then
-    perform backfill._refuse(format('another rollout adds column "%s" to table %s', new.spec ->> 'column', new.target), 'Only one rollout can add a column.', 'Wait until it has ended, or take it back with backfill.rollout_rollback.');
+    perform backfill._refuse(format('another rollout adds column "%s" to table %s', new.spec ->> 'column', new.target), 'Only one rollout can add a column.', 'Wait until it has ended, or roll it back with backfill.rollout_rollback.');
   elsif not backfill._is_operator(new.started_by) and (select count(*) from backfill.rollout r where r.started_by = new.started_by and r.state not in ('rolled_back', 'done')) >= 100 then
-    perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or take them back with backfill.rollout_rollback.');
+    perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or roll them back with backfill.rollout_rollback.');
   end if;
-  -- The name of a rollout that was taken back is free again.
+  -- The name of a rollout that was rolled back is free again.
   delete from backfill.rollout r where r.name = new.name and r.state = 'rolled_back' and backfill._may_control(new.started_by, r.started_by);
   new.fingerprint := backfill._rollout_fingerprint(new.relation);
   return new;
@@ -126,7 +126,7 @@ begin
       return v_old.id;
     end if;
     raise exception using errcode = 'BF002', message = format('a rollout named "%s" already exists with a different definition', _start_rollout.spec ->> 'rollout'), detail = format('Its state is %s.', v_old.state),
-      hint = 'Use another name, or first take the existing rollout back with backfill.rollout_rollback.';
+      hint = 'Use another name, or first roll the existing rollout back with backfill.rollout_rollback.';
   end if;
   perform backfill._check_planner();
   perform backfill._try_expressions(backfill._rollout_spec(_start_rollout.spec, _start_rollout.settings), _start_rollout.settings);
@@ -157,16 +157,17 @@ begin
   elsif not backfill._is_operator(new.actor) and not backfill._may_run_as(new.actor, r.run_as) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = format('Its statements run as "%s", and "%s" is not a member of that role any more.', r.run_as, new.actor), hint = 'Ask a member of backfill_operator to do this.';
   elsif r.state in ('rolled_back', 'done') then
-    raise exception using errcode = 'BF005', message = format('rollout "%s" has ended: %s', r.name, r.state), detail = format('%s applies to unfinished rollouts only.', new.verb),
-      hint = case when r.state = 'done' and new.verb = 'rollback' then format('Its trigger has been dropped, so only a new change can take the column away: drop it when no code uses it, with: alter table %s drop column %I', r.target, r.spec ->> 'column')
-                  when r.state = 'done' then 'No action is needed: the work of the rollout is done.' else 'To run it again, start it again.' end;
+    raise exception using errcode = 'BF005', message = format('rollout "%s" has ended: %s', r.name, replace(r.state, '_', ' ')), detail = format('%s applies to unfinished rollouts only.', new.verb),
+      hint = case when r.state = 'done' and new.verb = 'rollback' then format('A rollout that is done cannot be rolled back. When no code uses the column any more, run: alter table %s drop column %I', r.target, r.spec ->> 'column')
+                  when r.state = 'done' then 'No action is needed: the work of the rollout is done.' else 'To start it again, run backfill.rollout_start with its spec.' end;
   end if;
   v_next := backfill._stage_at(backfill._stage_number(r.stage) + 1);
   case new.verb
     when 'advance' then
       if r.state <> 'waiting' then
-        raise exception using errcode = 'BF005', message = format('rollout "%s" does not wait to be advanced: %s', r.name, r.state), detail = format('Its stage is %s.', r.stage),
-          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'It is being rolled back.' else format('Wait until it has reached stage %s.', r.until) end;
+        raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('Its stage is %s.', r.stage),
+          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'A rollout that is being rolled back does not advance any more.'
+              else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage %s.', r.until) end end;
       end if;
       update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
     when 'pause' then
@@ -179,7 +180,7 @@ begin
              state = case when x.state <> 'failed' then x.state when x.backwards then 'rolling_back' else 'running' end where x.id = r.id;
     when 'rollback' then
       if r.stage = 'contracted' or exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = 'contracted' and d.done_at is not null) then
-        raise exception using errcode = 'BF005', message = format('rollout "%s" cannot be rolled back any more', r.name), detail = 'It has begun to drop the trigger that keeps the column in step.', hint = format('Finish it, and drop the column when no code uses it: alter table %s drop column %I', r.target, r.spec ->> 'column');
+        raise exception using errcode = 'BF005', message = format('rollout "%s" cannot be rolled back any more', r.name), detail = 'It has begun to drop the trigger that keeps the column in sync.', hint = format('Let it reach stage contracted. When no code uses the column any more, run: alter table %s drop column %I', r.target, r.spec ->> 'column');
       end if;
       update backfill.rollout x set backwards = true, state = 'rolling_back', desired_state = 'running', due_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = null, hint = null where x.id = r.id;
     else
@@ -213,6 +214,24 @@ exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insuf
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
+-- Returns statements that return all columns of a table, if the extension pg_stat_statements has
+-- recorded them and the caller may read them.
+create or replace function backfill._statements_with_all_columns(relation oid) returns table (query text, calls bigint)
+language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_view text := (select format('%I.pg_stat_statements', n.nspname) from pg_extension e join pg_namespace n on n.oid = e.extnamespace where e.extname = 'pg_stat_statements');
+  v_name text := (select regexp_replace(c.relname, '(\W)', '\\\1', 'g') from pg_class c where c.oid = relation);
+begin
+  if v_view is not null then
+    return query execute format(
+      'select left(regexp_replace(s.query, ''\s+'', '' '', ''g''), 100), sum(s.calls)::bigint from %s s
+        where s.dbid = (select d.oid from pg_database d where d.datname = current_database()) and s.query ~* %L and s.query ~* %L group by 1 order by 2 desc limit 5',
+      v_view, '(\m(select|returning)\s+|,\s*)([\w"]+\.)?\*', format('(^|[^\w])%s($|[^\w])', v_name));
+  end if;
+exception when object_not_in_prerequisite_state or insufficient_privilege then
+  return; -- The library is not loaded, or the caller may not use the schema of the extension.
+end $$;
+
 -- Returns the plan of a rollout: estimates, then each statement, then warnings.
 create or replace function backfill._plan_rollout(spec jsonb, settings jsonb) returns table (stage text, ordinal integer, statement text, lock text, effect text)
 language plpgsql set search_path = pg_catalog, pg_temp as $$
@@ -240,7 +259,7 @@ begin
       ('estimate', 2, format('backfill: about %s at %s rows/s', justify_interval(make_interval(secs => ceil(v_rows / v_rate))), round(v_rate::numeric)), null::text, null::text),
       ('estimate', 3, format('disk: the table grows by at most %s until vacuum has freed the old row versions; WAL: about %s', pg_size_pretty(v_size), pg_size_pretty(2 * v_size + (v_rows * 100)::bigint)), null::text, null::text);
   end if;
-  return query values ('estimate', 4, 'way back: until stage contracted, a rollback drops the constraints, the trigger and the column; it takes seconds and changes no row', null::text, null::text);
+  return query values ('estimate', 4, 'rollback: possible until stage contracted; drops the constraints, the trigger and the column, takes seconds and changes no row', null::text, null::text);
   return query
     select x.stage, x.ordinal, x.sql, x.lock, x.effect from (
       select y.stage, y.ordinal, y.part, y.sql, y.lock, y.effect from backfill._rollout_steps(s, settings) y
@@ -252,15 +271,16 @@ begin
         from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
-    select 'the application''s prepared statements that return all columns of the table fail once after the column was added (cached plan must not change result type)' as told
-    union all select 'insert ... select * and copy without a list of columns fail or shift values after the column was added; use lists of columns'
+    select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told
+    union all select format('this statement of the application returns all columns: %s (%s calls)', x.query, x.calls) from backfill._statements_with_all_columns(v_rel) x
+    union all select 'after the column is added, insert ... select * and copy without a list of columns can fail or write values to the wrong columns; name the columns'
     union all select format('trigger "%s" fires for each row of the backfill; if it changes other columns, for example updated_at, these change too', t.tgname) from pg_trigger t where v_fills and t.tgrelid = v_rel and not t.tgisinternal and t.tgtype & 17 = 17 and t.tgenabled <> 'D' and cardinality(t.tgattr::smallint[]) = 0 and t.tgname not like 'zzz\_backfill\_%'
     union all select 'the default is volatile: it applies to new rows only, and a backfill fills the existing rows' where (s -> 'volatile_default')::boolean
-    union all select 'an index on the column ends HOT updates of the column' where s ? 'index' or (s -> 'unique')::boolean
+    union all select 'with an index on the column, updates that change the column cannot be HOT updates' where s ? 'index' or (s -> 'unique')::boolean
     union all select 'the expression is evaluated for each row that the application writes; an error in it makes the statement of the application fail' where s ? 'using' and s ->> 'on_error' = 'fail' and s ->> 'sync' = 'trigger'
     union all select format('the table is published (%s): the rollout waits before it adds the column, until you have added it on all subscribers and have called rollout_advance; otherwise their replication would stop', x) from backfill._subscribers(v_rel) x where x is not null
     union all select format('the table is in publication "%s": before you add a subscriber, add the column there', p.pubname) from pg_publication_tables p where format('%I.%I', p.schemaname, p.tablename) = s ->> 'target' and backfill._subscribers(v_rel) is null
-    union all select 'no trigger keeps the column in step: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
+    union all select 'no trigger keeps the column in sync: the rollout waits before stage syncing until you have deployed code that writes it, and have called rollout_advance' where s ->> 'sync' = 'application'
     union all select format('the replica identity of the table is %s', case c.relreplident when 'f' then 'full: each change writes all columns to WAL' else 'nothing' end) from pg_class c where c.oid = v_rel and c.relreplident in ('f', 'n')
     union all select format('roles have privileges on single columns of the table (%s); grant them what they need on the new column', string_agg(distinct g.grantee, ', ')) from (
         select case a.grantee when 0 then 'public' else pg_get_userbyid(a.grantee)::text end as grantee from pg_attribute t cross join lateral aclexplode(t.attacl) a where t.attrelid = v_rel and not t.attisdropped) g having count(*) > 0
@@ -285,11 +305,11 @@ comment on function backfill.rollout_start(jsonb) is 'Starts a rollout. Returns 
 
 create or replace function backfill.rollout_advance(name text) returns text
 language sql volatile as $$ select backfill._rollout_command('advance', rollout_advance.name, null) $$;
-comment on function backfill.rollout_advance(text) is 'Lets a rollout that waits go on to its next stage. Returns the state of the rollout.';
+comment on function backfill.rollout_advance(text) is 'Lets a rollout that waits continue to its next stage. Returns the state of the rollout.';
 
 create or replace function backfill.rollout_rollback(name text) returns text
 language sql volatile as $$ select backfill._rollout_command('rollback', rollout_rollback.name, null) $$;
-comment on function backfill.rollout_rollback(text) is 'Takes a rollout back: cancels its job, and removes its constraints, its trigger and its column. Returns the state of the rollout.';
+comment on function backfill.rollout_rollback(text) is 'Rolls a rollout back: cancels its job, and drops its constraints, its trigger and its column. Returns the state of the rollout.';
 
 create or replace function backfill.rollout_pause(name text, reason text default null) returns text
 language sql volatile as $$ select backfill._rollout_command('pause', rollout_pause.name, rollout_pause.reason) $$;

@@ -55,7 +55,7 @@ begin
   select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
-    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('Delete it with backfill.forget, then run: select backfill.rollout_resume(%L);', r.name));
+    perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('That job does not belong to this rollout. If it is not needed any more, run: select backfill.forget(%L); Then run: select backfill.rollout_resume(%L);', j.name, r.name));
     return false;
   elsif j.id is null then
     perform backfill._enqueue_rollout_job(r, what);
@@ -77,9 +77,9 @@ begin
     return true;
   elsif j.state in ('failed', 'cancelled') then
     perform backfill._fail_rollout(r.id, format('job "%s" %s%s', j.name, case j.state when 'failed' then 'failed' else 'was cancelled' end, ': ' || j.error),
-      format('%s Then continue the rollout: select backfill.rollout_resume(%L); It also retries the job. Or take the rollout back: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
+      format('%s To retry the job and continue the rollout, run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', coalesce(j.hint, 'Fix the cause.'), r.name, r.name));
   else
-    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.5 s');
+    perform backfill._put_off_rollout(r.id, 'job', format('job "%s" is %s', j.name, j.state), interval '0.2 s');
   end if;
   return false;
 end $$;
@@ -99,7 +99,7 @@ begin
   elsif j.state in ('failed', 'cancelled') then
     return backfill._is_rollout_job_done(r, 'verify');
   end if;
-  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.5 s', holder = null, token = null, expires_at = null where x.id = r.id;
+  update backfill.rollout x set job_id = j.id, due_at = clock_timestamp() + interval '0.2 s', holder = null, token = null, expires_at = null where x.id = r.id;
   return false;
 end $$;
 
@@ -115,11 +115,11 @@ begin
   values (r.id, _lease_rollout.stage, _lease_rollout.ordinal, _lease_rollout.part, _lease_rollout.undo, _lease_rollout.sql, _lease_rollout.undo_sql, _lease_rollout.lock, _lease_rollout.alone)
   on conflict on constraint rollout_statement_rollout_id_stage_ordinal_part_undo_key do update set attempts = x.attempts + 1, sql = excluded.sql, done_at = null
   returning x.id, x.attempts, x.started_at into s;
-  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl where x.id = r.id;
+  update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl, backend_pid = null, backend_start = null where x.id = r.id;
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
     -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and to_regclass(r.spec #>> '{references,target}') is not null then r.spec #>> '{references,target}'
+    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and backfill._resolve_table(r.spec #>> '{references,target}', '{}') is not null then r.spec #>> '{references,target}'
                  when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
@@ -132,10 +132,42 @@ language sql volatile set search_path = pg_catalog, pg_temp as $$
   select concat_ws(' ', pg_relation_filenode(relation), (select string_agg(pg_relation_filenode(p.part)::text, ' ' order by p.part) from backfill._partitions(relation) p))
 $$;
 
+-- Stores the session in which a daemon runs the current statement of a rollout.
+create or replace function backfill._register_rollout_backend(id bigint, token uuid, pid integer, started timestamptz) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.rollout x set backend_pid = pid, backend_start = started where x.id = _register_rollout_backend.id and x.token = _register_rollout_backend.token
+$$;
+
+-- Terminates the session of a rollout's statement, if the control login has the privilege to do so.
+-- The code of a default or of a check can ignore timeouts and cancel requests.
+create or replace function backfill._end_rollout_session(id bigint) returns boolean
+language plpgsql set search_path = pg_catalog, pg_temp as $$
+declare
+  -- See backfill._end_session.
+  v_pid integer := (select a.pid from backfill.rollout r join pg_stat_activity a on a.pid = r.backend_pid and a.backend_start = r.backend_start where r.id = _end_rollout_session.id);
+begin
+  return coalesce(pg_terminate_backend(v_pid), false);
+exception when insufficient_privilege then
+  return false;
+end $$;
+
+-- Returns whether a session holds a lock that blocks writes on a table of a rollout, and does not
+-- wait for a synchronous standby. If the control login may not see what the session waits for, the
+-- answer is true only if no synchronous standby is set.
+create or replace function backfill._blocks_writes(pid integer, relation oid) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from pg_locks l join pg_stat_activity a on a.pid = l.pid
+     where l.pid = _blocks_writes.pid and l.locktype = 'relation' and l.granted and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+       and l.database = (select d.oid from pg_database d where d.datname = current_database()) and (l.relation = _blocks_writes.relation or l.relation in (select p.part from backfill._partitions(_blocks_writes.relation) p))
+       and a.wait_event is distinct from 'SyncRep' and (a.state is not null or current_setting('synchronous_standby_names') = ''))
+$$;
+
 -- Claims a rollout for a daemon, and moves it on as far as no statement on the user's table is
 -- needed. Returns the next statement, or null if there is none now. The argument held lists the
--- tokens that the daemon holds.
-create or replace function backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[]) returns jsonb
+-- tokens that the daemon holds, and at_share the roles that hold as many rollouts of the daemon as
+-- one role may.
+create or replace function backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[], at_share name[]) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   r backfill.rollout;
@@ -149,13 +181,27 @@ begin
     return null;
   end if;
   select * into r from backfill.rollout x
-   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as)
+   where (x.state in ('running', 'rolling_back') or x.state = 'waiting' and x.stage = 'constrained') and x.desired_state = 'running' and x.due_at <= clock_timestamp() and x.run_as = any (_claim_rollout.run_as) and x.run_as <> all (at_share)
      and (x.expires_at is null or x.expires_at < clock_timestamp() or x.holder = worker and x.token <> all (held))
    order by x.due_at limit 1 for update skip locked;
   if not found then
     return null;
   end if;
+  -- An earlier attempt of a statement keeps its row locked until its transaction has ended.
+  if (select count(*) from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null) > (select count(*) from (select from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null for update skip locked) f) then
+    perform backfill._end_rollout_session(r.id);
+    perform backfill._put_off_rollout(r.id, 'lock', format('an earlier attempt of a statement on table %s has not ended yet; its session is being terminated', r.target), interval '1 s');
+    return null;
+  elsif r.token is not null then
+    perform backfill._end_rollout_session(r.id);
+  end if;
   begin
+    if not r.backwards and not backfill._may_run_as(r.started_by, r.run_as) then
+      perform backfill._fail_rollout(r.id, format('role "%s" is not a member of "%s" any more', r.started_by, r.run_as),
+        format('It started the rollout, and the statements of the rollout run as "%2$s". Grant the role again (grant %2$I to %1$I%4$s;), then run: select backfill.rollout_resume(%3$L); Or roll the rollout back: select backfill.rollout_rollback(%3$L);',
+          r.started_by, r.run_as, r.name, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end));
+      return null;
+    end if;
     if r.backwards and not exists (select from pg_class c where c.oid = r.relation) then
       update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, error = 'the table was dropped', holder = null, token = null, expires_at = null where x.id = r.id;
       return null;
@@ -185,7 +231,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where i.indrelid = coalesce(nullif(part, 0), r.relation) and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid) and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
 $$;
 
--- Returns why the trigger of a rollout does not keep the column in step any more. Returns null if
+-- Returns why the trigger of a rollout does not keep the column in sync any more. Returns null if
 -- it does, or if the rollout needs none now.
 create or replace function backfill._sync_problem(r backfill.rollout) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
@@ -218,6 +264,7 @@ declare
   v_next text;
   v_problem text;
   v_asks boolean;
+  v_subscribers text := backfill._subscribers(r.relation);
   s record;
   v_index record;
 begin
@@ -247,22 +294,23 @@ begin
     end if;
     v_problem := backfill._sync_problem(r);
     if v_problem is not null then
-      perform backfill._fail_rollout(r.id, v_problem, format('Rename or enable the trigger, or create it again with its statement in backfill.rollout_statements. Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. Or take the rollout back: select backfill.rollout_rollback(%L);', r.name, r.name));
+      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
+        case when backfill._later_trigger(r.relation) is not null then 'Rename the trigger so that its name sorts before "zzz_backfill".' else 'Enable the trigger, or create it again with its statement in backfill.rollout_statements.' end, r.name, r.name));
       return null;
     end if;
-    v_asks := case when v_next = 'expanded' then backfill._subscribers(r.relation) is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
+    v_asks := case when v_next = 'expanded' then v_subscribers is not null when v_next = 'syncing' then r.spec ->> 'sync' = 'application' else false end;
     if backfill._stage_number(v_next) > backfill._stage_number(r.until) or v_asks and backfill._stage_number(v_next) > backfill._stage_number(r.confirmed) then
       if r.stage = 'constrained' and not backfill._is_compared_again(r) then
         return null;
       end if;
       update backfill.rollout x set state = 'waiting', waiting_reason = 'advance', holder = null, token = null, expires_at = null, due_at = clock_timestamp() + interval '1 day',
              waiting_text = case v_next
-               when 'expanded' then coalesce(format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', backfill._subscribers(r.relation), r.name),
-                                             format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name))
+               when 'expanded' then case when v_subscribers is not null then format('the table is published (%s): first add the column on all subscribers, otherwise their replication stops; then run: select backfill.rollout_advance(%L)', v_subscribers, r.name)
+                                         else format('the next stage is expanded; to continue: select backfill.rollout_advance(%L)', r.name) end
                when 'syncing' then case r.spec ->> 'sync'
                  when 'application' then format('deploy code that writes column "%s" in each insert, and in each update of the columns that the expression reads; when no older code runs any more: select backfill.rollout_advance(%L)', r.spec ->> 'column', r.name)
                  else format('the next stage is syncing; to continue: select backfill.rollout_advance(%L)', r.name) end
-               when 'switched' then format('let the application read the new column, then run: select backfill.rollout_advance(%L)', r.name)
+               when 'switched' then format('deploy code that reads the new column and still writes the old ones; then run: select backfill.rollout_advance(%L)', r.name)
                when 'contracted' then format('when no code uses the old columns any more, run: select backfill.rollout_advance(%L). After that, no rollback is possible', r.name)
                else format('the next stage is %s; to continue: select backfill.rollout_advance(%L)', v_next, r.name) end
        where x.id = r.id;
@@ -327,7 +375,7 @@ begin
       return null;
     end if;
   end loop;
-  -- Nothing is taken back if the column cannot be dropped in the end.
+  -- Nothing is undone if the column cannot be dropped in the end.
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
@@ -360,11 +408,11 @@ begin
   select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
     from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
    where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
-     and exists (select from pg_attribute a where a.attrelid = to_regclass(p.name) and a.attname = r.spec ->> 'column' and not a.attisdropped);
+     and exists (select from pg_attribute a where a.attrelid = backfill._resolve_table(p.name, '{}') and a.attname = r.spec ->> 'column' and not a.attisdropped);
   v_differs := nullif(v_differs, '');
   update backfill.rollout x set state = 'rolled_back', stage = 'planned', since = clock_timestamp(), finished_at = clock_timestamp(), waiting_reason = null, waiting_text = null, holder = null, token = null, expires_at = null,
-         error = case when v_differs is not null then 'the schema of the table is not what it was before the rollout' end,
-         hint = 'These lines differ; other sessions may have changed the table meanwhile: ' || v_differs
+         error = case when v_differs is not null then 'the rollback is complete, but the schema of the table differs from the schema before the rollout' end,
+         hint = 'If other sessions changed the table on purpose, no action is needed. The differences: ' || v_differs
    where x.id = r.id;
   perform backfill._record_rollout_event(r.id, 'rollout rolled back', 'rolled back');
   return null;
@@ -403,7 +451,7 @@ begin
     perform backfill._put_off_rollout(id, 'lock', waits, least(interval '30 s', interval '0.5 s' * power(2, least(s.attempts - 1, 10))));
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
-    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); or take the rollout back: select backfill.rollout_rollback(%L);', v_name, v_name);
+    v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', v_name, v_name);
     if s.sql like '% validate constraint %' then
       update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
@@ -435,18 +483,47 @@ language sql set search_path = pg_catalog, pg_temp as $$
   select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)
 $$;
 
--- Records a statement, in its transaction. Raises BF006 unless the session user is an executor
--- login for the role of the rollout, and the token is current.
-create or replace function backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) returns void
+-- Notes the beginning of a statement, in its transaction. Until the transaction ends, no other
+-- attempt of the statement begins. Raises BF006 unless the session user is an executor login for
+-- the role of the rollout, and the token is current.
+create or replace function backfill.rollout_begun(rollout bigint, token uuid, statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  begin
+    -- Waits for a command on the rollout, before the statement locks the table. The lock on the
+    -- rollout is given up again, because code of the user may run in the statement.
+    perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
+      where r.id = rollout_begun.rollout and r.token = rollout_begun.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+    if found then
+      raise exception using errcode = 'BF999';
+    end if;
+  exception when sqlstate 'BF999' then
+    update backfill.rollout_statement d set begun_at = clock_timestamp()
+     where d.id = rollout_begun.statement and d.rollout_id = rollout_begun.rollout and d.done_at is null;
+    if found then
+      return;
+    end if;
+  end;
+  raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+end $$;
+comment on function backfill.rollout_begun(bigint, uuid, bigint) is 'Notes the beginning of a statement of a rollout, in the transaction of the statement. For daemons.';
+
+-- Records a statement, at the end of its transaction. Raises BF006 unless the session user is an
+-- executor login for the role of the rollout, and the token is current.
+create or replace function backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) returns void
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+declare
+  r record;
+begin
   perform set_config('synchronous_commit', 'on', true);
-  perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
-    where r.id = rollout_recorded.rollout and r.token = rollout_recorded.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
+  select x.started_by, x.run_as into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
+    where x.id = rollout_recorded.rollout and x.token = rollout_recorded.token and x.desired_state = 'running' and e.login = session_user for no key update of x;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
+  elsif not backfill._may_run_as(r.started_by, r.run_as) and not (select d.undo from backfill.rollout_statement d where d.id = rollout_recorded.statement) then
+    raise exception using errcode = 'BF006', message = format('fenced: role "%s", which started rollout %s, is not a member of "%s" any more', r.started_by, rollout, r.run_as);
   end if;
-  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = clock_timestamp(), error = null
+  update backfill.rollout_statement d set done_at = clock_timestamp(), begun_at = coalesce(d.begun_at, clock_timestamp()), error = null
    where d.id = rollout_recorded.statement and d.rollout_id = rollout_recorded.rollout and d.done_at is null;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
@@ -461,12 +538,15 @@ language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
 declare
   v_rollout record;
 begin
-  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id where d.id = rollout_locked.statement;
+  select x.target, x.relation into v_rollout from backfill.rollout_statement d join backfill.rollout x on x.id = d.rollout_id join backfill.executor e on e.run_as = x.run_as
+   where d.id = rollout_locked.statement and e.login = session_user;
+  if not found then
+    return;
+  end if;
   if backfill._other_table(v_rollout.target, v_rollout.relation) is not null then
     raise exception using errcode = 'BF001', message = format('table %s is not the table that the rollout was started for', v_rollout.target), detail = backfill._other_table(v_rollout.target, v_rollout.relation);
   end if;
-  update backfill.rollout_statement d set locked_at = clock_timestamp()
-   where d.id = rollout_locked.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+  update backfill.rollout_statement d set locked_at = clock_timestamp() where d.id = rollout_locked.statement;
 end $$;
 comment on function backfill.rollout_locked(bigint) is 'Notes the time at which a statement of a rollout has its locks. For daemons.';
 
@@ -475,10 +555,13 @@ comment on function backfill.rollout_locked(bigint) is 'Notes the time at which 
 create or replace function backfill.rollout_unlocking(statement bigint, relation oid, files text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
+  if not exists (select from backfill.rollout_statement d join backfill.rollout r on r.id = d.rollout_id join backfill.executor e on e.run_as = r.run_as where d.id = rollout_unlocking.statement and e.login = session_user) then
+    return;
+  end if;
   if backfill._table_file(relation) is distinct from files then
     raise exception using errcode = 'BF001', message = 'the statement would rewrite the table', hint = 'Leave the default out, and fill the column with "using".';
   end if;
   update backfill.rollout_statement d set waited = d.locked_at - d.begun_at, held = clock_timestamp() - d.locked_at
-   where d.id = rollout_unlocking.statement and exists (select from backfill.rollout r join backfill.executor e on e.run_as = r.run_as where r.id = d.rollout_id and e.login = session_user);
+   where d.id = rollout_unlocking.statement;
 end $$;
 comment on function backfill.rollout_unlocking(bigint, oid, text) is 'Notes how long a statement of a rollout has held its locks. Raises BF001 if the table was rewritten. For daemons.';

@@ -67,13 +67,16 @@ begin
     perform backfill._refuse(format('the spec has %s bytes', octet_length(spec::text)), 'The limit is 64 kB.', 'Move the logic into a function and call the function.');
   end if;
   perform backfill._check_keys(spec, 'the rollout', '{"rollout": "string", "table": "string", "add_column": "object", "sync": "string", "on_difference": "string", "backfill": "object", "until": "string"}');
+  if spec ->> 'rollout' is null then
+    perform backfill._refuse('the rollout has no name', 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Add the name, for example: rollout: orders_total_cents');
+  end if;
   perform backfill._check_name(spec ->> 'rollout');
   if length(spec ->> 'rollout') > 150 then
     perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
   elsif spec ->> 'table' is null then
     perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
   elsif spec -> 'add_column' is null then
-    perform backfill._refuse('the rollout does not say what it changes', 'This release can add a column.', 'Add the column, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
+    perform backfill._refuse('the rollout has no key "add_column"', 'A rollout adds one column.', 'Add the key, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
   end if;
   c := spec -> 'add_column';
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
@@ -88,7 +91,7 @@ begin
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;
     if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
-      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'Write the subquery as a job of its own that fills a helper column first.');
+      perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'First fill a helper column with a job (backfill.enqueue), and let the expression read this column.');
     end if;
   end loop;
   if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
@@ -96,7 +99,7 @@ begin
   elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
     perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
-    perform backfill._refuse('both "using" and "default" are given', 'From stage switched on, a row without a value could mean either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, a null could be replaced by the value of either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
@@ -123,7 +126,7 @@ begin
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
-    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in step (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
+    perform backfill._refuse(format('"sync" is "%s"', v_sync), 'Either a trigger keeps the new column in sync (trigger), or the application writes it in each statement (application).', 'Use trigger or application.');
   elsif v_sync = 'application' and c -> 'using' is null then
     perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
   elsif spec ->> 'on_difference' not in ('repair', 'report') then
@@ -149,19 +152,35 @@ end $$;
 -- Returns the table that a name means under a search_path.
 create or replace function backfill._resolve_table(name text, settings jsonb) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_parts text[];
 begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.to_regclass(name);
-exception when others then
+  v_parts := parse_ident(name);
+  return (select c.oid from unnest(case cardinality(v_parts) when 2 then v_parts[1:1]::name[] when 1 then backfill._schemas_of(settings) end) with ordinality u(schema, n)
+            join pg_namespace s on s.nspname = u.schema join pg_class c on c.relnamespace = s.oid and c.relname = v_parts[cardinality(v_parts)]::name order by u.n limit 1);
+exception when invalid_parameter_value then
   return null; -- The name has no valid syntax.
 end $$;
 
 -- Returns the type that a text means under a search_path. Returns null if the text is not a type.
 create or replace function backfill._resolve_type(name text, settings jsonb) returns oid
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
+declare
+  v_form text[] := regexp_match(name, '^\s*(.*?)\s*(?:\([^()]*\))?\s*((?:\[\d*\]\s*)*)$');
+  v_parts text[];
+  v_type oid;
 begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.to_regtype(name);
+  -- The types of pg_catalog also have names that only the parser of the server knows.
+  begin
+    v_parts := parse_ident(v_form[1]);
+    select case when v_form[2] <> '' then t.typarray else t.oid end into v_type
+      from unnest(case cardinality(v_parts) when 2 then v_parts[1:1]::name[] when 1 then backfill._schemas_of(settings) end) with ordinality u(schema, n)
+      join pg_namespace s on s.nspname = u.schema join pg_type t on t.typnamespace = s.oid and t.typname = v_parts[cardinality(v_parts)]::name
+     where s.nspname <> 'pg_catalog' order by u.n limit 1;
+  exception when invalid_parameter_value then
+    null; -- For example "timestamp with time zone".
+  end;
+  return coalesce(v_type, to_regtype(name));
 exception when others then
   return null;
 end $$;
@@ -238,12 +257,12 @@ begin
       perform backfill._refuse(format('"using" reads the generated column "%s"', v_name), 'In a BEFORE trigger, generated columns are null.', 'Write the expression of the generated column instead.');
     end loop;
     if s ->> 'sync' = 'trigger' and not has_schema_privilege(c.owner, c.relnamespace, 'create') then
-      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in step needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
+      perform backfill._refuse(format('role "%s", the owner of table %s, may not create functions in schema "%s"', c.owner, s ->> 'target', c.nspname), 'The trigger that keeps the column in sync needs a function.', format('As an administrator, run: grant create on schema %I to %I;', c.nspname, c.owner));
     end if;
     -- The trigger runs with the privileges of the role that writes to the table.
     select m.missing, m.writer into v_name, v_word from backfill._lacking_rights(v_rel, c.owner, s, settings) m where s ->> 'sync' = 'trigger' limit 1;
     if found then
-      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in step runs with the privileges of the role that writes.',
+      perform backfill._refuse(format('%s may write to table %s, but lacks %s', case v_word when 'public' then 'every role' else format('role "%s"', v_word) end, s ->> 'target', v_name), 'The trigger that keeps the column in sync runs with the privileges of the role that writes.',
         format('Run: grant %s to %s; Schemas of the search_path that the expression does not need can be left out of the search_path of this session.', v_name, case v_word when 'public' then 'public' else quote_ident(v_word) end));
     end if;
     select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
@@ -280,7 +299,11 @@ begin
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
   if exists (select from backfill._rollout_work(s, settings)) then
-    perform backfill._key_of(v_rel, null);
+    begin
+      perform backfill._key_of(v_rel, null);
+    exception when sqlstate 'BF001' then
+      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches along the primary key. ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
+    end;
   end if;
   select k.conname into v_name from pg_constraint k
    where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
@@ -314,13 +337,13 @@ $$;
 
 -- Returns the partitions of a table at all levels, each with its parent. Returns no row for a plain
 -- table.
-create or replace function backfill._partitions(relation oid) returns table (part oid, parent oid, name text, schema name, is_leaf boolean, depth integer)
+create or replace function backfill._partitions(relation oid) returns table (part oid, parent oid, name text, schema name, is_leaf boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
-  with recursive tree(part, parent, depth) as (
-    select h.inhrelid, h.inhparent, 1 from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
+  with recursive tree(part, parent) as (
+    select h.inhrelid, h.inhparent from pg_inherits h where h.inhparent = _partitions.relation and not h.inhdetachpending
     union all
-    select h.inhrelid, h.inhparent, t.depth + 1 from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
-  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p', t.depth
+    select h.inhrelid, h.inhparent from tree t join pg_inherits h on h.inhparent = t.part where not h.inhdetachpending)
+  select t.part, t.parent, format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind <> 'p'
     from tree t join pg_class c on c.oid = t.part join pg_namespace n on n.oid = c.relnamespace
 $$;
 
@@ -334,10 +357,12 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by t.tgname desc limit 1
 $$;
 
--- Returns the columns that unfinished rollouts add to a table.
+-- Returns the columns that unfinished rollouts add to a table, if the login may act as the owner of
+-- the table.
 create or replace function backfill._columns_in_rollouts(relation oid) returns setof text
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select r.spec ->> 'column' from backfill.rollout r where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back')
+  select r.spec ->> 'column' from backfill.rollout r
+   where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back') and (backfill._may_run_as(session_user, r.run_as) or backfill._is_operator(session_user))
 $$;
 
 -- Returns the columns of a table whose names occur in an expression. May return a column that the

@@ -5,7 +5,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when position('--' in expression) > 0 then format(E'(\n%s\n)', expression) else format('(%s)', expression) end
 $$;
 
--- Returns the body of the trigger function that keeps the new column in step. Until the stage
+-- Returns the body of the trigger function that keeps the new column in sync. Until the stage
 -- switched, the expression decides about the value of the column. From then on, a value that the
 -- application writes stays, because new code no longer writes the old columns.
 create or replace function backfill._sync_function(s jsonb, settings jsonb, switched boolean) returns text
@@ -33,7 +33,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
               else format('%s_%s_idx', backfill._fit(format('%s_%s', table_name, s ->> 'column'), 41), left(md5(format('%s.%s', table_name, s ->> 'column')), 8)) end
 $$;
 
--- Returns all statements of a rollout, with the statement that takes each of them back, and the
+-- Returns all statements of a rollout, with the statement that undoes each of them, and the
 -- strongest lock that each of them needs on a table. part is the partition that the statement
 -- changes, or 0 if it changes the table of the rollout.
 create or replace function backfill._rollout_steps(s jsonb, settings jsonb) returns table (stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)

@@ -67,7 +67,8 @@ declare
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
      where e.key <> all (array['Plans', 'Node Type', 'Relation Name', 'Schema', 'Alias', 'Parent Relationship', 'Subplan Name', 'CTE Name', 'Operation'])
        and jsonb_typeof(e.value) in ('string', 'array') and (e.key <> 'Output' or (n ->> 'is_top')::boolean or n ->> 'Node Type' !~ ' Scan$'));
-  -- The expressions, and also the outputs of scans.
+  -- All expressions of the plan. Unlike the array above, this one also contains the outputs of
+  -- scans that output more columns than are used.
   everything text[] := array(
     select coalesce(i.item, e.value #>> '{}') from unnest(nodes) n cross join lateral jsonb_each(n) e
       left join lateral jsonb_array_elements_text(case jsonb_typeof(e.value) when 'array' then e.value end) i(item) on true
@@ -164,7 +165,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
--- functions in C. If a name is overloaded, all functions of this name are returned. The names are
+-- functions in C. If a name is overloaded, all functions of this name are returned. In this case,
+-- and for functions behind other objects, is_certain is false. The names are
 -- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
 -- The function may also be called as if it were a column (`row.function`), or it may be behind
 -- another object that the fragment names: an operator, an aggregate, a cast from or to a type, a
@@ -241,14 +243,16 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from views v join pg_rewrite r on r.ev_class = v.oid join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)
 $$;
 
--- Returns the schemas of a search_path that exist. The function runs with its caller's privileges
--- under this search_path, so each name is qualified.
+-- Returns the schemas of a search_path that exist, with pg_catalog first if the path does not name
+-- it. Unlike current_schemas, the function also returns schemas on which its caller lacks USAGE.
 create or replace function backfill._schemas_of(settings jsonb) returns name[]
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-begin
-  perform set_config('search_path', settings ->> 'search_path', true);
-  return pg_catalog.current_schemas(true);
-end $$;
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array(select u.name from (select 0 as n, 'pg_catalog'::name as name
+                                   union all
+                                   select m.n, coalesce(replace(m.part[1], '""', '"'), lower(m.part[2]))::name from regexp_matches(settings ->> 'search_path', '"((?:[^"]|"")*)"|([^",[:space:]]+)', 'g') with ordinality m(part, n)) u
+                where u.name in (select s.nspname from pg_namespace s)
+                group by u.name order by case when u.name = 'pg_catalog' and count(*) > 1 then max(u.n) else min(u.n) end)
+$$;
 
 -- Returns a SELECT that runs the body of a function in SQL with unknown arguments, or null if this
 -- is not possible: if the body is not a single query, or if an argument has a pseudo-type. The

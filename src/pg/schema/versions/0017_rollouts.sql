@@ -41,6 +41,9 @@ create table backfill.rollout (
   holder         uuid,
   token          uuid,
   expires_at     timestamptz,
+  -- The session of the statement. It is terminated when another daemon continues the rollout.
+  backend_pid    integer,
+  backend_start  timestamptz,
   -- No daemon claims the rollout before this time.
   due_at         timestamptz not null default clock_timestamp(),
   constraint rollout_name_check check (name ~ '^[A-Za-z0-9._:/-]{1,150}$'),
@@ -59,7 +62,7 @@ create table backfill.rollout_statement (
   ordinal    integer     not null,
   -- The partition that the statement changes, or 0 if it changes the table of the rollout.
   part       oid         not null default 0,
-  -- Whether the statement takes back the statement of this stage and ordinal.
+  -- Whether the statement undoes the statement of this stage and ordinal.
   undo       boolean     not null default false,
   sql        text        not null,
   undo_sql   text,
