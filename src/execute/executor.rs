@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Kind, Result};
 use crate::execute::bounds::{Bounds, why_cancelled};
 use crate::execute::guard::Guard;
-#[cfg(any(debug_assertions, feature = "failpoint"))]
 use crate::execute::standby::Standby;
 use crate::execute::statement::apart;
 use crate::execute::statement::batch::{self as batch_statement, BatchKind};
