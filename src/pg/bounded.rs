@@ -21,8 +21,8 @@ use crate::pg::row::Columns;
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time that a statement gets in addition to its limit because of a slow network.
 const MOST_SLACK: Duration = Duration::from_secs(10);
-/// Maximum duration of a query to a server that works as usual. A server that takes longer is slow
-/// or was suspended, and a statement on it may be late for the same reason.
+/// Maximum duration of a query to a server that responds normally. If a query takes longer, the
+/// server is slow or was suspended, and a statement on it may be late for the same reason.
 const PROMPT: Duration = Duration::from_millis(500);
 /// Time between two looks at a statement. If the server is suspended now and then, one of the looks
 /// is probably late.

@@ -277,7 +277,7 @@ async fn assume_worst_if_refused(executor: &Session, claim: &Claim, error: Error
 /// `rows_as_text` to be false.
 async fn assume_worst(executor: &Session, claim: &Claim, reason: &str) -> Result<Needs> {
     tracing::info!(
-        "backfilld assumes that the expressions of the job read other rows, and batches run at REPEATABLE READ: {reason}"
+        "could not find out what the expressions of the job read: {reason}; assuming that they read other rows, so batches run at REPEATABLE READ"
     );
     let columns = all_columns(executor, claim).await?;
     Ok(Needs {

@@ -224,9 +224,10 @@ impl Rollouts {
         let cause = match error.kind {
             Kind::LockTimeout | Kind::Deadlock => format!("waiting for a lock on table {}", step.target),
             Kind::TimeLimit => format!(
-                "the statement waited for its locks on table {}, or held them, for too long and was cancelled; retrying",
+                "the statement was cancelled, because it waited for its locks on table {} or held them for too long; retrying",
                 step.target
             ),
+            Kind::Cancelled => return error.message.clone(),
             _ => return format!("{}; retrying", error.message),
         };
         match queue::sessions_with_locks(&self.control, step.relation).await {

@@ -138,8 +138,8 @@ impl ClaimRun<'_> {
     /// the batch is halved until the locked row is isolated, and only this row is deferred. The
     /// worker waits instead in these cases:
     ///
-    /// - The slice is a verification.
-    /// - The slice may not defer more rows.
+    /// - The slice belongs to a verification.
+    /// - The slice has reached its limit of deferred rows.
     /// - Another session has locked the whole table.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;

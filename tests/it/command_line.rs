@@ -181,7 +181,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = run_command(&["status", "l"]).await;
     assert!(text.contains("can resume them: backfilld --database eu resume --all\n"), "{text}");
     run(&owner, "select backfill.resume_all(); select backfill.cancel('l')").await;
-    // The text about a wait, and the hint of a notice.
+    // The text about what a job waits for, and the hint of a notice, name commands, too.
     run(&owner, "select backfill.enqueue('a', 't', 'n = 1', needs_approval => true)").await;
     let text = run_command(&["status", "a"]).await;
     assert!(text.contains("must approve the job: backfilld --database eu approve a"), "{text}");

@@ -125,7 +125,7 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
         daemon.get("/readyz").await.is_ok_and(|(status, _)| status == 200)
     })
     .await;
-    // A command tells what it waits for, and ends.
+    // `enqueue` prints what its commit waits for, and then no longer waits for it.
     let mut command = tokio::process::Command::new(BACKFILLD);
     let command = command
         .args(["enqueue", "later", "--target", "later", "--set", PLUS_ONE])

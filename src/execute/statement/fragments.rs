@@ -171,8 +171,8 @@ _bf_due as (select * from _bf_held)",
     }
 }
 
-/// Returns the filter for a query that only tells which rows exist. The query would otherwise
-/// evaluate a filter that calls a volatile function a second time.
+/// Returns the filter for a query that only looks up which rows exist. Returns an empty text for a
+/// filter that calls a volatile function, because it must not be evaluated a second time.
 pub(super) fn matches_if_pure(plan: &Plan) -> String {
     if plan.volatile.filter { String::new() } else { matches(plan) }
 }

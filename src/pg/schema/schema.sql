@@ -486,9 +486,9 @@ begin
   case new.verb
     when 'advance' then
       if r.state <> 'waiting' then
-        raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('Its stage is %s.', r.stage),
+        raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('It is in stage "%s".', r.stage),
           hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'A rollout that is being rolled back does not advance any more.'
-              else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage %s.', r.until) end end;
+              else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage "%s".', r.until) end end;
       end if;
       update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
     when 'pause' then
@@ -848,8 +848,8 @@ begin
     untrusted := backfill._untrusted_roles(relation, run_as);
     if untrusted <> '{}' then
       perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
-        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too.', run_as),
-        format('Configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
+        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too. A role can add such code if it owns the table or an object that the table uses, or has the privilege TRIGGER or REFERENCES on the table (GRANT ALL includes both).', run_as),
+        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
     end if;
   end if;
 end $$;
@@ -1671,6 +1671,7 @@ CREATE TABLE backfill.rollout (
     hint text,
     pending_error text,
     pending_hint text,
+    pending_statement bigint,
     job_id bigint,
     fingerprint text DEFAULT ''::text NOT NULL,
     holder uuid,
@@ -3067,7 +3068,7 @@ begin
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove this bracket, or add the opening bracket.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), case when substr(look, 2) = '' then 'There is no text after it.' else format('The text after it begins with: %s', left(substr(look, 2), 40)) end, format('Remove this "%s", or add the opening "%s".', body, translate(body, ')]', '([')));
       end if;
       stack := left(stack, -1);
     end if;
@@ -3201,9 +3202,20 @@ declare
   v_asks boolean;
   v_subscribers text := backfill._subscribers(r.relation);
   s record;
+  f record;
   v_index record;
 begin
-  if r.pending_error is not null then
+  select d.* into f from backfill.rollout_statement d where d.id = r.pending_statement;
+  if r.pending_error is not null and f.alone then
+    -- A unique index that could not be completed can refuse rows that the application writes.
+    if exists (select from backfill._rollout_index(r, f.part, f.undo_sql)) then
+      return backfill._lease_rollout(r, f.stage, f.ordinal, f.part, true, f.undo_sql, null, f.lock, true, worker, ttl);
+    end if;
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = f.stage and d.ordinal = f.ordinal and d.part = f.part;
+    update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
+    perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
+    return null;
+  elsif r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
     -- A foreign key of a partitioned table has been added to each partition.
@@ -3216,7 +3228,7 @@ begin
     end if;
     -- The validations of the partitions have to be repeated with the new constraint.
     delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
-    update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
+    update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
   end if;
@@ -4116,7 +4128,7 @@ CREATE FUNCTION backfill._register_backend(slice bigint, token uuid, backend_pid
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Change the url of the executor so that it leads to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
+      hint = 'Set the url of the executor to the server that has the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,
@@ -4248,8 +4260,14 @@ declare
 begin
   perform set_config('synchronous_commit', 'local', true);
   perform set_config('lock_timeout', '100', true);
-  update backfill.rollout x set expires_at = clock_timestamp() + ttl where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
-  return found and r.desired_state = 'running' and r.backwards = undo;
+  update backfill.rollout x set expires_at = clock_timestamp() + ttl, waiting_reason = case when w.sessions is not null then 'lock' end,
+         waiting_text = 'the statement waits until these sessions have ended their transactions: ' || w.sessions
+    from (select string_agg(format('process %s of role %s', a.pid, a.usename), ', ' order by a.pid) as sessions
+            from backfill.rollout y cross join unnest(pg_blocking_pids(y.backend_pid)) b(pid) join pg_stat_activity a on a.pid = b.pid where y.id = _renew_rollout.id) w
+   where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
+  return found and r.backwards = undo
+     and (r.desired_state = 'running'
+          or exists (select from backfill.rollout_statement d where d.rollout_id = _renew_rollout.id and d.done_at is null and not d.undo and d.alone and d.sql like 'create unique index %'));
 end $$;
 
 -- Name: _replaced(text); Type: FUNCTION
@@ -4472,9 +4490,8 @@ begin
   if spec ->> 'rollout' is null then
     perform backfill._refuse('the rollout has no name', 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Add the name, for example: rollout: orders_total_cents');
   end if;
-  perform backfill._check_name(spec ->> 'rollout');
-  if length(spec ->> 'rollout') > 150 then
-    perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
+  if spec ->> 'rollout' !~ '^[A-Za-z0-9._:/-]{1,150}$' then
+    perform backfill._refuse(format('name "%s" is not valid', left(spec ->> 'rollout', 170)), 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   elsif spec ->> 'table' is null then
     perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
   elsif spec -> 'add_column' is null then
@@ -4700,8 +4717,8 @@ begin
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
     v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', v_name, v_name);
-    if s.sql like '% validate constraint %' then
-      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
+    if s.sql like '% validate constraint %' or s.alone and s.sql like 'create unique index %' then
+      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), pending_statement = s.id, due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
       perform backfill._fail_rollout(id, v_error, v_hint);
     end if;
@@ -5888,19 +5905,19 @@ CREATE FUNCTION backfill._table_fingerprint(relation oid) RETURNS text
     select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
       from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
     union all
-    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
+    select case when pg_get_constraintdef(k.oid) is not null then format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) end from pg_constraint k where k.conrelid = relation
     union all
-    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation and k.conparentid = 0
+    select case when pg_get_constraintdef(k.oid) is not null then format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) end from pg_constraint k where k.confrelid = relation and k.conparentid = 0
     union all
-    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
+    select case when pg_get_indexdef(i.indexrelid) is not null then format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) end from pg_index i where i.indrelid = relation
     union all
-    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
+    select case when pg_get_triggerdef(g.oid) is not null then format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) end from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
     union all
-    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
+    select case when pg_get_ruledef(r.oid) is not null then format('rule %s', pg_get_ruledef(r.oid)) end from pg_rewrite r where r.ev_class = relation
     union all
     select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
     union all
-    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
+    select case when pg_get_statisticsobjdef(e.oid) is not null then format('statistics %s', pg_get_statisticsobjdef(e.oid)) end from pg_statistic_ext e where e.stxrelid = relation
     union all
     select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
 $$;
@@ -7604,6 +7621,7 @@ CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
     r.hint,
     r.pending_error,
     r.pending_hint,
+    r.pending_statement,
     r.job_id,
     r.fingerprint,
     r.holder,

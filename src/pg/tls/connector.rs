@@ -73,7 +73,8 @@ fn read_roots(terms: &Terms) -> Result<Vec<CertificateDer<'static>>> {
             if found.certs.is_empty() {
                 let why: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
                 return Err(wrong(
-                    format!("sslrootcert=system: this system has no CA certificates {}", why.join("; ")).trim_end(),
+                    format!("sslrootcert=system: could not load any CA certificate of this system: {}", why.join("; "))
+                        .trim_end_matches(": "),
                     "Install the package ca-certificates, set SSL_CERT_FILE, or set sslrootcert to the CA's file.",
                 ));
             }

@@ -294,9 +294,9 @@ async fn a_locked_lease_does_not_delay_the_renewal_of_others() {
     assert_eq!(value::<i32>(&superuser, claims).await, before, "the job lost its lease: {}", daemon.output());
 }
 
-/// The rows of a role's jobs take an hour each, as `max_row_ms` allows, in the statement or at
-/// commit, or the statement also ignores cancel requests. The role nevertheless gives up one worker
-/// when another role enqueues a job.
+/// Each row of one role's jobs takes an hour, which `max_row_ms` allows. The time passes in the
+/// statement, at commit, or in a statement that ignores cancel requests. In each case the role
+/// gives up one worker when another role enqueues a job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_take_an_hour_leave_a_worker_to_the_jobs_of_other_roles() {
     for (set, at_commit) in [("a = slow()", false), ("a = 1", true), ("a = stubborn()", false)] {

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::Scene;
 use super::memory::{LIMIT_MIB, peak};
-use crate::support::{SOON, run, value};
+use crate::support::{SOON, run, until_true, value};
 
 /// Length of the run in seconds.
 const SECONDS: &str = "BACKFILLD_HOSTILE_SECONDS";
@@ -49,6 +49,8 @@ create function cancel_others(n int) returns int language plpgsql as $$ begin
   perform set_config('role', 'none', true);
   perform pg_cancel_backend(a.pid), pg_terminate_backend(a.pid) from pg_stat_activity a where a.usename = 'x_e' and a.pid <> pg_backend_pid();
   perform set_config('role', 'e', true); return n; end $$;
+create function later(what text) returns int stable language plpgsql as $$ declare n int := 1; begin
+  if not is_calm() then execute format('select public.%I(1)', what) into n; end if; return n; end $$;
 create function hold(n int) returns int language plpgsql as $$ begin perform pg_advisory_lock(n); perform pg_notify('backfill', repeat('x', 7000)); return n; end $$";
 
 /// The assignments of the hostile jobs.
@@ -67,7 +69,36 @@ const SETS: &[&str] = &[
     "a = (select sum(b.id)::int from t b, t c where b.id <> t.id)",
 ];
 
-/// Enqueues, cancels, retries and forgets hostile jobs until `end`. Refusals are expected.
+/// What the columns of the hostile rollouts have beside their names.
+const COLUMNS: &[&str] = &[
+    r#""type": "int", "default": "later('stubborn')""#,
+    r#""type": "int", "default": "later('slow')""#,
+    r#""type": "int", "default": "later('huge')""#,
+    r#""type": "int", "default": "later('leave')""#,
+    r#""type": "int", "default": "later('set_all')""#,
+    r#""type": "int", "default": "1", "check": "later('stubborn') > 0""#,
+    r#""type": "int", "using": "id + 1", "check": "later('slow') > 0", "index": true"#,
+];
+
+/// Starts hostile rollouts, and rolls back those of the round before.
+async fn roll_out(mallory: &Client, round: usize) {
+    for (n, column) in COLUMNS.iter().enumerate() {
+        for verb in ["resume", "rollback"] {
+            let old = format!("select backfill.rollout_{verb}('r{}_{n}')", round.wrapping_sub(1));
+            let _ = mallory.batch_execute(&format!("set statement_timeout = '5s'; {old}")).await;
+        }
+        let name = format!("r{round}_{n}");
+        let start = format!(
+            r#"select backfill.rollout_start($spec${{"rollout": "{name}", "table": "t", "add_column": {{"name": "{name}", {column}}}}}$spec$)"#
+        );
+        if let Err(error) = mallory.batch_execute(&start).await {
+            println!("{name}: {}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string));
+        }
+    }
+}
+
+/// Enqueues, cancels, retries and forgets hostile jobs until `end`, and starts hostile rollouts.
+/// Refusals are expected.
 async fn attack(scene: &Scene, end: Instant) -> u64 {
     let (mallory, superuser) = (scene.client("mallory").await, scene.cluster.superuser("app").await);
     let mut accepted = 0;
@@ -91,6 +122,9 @@ async fn attack(scene: &Scene, end: Instant) -> u64 {
                     println!("{name}: {}", error.as_db_error().map_or_else(|| error.to_string(), ToString::to_string))
                 }
             }
+        }
+        if round % 5 == 0 {
+            roll_out(&mallory, round / 5).await;
         }
         let _ = superuser.batch_execute("drop table if exists calm").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -132,10 +166,13 @@ async fn a_hostile_submitter_does_not_keep_daemons_from_serving_another_role() {
     scene.cluster.sql("alice", "app", other).await;
     let daemons = [scene.start_daemon().await, scene.start_daemon().await];
     let alice = scene.client("alice").await;
+    let rollout = r#"select backfill.rollout_start('{"rollout": "of_f", "table": "other", "add_column": {"name": "b", "type": "int", "using": "a", "index": true}}')"#;
     let start = Instant::now();
     let end = start + Duration::from_secs(asked.unwrap_or(20));
     let served = async {
         let mut times = Vec::new();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        run(&alice, rollout).await;
         while Instant::now() < end {
             times.push(serve(&alice, &format!("f{}", times.len())).await);
             tokio::time::sleep(Duration::from_millis(500)).await;
@@ -152,6 +189,8 @@ async fn a_hostile_submitter_does_not_keep_daemons_from_serving_another_role() {
         rows,
         "rows changed once by each job"
     );
+    let reached = "select stage = 'constrained' from backfill.rollouts where name = 'of_f'";
+    until_true(&alice, SOON, reached).await;
     let peaks: Vec<u64> = daemons.iter().map(|daemon| peak(daemon.pid())).collect();
     println!(
         "{accepted} hostile jobs, {} jobs of the other role, longest {longest:?}, memory at most {peaks:?} MiB",
@@ -160,6 +199,8 @@ async fn a_hostile_submitter_does_not_keep_daemons_from_serving_another_role() {
     let seen = "select coalesce(string_agg(format('%s %s %s', n, s, e), E'\\n' order by n desc), '') from (
         select count(*) n, j.set || ': ' || j.state s, left(coalesce(j.error, j.waiting_text), 90) e from backfill.jobs j where name like 'm%' group by 2, 3) x";
     println!("{}", value::<String>(&scene.client("olga").await, seen).await);
+    let rollouts = "select coalesce(string_agg(format('%s %s %s %s', name, stage, state, left(coalesce(error, waiting_text), 90)), E'\n' order by id), '') from backfill.rollouts";
+    println!("{}", value::<String>(&scene.client("olga").await, rollouts).await);
     for daemon in &daemons {
         assert!(alive(daemon), "a daemon ended or started again: {}", daemon.output());
     }

@@ -1,8 +1,10 @@
 //! Rollouts that fail or meet objects of others.
 
+use std::time::Duration;
+
 use backfilld_testbed::cluster::Options;
 
-use crate::support::{installed, run, value};
+use crate::support::{SOON, installed, run, until_true, value};
 
 use super::{TABLE, daemon, fingerprint, spec, start, until_rollout};
 
@@ -190,4 +192,56 @@ async fn a_rollback_lists_what_others_have_changed() {
     until_rollout(&owner, "cents", "stage = 'expanded' and state = 'waiting'").await;
     run(&owner, "alter table orders add stray text; select backfill.rollout_rollback('cents')").await;
     until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ column stray text%'").await;
+}
+
+/// A duplicate appears while the unique index is created. The incomplete index would refuse rows of
+/// the application, so it is dropped. Meanwhile the rollout says for whom its statement waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_unique_index_that_cannot_be_completed_is_dropped() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(
+        &owner,
+        "create table uq (id int primary key, v int); insert into uq select g, g from generate_series(1, 2000) g",
+    )
+    .await;
+    let _daemon = daemon(&cluster).start();
+    let spec = r#"{"rollout": "uq", "table": "uq", "add_column": {"name": "n", "type": "int", "using": "v * 2", "unique": true}, "until": "verified"}"#;
+    start(&owner, spec).await;
+    until_rollout(&owner, "uq", "stage = 'verified' and state = 'waiting'").await;
+    let (first, second) = (cluster.owner().await, cluster.owner().await);
+    run(&first, "begin; update uq set v = v where id = 1").await;
+    run(&owner, "select backfill.rollout_advance('uq')").await;
+    until_rollout(
+        &owner,
+        "uq",
+        "waiting_reason = 'lock' and waiting_text like 'the statement waits until these sessions have ended their transactions: process % of role owner'",
+    )
+    .await;
+    run(&second, "begin; insert into uq values (5000, 7)").await;
+    run(&first, "commit").await;
+    until_true(
+        &owner,
+        SOON,
+        "select coalesce((select indisready from pg_index where indexrelid = to_regclass('uq_n_key')), false)",
+    )
+    .await;
+    // A pause does not end the statement.
+    run(&owner, "select backfill.rollout_pause('uq')").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(value::<bool>(&owner, "select to_regclass('uq_n_key') is not null").await);
+    run(&owner, "select backfill.rollout_resume('uq')").await;
+    run(&second, "commit").await;
+    until_rollout(&owner, "uq", "state = 'failed' and error like '%duplicate key%' and hint like '%count(*) > 1%'")
+        .await;
+    assert!(value::<bool>(&owner, "select to_regclass('uq_n_key') is null").await);
+    run(&owner, "insert into uq values (6000, 9), (6001, 7); delete from uq where id >= 5000; select backfill.rollout_resume('uq')").await;
+    until_rollout(&owner, "uq", "stage = 'constrained'").await;
+    assert!(
+        value::<bool>(
+            &owner,
+            "select indisvalid and indisunique from pg_index where indexrelid = 'uq_n_key'::regclass"
+        )
+        .await
+    );
 }

@@ -218,8 +218,8 @@ begin
     untrusted := backfill._untrusted_roles(relation, run_as);
     if untrusted <> '{}' then
       perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
-        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too.', run_as),
-        format('Configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
+        format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too. A role can add such code if it owns the table or an object that the table uses, or has the privilege TRIGGER or REFERENCES on the table (GRANT ALL includes both).', run_as),
+        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
     end if;
   end if;
 end $$;

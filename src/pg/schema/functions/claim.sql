@@ -187,7 +187,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
   if server is distinct from backfill._server_identity() then
     raise exception using errcode = '08006', message = format('the executor login is not connected to the server of the queue: %s instead of %s', server, backfill._server_identity()),
-      hint = 'Change the url of the executor so that it leads to the server of the queue. During a failover the daemon retries until both logins reach the same server.';
+      hint = 'Set the url of the executor to the server that has the queue. During a failover the daemon retries until both logins reach the same server.';
   end if;
   update backfill.lease l
      set backend_pid = _register_backend.backend_pid,

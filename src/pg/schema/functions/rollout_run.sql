@@ -266,9 +266,20 @@ declare
   v_asks boolean;
   v_subscribers text := backfill._subscribers(r.relation);
   s record;
+  f record;
   v_index record;
 begin
-  if r.pending_error is not null then
+  select d.* into f from backfill.rollout_statement d where d.id = r.pending_statement;
+  if r.pending_error is not null and f.alone then
+    -- A unique index that could not be completed can refuse rows that the application writes.
+    if exists (select from backfill._rollout_index(r, f.part, f.undo_sql)) then
+      return backfill._lease_rollout(r, f.stage, f.ordinal, f.part, true, f.undo_sql, null, f.lock, true, worker, ttl);
+    end if;
+    delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = f.stage and d.ordinal = f.ordinal and d.part = f.part;
+    update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
+    perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
+    return null;
+  elsif r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
     -- application writes, so it is dropped before the rollout counts as failed.
     -- A foreign key of a partitioned table has been added to each partition.
@@ -281,7 +292,7 @@ begin
     end if;
     -- The validations of the partitions have to be repeated with the new constraint.
     delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
-    update backfill.rollout x set pending_error = null, pending_hint = null where x.id = r.id;
+    update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
     return null;
   end if;
@@ -418,8 +429,10 @@ begin
   return null;
 end $$;
 
--- Renews the lease of a rollout. Returns false if the daemon has lost the rollout, or if the
--- rollout was paused or is to be rolled back, so that a long statement is cancelled.
+-- Renews the lease of a rollout, and notes for whom its statement waits. Returns false if the
+-- daemon has lost the rollout, or if the rollout was paused or is to be rolled back, so that a long
+-- statement is cancelled. The creation of a unique index is not cancelled by a pause, because the
+-- incomplete index could refuse rows that the application writes.
 create or replace function backfill._renew_rollout(id bigint, token uuid, ttl interval, undo boolean) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -427,8 +440,14 @@ declare
 begin
   perform set_config('synchronous_commit', 'local', true);
   perform set_config('lock_timeout', '100', true);
-  update backfill.rollout x set expires_at = clock_timestamp() + ttl where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
-  return found and r.desired_state = 'running' and r.backwards = undo;
+  update backfill.rollout x set expires_at = clock_timestamp() + ttl, waiting_reason = case when w.sessions is not null then 'lock' end,
+         waiting_text = 'the statement waits until these sessions have ended their transactions: ' || w.sessions
+    from (select string_agg(format('process %s of role %s', a.pid, a.usename), ', ' order by a.pid) as sessions
+            from backfill.rollout y cross join unnest(pg_blocking_pids(y.backend_pid)) b(pid) join pg_stat_activity a on a.pid = b.pid where y.id = _renew_rollout.id) w
+   where x.id = _renew_rollout.id and x.token = _renew_rollout.token returning x.desired_state, x.backwards into r;
+  return found and r.backwards = undo
+     and (r.desired_state = 'running'
+          or exists (select from backfill.rollout_statement d where d.rollout_id = _renew_rollout.id and d.done_at is null and not d.undo and d.alone and d.sql like 'create unique index %'));
 end $$;
 
 -- Reports that a statement failed. If the failure is temporary, the daemons try the statement again
@@ -452,8 +471,8 @@ begin
   else
     v_error := format('%s: %s', _rollout_statement_failed.error, s.sql);
     v_hint := coalesce(nullif(_rollout_statement_failed.hint, ''), backfill._rows_that_violate(s), 'Fix the cause.') || format(' Then run: select backfill.rollout_resume(%L); To roll the rollout back instead, run: select backfill.rollout_rollback(%L);', v_name, v_name);
-    if s.sql like '% validate constraint %' then
-      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
+    if s.sql like '% validate constraint %' or s.alone and s.sql like 'create unique index %' then
+      update backfill.rollout x set pending_error = backfill._readable(v_error), pending_hint = backfill._readable(v_hint), pending_statement = s.id, due_at = clock_timestamp(), holder = null, token = null, expires_at = null where x.id = _rollout_statement_failed.id;
     else
       perform backfill._fail_rollout(id, v_error, v_hint);
     end if;

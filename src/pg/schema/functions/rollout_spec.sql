@@ -70,9 +70,8 @@ begin
   if spec ->> 'rollout' is null then
     perform backfill._refuse('the rollout has no name', 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Add the name, for example: rollout: orders_total_cents');
   end if;
-  perform backfill._check_name(spec ->> 'rollout');
-  if length(spec ->> 'rollout') > 150 then
-    perform backfill._refuse(format('name "%s" is longer than 150 characters', left(spec ->> 'rollout', 170)), 'The jobs of a rollout have longer names than the rollout itself.', 'Use a shorter name.');
+  if spec ->> 'rollout' !~ '^[A-Za-z0-9._:/-]{1,150}$' then
+    perform backfill._refuse(format('name "%s" is not valid', left(spec ->> 'rollout', 170)), 'A name has 1 to 150 characters. The allowed characters are A-Z a-z 0-9 . _ : / -', 'Use a short name, for example orders_total_cents.');
   elsif spec ->> 'table' is null then
     perform backfill._refuse('the rollout names no table', 'A rollout changes one table.', 'Add the table, for example: table: public.orders');
   elsif spec -> 'add_column' is null then

@@ -194,7 +194,8 @@ begin
 end $$;
 
 -- Returns what the schema of a table consists of, one line for each object. Contains no OIDs and no
--- column numbers, so it is the same before a rollout and after its rollback.
+-- column numbers, so it is the same before a rollout and after its rollback. An object that another
+-- session drops at this moment has no definition, and is left out.
 create or replace function backfill._table_fingerprint(relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(x.line, E'\n' order by x.line collate "C") from (
@@ -203,19 +204,19 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     select format('column %I %s%s%s%s%s privileges %s, comment %L', a.attname, format_type(a.atttypid, a.atttypmod), ' collate ' || nullif(a.attcollation, 0)::regcollation, case when a.attnotnull then ' not null' end, ' default ' || pg_get_expr(d.adbin, d.adrelid), ' ' || nullif(concat(a.attgenerated, a.attidentity, a.attstorage), ''), a.attacl, col_description(relation, a.attnum))
       from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
     union all
-    select format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) from pg_constraint k where k.conrelid = relation
+    select case when pg_get_constraintdef(k.oid) is not null then format('constraint %I %s, validated %s', k.conname, pg_get_constraintdef(k.oid), k.convalidated) end from pg_constraint k where k.conrelid = relation
     union all
-    select format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) from pg_constraint k where k.confrelid = relation and k.conparentid = 0
+    select case when pg_get_constraintdef(k.oid) is not null then format('referenced by %I of %s: %s', k.conname, k.conrelid::regclass, pg_get_constraintdef(k.oid)) end from pg_constraint k where k.confrelid = relation and k.conparentid = 0
     union all
-    select format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) from pg_index i where i.indrelid = relation
+    select case when pg_get_indexdef(i.indexrelid) is not null then format('index %s valid %s', pg_get_indexdef(i.indexrelid), i.indisvalid) end from pg_index i where i.indrelid = relation
     union all
-    select format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
+    select case when pg_get_triggerdef(g.oid) is not null then format('trigger %s enabled %s', pg_get_triggerdef(g.oid), g.tgenabled) end from pg_trigger g where g.tgrelid = relation and not g.tgisinternal
     union all
-    select format('rule %s', pg_get_ruledef(r.oid)) from pg_rewrite r where r.ev_class = relation
+    select case when pg_get_ruledef(r.oid) is not null then format('rule %s', pg_get_ruledef(r.oid)) end from pg_rewrite r where r.ev_class = relation
     union all
     select format('policy %I for %s to %s using (%s) with check (%s)', p.polname, p.polcmd, p.polroles::regrole[], pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) from pg_policy p where p.polrelid = relation
     union all
-    select format('statistics %s', pg_get_statisticsobjdef(e.oid)) from pg_statistic_ext e where e.stxrelid = relation
+    select case when pg_get_statisticsobjdef(e.oid) is not null then format('statistics %s', pg_get_statisticsobjdef(e.oid)) end from pg_statistic_ext e where e.stxrelid = relation
     union all
     select format('publication %I', p.pubname) from pg_publication_rel r join pg_publication p on p.oid = r.prpubid where r.prrelid = relation) x
 $$;

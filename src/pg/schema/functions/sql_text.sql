@@ -93,7 +93,7 @@ begin
       kind := 'string';
     elsif kind = 'close' then
       if right(stack, 1) is distinct from (case body when ')' then '(' else '[' end) then
-        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), format('Text after it: %s', coalesce(nullif(left(substr(look, 2), 40), ''), '(the end)')), 'Remove this bracket, or add the opening bracket.');
+        perform backfill._refuse(format('unmatched "%2$s" in %1$s', what, body), case when substr(look, 2) = '' then 'There is no text after it.' else format('The text after it begins with: %s', left(substr(look, 2), 40)) end, format('Remove this "%s", or add the opening "%s".', body, translate(body, ')]', '([')));
       end if;
       stack := left(stack, -1);
     end if;

@@ -30,9 +30,11 @@ create table backfill.rollout (
   waiting_text   text,
   error          text,
   hint           text,
-  -- The error with which the rollout fails after a constraint was dropped.
+  -- The error with which the rollout fails after a constraint or a unique index was dropped, and
+  -- the statement that failed.
   pending_error  text,
   pending_hint   text,
+  pending_statement bigint,
   -- The job that works for the current stage.
   job_id         bigint,
   -- The schema of the table before the rollout.
