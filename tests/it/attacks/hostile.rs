@@ -69,7 +69,7 @@ const SETS: &[&str] = &[
     "a = (select sum(b.id)::int from t b, t c where b.id <> t.id)",
 ];
 
-/// What the columns of the hostile rollouts have beside their names.
+/// The type, the default and the constraints of the columns that the hostile rollouts add.
 const COLUMNS: &[&str] = &[
     r#""type": "int", "default": "later('stubborn')""#,
     r#""type": "int", "default": "later('slow')""#,

@@ -136,7 +136,7 @@ async fn a_statement_that_ignores_cancel_requests_keeps_neither_its_lock_nor_its
     run(&mallory, "set statement_timeout = '20s'; select backfill.rollout_pause('of_default'); select backfill.rollout_pause('of_check')").await;
     let superuser = scene.client("postgres").await;
     until_true(&superuser, SOON, &format!("select ({LOCKS}) and not exists (select from pg_stat_activity where application_name like 'backfilld rollout%')")).await;
-    // It stays so.
+    // No later attempt keeps the lock either.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(value::<bool>(&superuser, LOCKS).await);
     drop(daemon);
@@ -174,7 +174,7 @@ async fn slow_rollouts_of_one_role_do_not_stop_those_of_another() {
     run(&alice, &add("of_alice", "ft", r#""using": "a + 1", "not_null": true"#)).await;
     until_true(&alice, SOON, "select stage = 'constrained' from backfill.rollouts where name = 'of_alice'").await;
     assert!(value::<bool>(&mallory, busy).await);
-    // The rollouts that wait say so.
+    // The rollouts that wait show the reason.
     until_true(
         &mallory,
         SOON,
