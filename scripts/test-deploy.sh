@@ -5,8 +5,8 @@
 # --where-possible is not set.
 #
 #   scripts/test-deploy.sh                                 runs all of scripts/deploy/*.sh
-#   scripts/test-deploy.sh prometheus systemd              runs these parts scripts/test-deploy.sh
-#   --where-possible prometheus     does not fail if a part cannot run
+#   scripts/test-deploy.sh prometheus systemd              runs these parts
+#   scripts/test-deploy.sh --where-possible prometheus     does not fail if a part cannot run
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

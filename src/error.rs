@@ -10,8 +10,8 @@ use std::fmt;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// SQLSTATE for a job that has more quarantined rows than `max_row_errors` allows. It has the same
-/// class as BF001. But its message contains the error of the row that exceeded the limit. A role
-/// without access to the rows must not see this error.
+/// [`Kind`] as BF001, but its message contains the error of the row that exceeded the limit. A role
+/// that may not see the rows must not see this message.
 const TOO_MANY_ROW_ERRORS: &str = "BF008";
 
 /// The text about an error of a row, for roles that may not see the rows of the job.
@@ -50,8 +50,8 @@ pub enum Kind {
     /// The batch reached its time limit, and during this time the server answered other statements.
     /// So the cause is the batch and not the server.
     TimeLimit,
-    /// The batch reached its time limit, but most of this time the server did not answer other
-    /// statements either. So this says nothing about the rows of the batch.
+    /// The batch reached its time limit, but for most of this time the server did not answer other
+    /// statements either. So the timeout says nothing about the rows of the batch.
     Stalled,
     /// The daemon cancelled the statement because another session waited too long for a lock that
     /// the statement held.
@@ -77,7 +77,7 @@ pub enum Kind {
     /// BF001 or BF008: a permanent refusal with its reason, for example an invalid spec, or a table
     /// that has changed since planning.
     Refused,
-    /// BF002: a job with the same name and another spec exists.
+    /// BF002: a job with the same name but a different spec exists.
     OtherSpec,
     /// BF003: no job has the given name.
     NoSuchJob,
@@ -335,7 +335,8 @@ impl From<tokio_postgres::Error> for Error {
 
 /// Returns true if a function of schema `backfill` raised the error, and no function outside the
 /// schema had called this function. Each line of the context is a function or a statement, the
-/// innermost first. The server translates the lines, but keeps the name of the language.
+/// innermost first. The server translates the text of these lines, but not the name of the
+/// language, for example `PL/pgSQL`.
 fn is_context_of_ours(context: &str) -> bool {
     let names_ours = |line: &str| {
         let before = line.split_once("backfill.").map(|(before, _)| before.chars().next_back());
@@ -346,11 +347,12 @@ fn is_context_of_ours(context: &str) -> bool {
         && context.lines().filter(|line| line.contains("PL/") || line.starts_with("SQL function")).all(names_ours)
 }
 
-/// Returns whether a user's code raised the error itself, with a statement of the code's language.
-/// The server reports the source file in which an error was raised. For such statements, the
-/// reported file belongs to the language's implementation. Code cannot change this field. If code
-/// catches an error of the server and raises it again, the error keeps its original file. The
-/// functions of schema `backfill` are recognized by the context, which the server writes.
+/// Returns whether a user's code raised the error itself, with a statement such as RAISE. The
+/// server reports the source file in which an error was raised. If a statement such as RAISE raised
+/// the error, this file belongs to the implementation of the procedural language. The user's code
+/// cannot change this field. If the code catches an error of the server and raises it again, the
+/// error keeps its original file. The functions of schema `backfill` are recognized by the context,
+/// which the server writes.
 fn is_raised(db: &tokio_postgres::error::DbError) -> bool {
     const LANGUAGES: [&str; 5] = ["pl_exec.c", "plpy_elog.c", "plpy_plpymodule.c", "plperl.c", "pltcl.c"];
     db.file().is_some_and(|file| LANGUAGES.contains(&file)) && !db.where_().is_some_and(is_context_of_ours)
@@ -448,6 +450,9 @@ fn kind_of(code: &str, ends_session: bool) -> Kind {
         // For example 57P01 admin shutdown, 57P02 crash shutdown, 57P05 idle session timeout, 25P03
         // idle in transaction timeout.
         _ if ends_session => Kind::ConnectionLost,
+        // A prepared statement is missing, exists already, or is another one. The code of the job
+        // has removed it, or a pooler has exchanged the server session.
+        "26000" | "42P05" | "08P01" => Kind::StalePlan,
         code if OF_A_ROW.iter().any(|class| code.starts_with(class)) => Kind::Data,
         code if OF_A_STATEMENT.iter().any(|class| code.starts_with(class)) => Kind::Statement,
         // PostgreSQL does not use this class, so a function or a trigger of the user raised the
@@ -478,6 +483,14 @@ mod tests {
     fn a_fatal_error_means_that_the_connection_is_gone() {
         assert_eq!(kind_of("XX000", true), Kind::ConnectionLost);
         assert_eq!(kind_of("57P01", true), Kind::ConnectionLost);
+        assert_eq!(kind_of("08P01", true), Kind::ConnectionLost);
+    }
+
+    #[test]
+    fn a_statement_is_prepared_again_if_the_session_lacks_it() {
+        for code in ["26000", "42P05", "08P01", "0A000"] {
+            assert_eq!(kind_of(code, false), Kind::StalePlan, "{code}");
+        }
     }
 
     #[test]

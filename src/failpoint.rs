@@ -4,7 +4,7 @@
 //! of this module do nothing, and [`active`] returns false.
 //! `BACKFILLD_FAILPOINT="name[:nth]=abort|panic|sleep:MS|error|on"` sets a failpoint. Several
 //! failpoints are separated by commas. The variable is read once. If `nth` is given (counted from
-//! 1), the action happens only at the nth visit of the place. The actions are:
+//! 1), the action happens only at the nth visit to the failpoint. The actions are:
 //!
 //! - `abort` ends the process without running destructors, as SIGKILL does.
 //! - `panic` panics.

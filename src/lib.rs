@@ -6,8 +6,8 @@
 //! [`execute`] commits the batch together with its checkpoint. Finally [`verify`] checks that the
 //! job is complete. [`worker`] connects these steps.
 //!
-//! A rollout takes a new column through its stages, with jobs in between. [`rollout`] runs its
-//! statements.
+//! A rollout takes a new column through its stages. [`rollout`] runs the statements of the rollout,
+//! and a job fills the column between two of these stages.
 
 pub mod cli;
 pub mod daemon;

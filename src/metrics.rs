@@ -150,8 +150,8 @@ pub fn victim_waited(database: &str, waited: Duration) {
     histogram!(VICTIM_WAIT, "database" => database.to_owned()).record(waited.as_secs_f64());
 }
 
-/// Counts a cancelled batch, planning run or vacuum. It was cancelled because another session
-/// waited for a lock that it held.
+/// Counts a batch, planning run or vacuum that was cancelled because another session waited for one
+/// of its locks.
 pub fn guard_yielded(database: &str) {
     counter!(GUARD_YIELDS, "database" => database.to_owned()).increment(1);
 }

@@ -44,7 +44,7 @@ pub fn init(log: Log) -> Result<()> {
     Ok(())
 }
 
-/// Logs a panic as one line, with its place in the source.
+/// Logs a panic as one line, with its location in the source.
 fn log_panic(panic: &std::panic::PanicHookInfo<'_>) {
     let message = panic.payload_as_str().unwrap_or("no message");
     let location = panic.location().map(ToString::to_string).unwrap_or_default();

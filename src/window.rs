@@ -203,8 +203,8 @@ mod tests {
     }
 
     proptest! {
-        /// The state that a window has at `now` (open or closed) ends later than `now`. If the
-        /// window is closed at `now`, it is open when this state ends.
+        /// The end that is reported for a window's state (open or closed) is always later than
+        /// `now`. If the window is closed at `now`, it is open at that end.
         #[test]
         fn a_window_is_always_open_or_closed_for_a_while(
             minute in 0u32..60, hour in 0u32..24, weekday in 0u32..7, daily in any::<bool>(), hours in 0.02..40.0, second in 0i64..63_000_000

@@ -33,8 +33,8 @@ pub fn parse<T: DeserializeOwned>(text: &str, origin: &str) -> Result<T> {
     })
 }
 
-/// Maximum depth of brackets. The parser's time grows with the square of the depth, and no
-/// configuration needs this depth.
+/// Maximum depth of brackets. The time that the parser takes grows with the square of the depth,
+/// and no configuration needs brackets as deep as this.
 const DEEPEST: u32 = 50;
 
 /// Returns the line at which brackets are nested too deeply. Brackets within quotes count too,

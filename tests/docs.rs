@@ -89,8 +89,8 @@ fn exists(root: &Path, test: &str) -> bool {
         .is_some_and(|(module, name)| files_of(root, module).iter().any(|file| has_test(&read(file), name)))
 }
 
-/// Returns whether a piece of code looks like the name of a test: a path with a sentence as its
-/// last segment.
+/// Returns whether a piece of code looks like the name of a test: a path whose last segment is a
+/// sentence in snake case.
 fn is_test(code: &str) -> bool {
     code.rsplit_once("::").is_some_and(|(_, name)| name.matches('_').count() > 2)
         && code.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c))

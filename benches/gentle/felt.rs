@@ -121,8 +121,8 @@ fn print(seen: &[(String, Seen)], alone_again: &Ratios) {
     }
 }
 
-/// Prints the daemon's result beside the goals and the fixed settings. Reads and writes have one
-/// ratio each, and the larger ratio is printed.
+/// Compares the daemon's result with the goals and with the best fixed setting, and prints the
+/// comparison. Of the ratio of the reads and the ratio of the writes, the larger one counts.
 fn judge(seen: &[(String, Seen)]) {
     let Some((_, ours)) = seen.iter().find(|(name, _)| name == setting::DAEMON) else { return };
     let speed = ours.rows_per_second.median();

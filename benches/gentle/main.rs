@@ -1,7 +1,7 @@
 //! `make bench-gentle`: measures the effect of a backfill on the latency of an application. The
 //! bench compares these ways to run a backfill: the daemon (with its default settings), batches of
-//! a fixed size with fixed sleeps, and one `UPDATE`. It also measures how long other sessions wait
-//! for a batch. These sessions change the same rows or run DDL.
+//! a fixed size with fixed sleeps, and one `UPDATE`. It also measures how long other sessions,
+//! which change the same rows or run DDL, wait for a batch.
 //!
 //! The application runs on the same table at a fixed rate all the time. Phases without a backfill
 //! alternate with phases in which a backfill runs with one of the settings. The result for a phase

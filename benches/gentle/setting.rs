@@ -11,8 +11,8 @@ use crate::progress::{cancel, rows_changed, until_begun};
 
 pub const DAEMON: &str = "daemon";
 
-/// Time between the first changed row of the daemon's job and the start of the phase. In this time,
-/// the daemon reaches its speed. The other settings do not need this time.
+/// Time between the first changed row of the daemon's job and the start of the phase. The daemon
+/// needs this time to reach its full speed. The other settings run at full speed at once.
 const RAMP_UP: Duration = Duration::from_secs(12);
 
 const BATCH: &str =

@@ -2,10 +2,10 @@
 //! job runs unthrottled, at fixed rates (increased until two in a row are too fast), and with the
 //! daemon's default settings. See benches/README.md for the method and one run.
 //!
-//!     ROWS=n      rows of the table (5,000,000) SECONDS=n   length of the measurement of each run
-//!     (20; for the unthrottled run always 3) PERCENT=n   share of the time in which the standby
-//!     replays, in percent (5) ONLY=a,b    only these runs: unthrottled, fixed (the first run with
-//!     the default settings always takes place)
+//!     ROWS=n      rows of the table (5,000,000)
+//!     SECONDS=n   length of the measurement of each run (20; always 3 if unthrottled)
+//!     PERCENT=n   share of the time in which the standby replays, in percent (5)
+//!     ONLY=a,b    only these runs: unthrottled, fixed (the first default run always takes place)
 
 #![allow(
     clippy::disallowed_methods,
@@ -47,7 +47,8 @@ const SHARE_OF_THE_BEST: f64 = 0.85;
 /// Time between the first changed row of a run and the start of the measurement. In this time, the
 /// job reaches its steady rate.
 const FIRST: Duration = Duration::from_secs(2);
-/// How long the unthrottled run is measured. A longer measurement would only show a longer lag.
+/// How long the unthrottled run is measured. In a longer measurement, the lag would only grow
+/// further.
 const UNTHROTTLED: Duration = Duration::from_secs(3);
 /// The first fixed rate, as a share of the daemon's rate.
 const FROM: f64 = 0.75;

@@ -1,10 +1,11 @@
-//! `make bench-rollout`: measures for how long the statements of a rollout hold the locks that
-//! block the application. The rollout adds a column with an index, a check, a not-null constraint
-//! and a foreign key. The first run has an otherwise idle server. In the second run, an application
-//! writes to the table, reports read it in transactions of several seconds, and autovacuum runs.
-//! See benches/README.md for the method and one run.
+//! `make bench-rollout`: measures how long the statements of a rollout hold locks that block the
+//! application. The rollout adds a column with an index, a check, a not-null constraint and a
+//! foreign key. During the first run, the server is otherwise idle. In the second run, an
+//! application writes to the table, reports read it in transactions of several seconds, and
+//! autovacuum runs. See benches/README.md for the method and one run.
 //!
-//!     ROWS=n      rows of the table (10,000,000) ONLY=a,b    only these runs: idle, busy
+//!     ROWS=n      rows of the table (10,000,000)
+//!     ONLY=a,b    only these runs: idle, busy
 
 #![allow(
     clippy::disallowed_methods,
@@ -26,7 +27,7 @@ use tokio_postgres::Client;
 
 use server::{cluster, daemon, number, wanted};
 
-/// Goal: no ACCESS EXCLUSIVE lock is held for longer, in seconds.
+/// Goal: no ACCESS EXCLUSIVE lock is held for longer than this, in seconds.
 const GOAL: f64 = 0.05;
 
 const TABLE: &str = "

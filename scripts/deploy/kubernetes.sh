@@ -9,9 +9,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-# The version number of kubernetes-validate is that of the newest minor version of Kubernetes that
-# it supports. Kubernetes releases a minor version about every four months. Raise the versions here
-# after each of these releases.
+# The version of kubernetes-validate equals the newest minor version of Kubernetes that it supports.
+# Kubernetes releases a minor version about every four months. Raise the versions here after each of
+# these releases.
 validate=kubernetes-validate==1.37.0
 minors=(1.37.0 1.36.0 1.35.0)
 

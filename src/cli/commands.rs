@@ -16,10 +16,11 @@ const PARAMETERS: [&str; 7] = ["options", "run_as", "run_at", "target", "filter"
 /// Formats the commands for one database, as the user has to type them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Commands {
-    /// The flags of all commands that the user has given, each after a space. A URL may contain a
-    /// password, so `URL` stands for it.
+    /// The global flags that the user has given, each preceded by a space. The placeholder `URL`
+    /// replaces a URL, because a URL may contain a password.
     flags: String,
-    /// The flag for the database, after a space. Empty if the configuration has only one database.
+    /// The flag that selects the database, preceded by a space. Empty if the configuration has only
+    /// one database.
     database: String,
 }
 
@@ -58,7 +59,7 @@ impl Commands {
         error
     }
 
-    /// Returns a hint, a detail or the text about a wait, with its SQL functions replaced by
+    /// Replaces the SQL functions in a hint, in a detail or in the explanation of a wait with
     /// commands.
     pub fn translate(&self, text: &str) -> String {
         self.with_flags(&of_sql(text))
@@ -167,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Translates the details and hints of all refusals in the snapshot of messages.
+    /// Translates each detail and hint in `tests/it/messages.txt`, the snapshot of all refusals.
     #[test]
     fn no_translated_message_still_speaks_sql() {
         let messages = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/messages.txt"));

@@ -59,7 +59,8 @@ const OUTCOME: &str = "
 select state, waiting_reason, enqueued_at operator(pg_catalog.=) pg_catalog.now() as is_new
 from backfill.jobs where name operator(pg_catalog.=) $1";
 
-/// A timeout of the login, meant for its application, must not cancel the checks of a spec.
+/// The login may have a timeout that is meant for its application. This timeout must not cancel the
+/// checks of a spec.
 const UNHURRIED: &str = "set local statement_timeout = 0; set local lock_timeout = 0; ";
 /// Maximum time of an enqueue. It waits for locks on the table, as it does in psql.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -79,8 +80,8 @@ pub(super) async fn run(config: &Config, args: EnqueueArgs) -> Result<u8> {
         [&spec.filter, &spec.key, &args.priority, &args.run_at, &args.run_as, &args.needs_approval, &options];
     values.extend(rest);
     let sql = if spec.set.is_some() { ENQUEUE } else { ENQUEUE_DELETE };
-    // Both statements run in one transaction. The second statement has the name as its parameter,
-    // because the first one returns the id only afterwards.
+    // Both statements run in one transaction. The second statement finds the job by its name,
+    // because the id from the first statement is not known when both are sent.
     let both = format!("{sql}; {}", OUTCOME.replace("$1", &args.name.literal()));
     let rows = statement::run(&session, UNHURRIED, &both, &values, LIMIT).await.map_err(|error| spec.explain(error))?;
     let [enqueued, outcome] = rows.as_slice() else {

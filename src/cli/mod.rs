@@ -157,7 +157,7 @@ pub enum Alone {
     /// Write the manual pages to a directory
     #[command(hide = true)]
     Man(man::ManArgs),
-    /// `migrate --print`
+    /// Print the SQL of the migrations, for `migrate --print`
     #[command(skip)]
     PrintMigrations,
 }

@@ -163,7 +163,8 @@ const ALL: &str = "
 select name, table_name, stage, state, coalesce(waiting_reason, case desired_state when 'paused' then 'paused' end) as waiting_reason,
        waiting_text, error, hint, reason, until, job
   from backfill.rollouts where $1::text is null or name = $1 order by finished_at is not null, id";
-/// A statement is cut to fit into a line. The view contains the whole statement.
+/// Reads the statements of a rollout. Each statement is shortened to fit into one line. The view
+/// contains the whole statement.
 const STATEMENTS: &str = "
 select stage, regexp_replace(regexp_replace(case when undo then 'undo: ' else '' end || sql, '\\s+', ' ', 'g'), '^(.{80}).{4,}$', '\\1...') as sql, lock,
        case when done_at is not null then 'done' else 'tried ' || attempts || 'x' end as done,

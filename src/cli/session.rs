@@ -54,7 +54,7 @@ pub(super) async fn open_direct(config: &Config, database: &Database) -> Result<
 /// this time.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The session of a verb that waits. If the connection is lost, the next attempt opens another.
+/// The session of a verb that waits. If the connection is lost, `read` opens a new session.
 pub(super) struct Patient<'a> {
     config: &'a Config,
     database: &'a Database,
@@ -69,10 +69,10 @@ impl<'a> Patient<'a> {
         Ok(Self { config, database, session, lost_at: None })
     }
 
-    /// Reads something. Returns none if the database cannot be reached at the moment.
+    /// Calls `read` with the session. Returns none if the database cannot be reached at the moment.
     ///
     /// # Errors
-    /// The error of `read`, at once or, if the database cannot be reached, after
+    /// The error of `read`. If the database cannot be reached, the error is returned only after
     /// [`RECONNECT_TIMEOUT`].
     pub(super) async fn read<T>(&mut self, read: impl AsyncFn(&Session) -> Result<T>) -> Result<Option<T>> {
         match read(&self.session).await {

@@ -1,7 +1,7 @@
-//! Runs the statements of a verb in such a way that they are right through any pooler. A statement
-//! and its settings are one message of the simple query protocol, which the server runs as one
-//! transaction. The settings end with this transaction, and no prepared statement is used. So
-//! nothing of a verb remains in a server session that a pooler then gives to another client.
+//! Runs the statements of a verb in a way that works behind any pooler. A statement and its
+//! settings are sent as one message of the simple query protocol, which the server runs as one
+//! transaction. The settings end with this transaction, and no prepared statement is used. So a
+//! verb leaves nothing behind in a server session that a pooler later gives to another client.
 
 use std::time::Duration;
 
@@ -13,13 +13,14 @@ use crate::pg::connect::{Session, within};
 use crate::pg::ident::ascii_literal;
 use crate::pg::pools::CONTROL_LIMIT;
 
-/// Settings of a statement that finds only PostgreSQL's own objects unless they are qualified.
+/// Settings of a statement whose unqualified names refer only to PostgreSQL's own objects. The
+/// names of all other objects must be schema-qualified.
 pub(super) const OURS: &str = "set local search_path = pg_catalog, pg_temp; set local statement_timeout = '10s'; \
      set local lock_timeout = '5s'; set local synchronous_commit = on; set local jit = off; ";
 /// With `exit_on_error`, an error that a function handles would end the session.
 const HARMLESS: &str = "set local exit_on_error = off; ";
-/// The login may have `default_transaction_read_only`. The server refuses this setting on a
-/// standby.
+/// Makes the transaction writable, because the login may have `default_transaction_read_only` set.
+/// A standby refuses this setting.
 const WRITABLE: &str = "set local transaction_read_only = off; ";
 /// SQLSTATE of a statement that writes in a read-only transaction.
 const READ_ONLY: &str = "25006";
@@ -29,8 +30,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const UNKNOWN: &str = "the server has not responded for 4 s";
 /// Time after which a commit no longer waits for a synchronous standby.
 const COMMIT: Duration = CONTROL_LIMIT;
-/// What the session of a verb waits for. Behind a pooler the process of the session is not known,
-/// so the session is found by its name and its login.
+/// Reads what the session of a verb waits for. Behind a pooler the process ID of the session is not
+/// known, so the query finds the session by its `application_name` and its login.
 const REASON: &str = "
 select case when a.wait_event operator(pg_catalog.=) 'SyncRep'
             then pg_catalog.format('the commit waits for a synchronous standby (synchronous_standby_names is %L); start the standby, or change the setting', pg_catalog.current_setting('synchronous_standby_names'))
@@ -153,12 +154,12 @@ impl TextRow {
 
 /// Runs statements as one transaction, with the settings `settings`. The parameters `$1`, `$2` and
 /// so on stand for `values`. Returns the rows of all statements. After `limit`, cancels the
-/// statements. If their commit waits for a synchronous standby, it then succeeds, and the server
-/// sends a warning.
+/// statements. If the commit is waiting for a synchronous standby at this time, the cancel request
+/// ends only this wait: the commit succeeds, and the server sends a warning.
 ///
 /// # Errors
-/// The error of the server. [`Kind::ConnectionLost`] if the server does not respond to the cancel
-/// request either.
+/// The error of the server. [`Kind::ConnectionLost`] if the server does not respond even after the
+/// cancel request.
 pub(super) async fn run(
     session: &Session,
     settings: &str,
@@ -198,8 +199,8 @@ pub(super) async fn run(
     Ok(answer.into_iter().filter_map(row).collect())
 }
 
-/// Returns what a session that does not respond waits for, if the server tells, and whether it is
-/// in its commit.
+/// Returns what an unresponsive session waits for, and whether it waits in its commit. Returns none
+/// if the server does not provide this information.
 async fn reason(session: &Session) -> Option<(String, bool)> {
     let other = tokio::time::timeout(PATIENCE, session.open_another()).await.ok()?.ok()?;
     let answer = within(PATIENCE, other.client.simple_query(REASON)).await.ok()?;
@@ -212,7 +213,8 @@ async fn reason(session: &Session) -> Option<(String, bool)> {
     })
 }
 
-/// Returns whether the transaction was read-only. `backfill.enqueue` reports this itself.
+/// Returns whether the statement failed because its transaction is read-only. `backfill.enqueue`
+/// raises its own error in this case, which is recognized by its message.
 fn is_read_only(error: &Error) -> bool {
     error.sqlstate.as_deref() == Some(READ_ONLY) || error.message == "this session is read-only"
 }

@@ -133,7 +133,8 @@ fn beneath(text: &str) -> String {
 }
 
 /// Returns the text of a field. In a hint and in the text about a wait, SQL functions are replaced
-/// with the equivalent commands. Other texts may quote the user, so they stay as they are.
+/// with the equivalent commands. Other texts may contain the user's own words, so they are not
+/// changed.
 fn said(label: &str, text: &str, commands: &Commands) -> String {
     if matches!(label, "hint" | "waiting") { commands.translate(text) } else { text.to_owned() }
 }

@@ -42,7 +42,8 @@ select current_database()::text,
            and (d.refclassid = 'pg_class'::regclass and d.refobjid in (select oid from pg_class where relnamespace = 'backfill'::regnamespace)
              or d.refclassid = 'pg_proc'::regclass and d.refobjid in (select oid from pg_proc where pronamespace = 'backfill'::regnamespace)))";
 
-/// Whether the schema has rollouts. Schema version 16 has none.
+/// Reads whether the schema contains the view `rollouts`. A schema of version 16 does not contain
+/// it.
 const HAS_ROLLOUTS: &str = "select to_regclass('backfill.rollouts') is not null";
 const ROLLOUTS: &str = "select string_agg(name, ', ' order by id) from (select name, id from backfill.rollouts where finished_at is null order by id limit 5) x";
 

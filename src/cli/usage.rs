@@ -50,8 +50,8 @@ impl Answer {
     }
 }
 
-/// Removes passwords from a message of the parser. The parser repeats an unexpected argument, and a
-/// URL in the wrong place would show its password.
+/// Removes passwords from a message of the parser. The parser quotes an unexpected argument. If
+/// this argument is a URL in the wrong place, the message would show its password.
 fn without_secrets(mut text: String, arguments: &[OsString]) -> String {
     for argument in arguments.iter().map(|argument| argument.to_string_lossy()) {
         // In `--flag=value` only the value can contain a URL.

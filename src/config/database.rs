@@ -40,17 +40,17 @@ pub struct Database {
     /// One login for each role that jobs run as. Default: none. Jobs then run as the control login.
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
-    /// Whether the owners of the tables may do everything that the control login may. Concerns only
-    /// a database without executors. Default: false. While this is false, jobs on tables of other
-    /// roles are refused.
+    /// Whether the owners of the tables may do everything that the control login may. Applies only
+    /// to a database without executors. Default: false. While this is false, jobs on tables of
+    /// other roles are refused.
     pub trust_table_owners: bool,
     /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
     /// rule that matches every replica.
     #[serde(deserialize_with = "units::or_default")]
     pub replicas: Vec<ReplicaRule>,
     /// The standbys on which verifications read the rows, each as `host` or `host:port`. The first
-    /// one that can be used is used. Their logins are those of the primary. Default: none. Then
-    /// verifications read on the primary.
+    /// one that can be used is used. The daemon connects to them with the logins of the primary.
+    /// Default: none. Then verifications read on the primary.
     #[serde(deserialize_with = "units::or_default")]
     pub verify_on: Vec<String>,
     /// Limits of built-in signals other than replica lag, and the user's own signals. Default:
@@ -120,8 +120,9 @@ impl Database {
 
     /// Returns the maximum number of connections that the daemon opens as the control login: three
     /// of the control pool (housekeeping, metrics, status page), three of the throttle, one each
-    /// for the heartbeat, LISTEN and the guard, and one of the control pool for each worker.
-    /// Without executors, also the session in which each worker runs its batches.
+    /// for the heartbeat, LISTEN and the guard, and, for each worker, one more connection of the
+    /// control pool. Without executors, the number also includes one session for each worker, in
+    /// which the worker runs its batches.
     pub fn connections(&self) -> u32 {
         9 + self.workers * if self.executors.is_empty() { 2 } else { 1 }
     }

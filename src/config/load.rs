@@ -14,8 +14,8 @@ use super::{Config, Http};
 use crate::error::{Error, Kind, Result};
 use crate::yaml;
 
-/// Maximum size of the file in bytes. It does not limit the expansion of YAML aliases; the parser
-/// does.
+/// Maximum size of the file in bytes. This limit does not cover the expansion of YAML aliases,
+/// which the parser limits.
 const LARGEST: u64 = 1 << 20;
 
 impl Config {
@@ -55,8 +55,8 @@ impl Config {
             let name = config.database().map_err(|error| no_database_for_the_url(error, path.is_none()))?.name.clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // The password in the configuration belongs to the URL that is now replaced. That
-                // URL may be for another login.
+                // The password in the configuration belongs to the replaced URL, which may be for
+                // another login than the new URL.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;

@@ -32,8 +32,8 @@ pub struct ReplicaRule {
     /// (`64MiB`) or a number of bytes. Default: 64MiB.
     #[serde(deserialize_with = "units::bytes")]
     pub max_lag_bytes: u64,
-    /// Whether jobs are also held in two cases: no replica has matched this rule yet, or a replica
-    /// that matched the rule is now disconnected. Default: false.
+    /// Whether jobs are also held until a replica has matched this rule, and while a replica that
+    /// matched the rule is disconnected. Default: false.
     pub required: bool,
     /// The environment variable that contains the connection string of the replica. If `url_env` or
     /// `url_file` is set, the lag is read from the replica itself. Otherwise, the lag is read from

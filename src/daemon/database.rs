@@ -381,8 +381,8 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());
             match self.turn(started, worker, throttle, &mut progress).await {
                 Ok(Ended::Drained) => idle_turns = 0,
-                // Two consecutive turns must be idle, because a single turn can observe a new job
-                // between two states.
+                // The daemon exits only after two consecutive idle turns, because a single turn can
+                // observe a new job in the middle of a state change.
                 Ok(idle) => {
                     idle_turns += 1;
                     if self.surroundings.options.until_idle && idle_turns >= 2 && leases.is_empty() {
@@ -428,8 +428,8 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
         Ok(())
     }
 
-    /// Runs one turn. Returns [`Ended::Idle`] if `until_idle` is set and no job can run, and
-    /// [`Ended::Drained`] in every other case.
+    /// Runs one turn. Returns [`Ended::Idle`] if `until_idle` is set and no job or rollout can run,
+    /// and [`Ended::Drained`] in every other case.
     async fn turn(
         &self,
         started: &Started,
@@ -463,13 +463,14 @@ from backfill.jobs where state in ('queued', 'running', 'verifying', 'paused') o
     }
 }
 
-/// Checks that an executor can connect, and that no pooler is in the way.
+/// Checks that an executor can connect, and that its connection does not go through a pooler in
+/// transaction or statement mode.
 async fn direct(info: &ConnInfo) -> Result<()> {
     let (first, second) = (connect::open(info, |_| {}).await?, connect::open(info, |_| {}).await?);
     if pooler::is_pooled(&first, &second).await? { Err(pooler::error(Kind::Config)) } else { Ok(()) }
 }
 
-/// Warns if unfinished jobs run code of other roles with the privileges of the only login.
+/// Warns if unfinished jobs run code of other roles with the privileges of the daemon's only login.
 async fn warn_of_authors(client: &tokio_postgres::Client, login: &str) -> Result<()> {
     const SQL: &str = "
 select array_agg(distinct j.target order by j.target), array_agg(distinct r.role::text order by r.role::text)

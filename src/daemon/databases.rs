@@ -22,7 +22,7 @@ pub(super) struct Databases {
 struct Known {
     settings: Settings,
     since: Since,
-    /// Drains the running service. None after the service has ended.
+    /// Cancelling this token drains the running service. None after the service has ended.
     running: Option<CancellationToken>,
     /// The service that starts as soon as the running service has ended.
     next: Option<Proven>,

@@ -26,10 +26,11 @@ impl Bounds {
         if rows == 1 { self.row } else { self.batch }
     }
 
-    /// Returns the maximum time that another session may wait for a statement. A batch of one row
-    /// may run for longer than `deadlock_timeout`. So that such a batch, and not the other session,
-    /// is cancelled if the two wait for each other, the other session may not wait for longer than
-    /// a batch of several rows may take.
+    /// Returns the maximum time that another session may wait for a statement. This time is at most
+    /// the time limit of a batch of several rows, because a batch of one row may run for longer
+    /// than `deadlock_timeout`. If such a batch and another session wait for each other, the daemon
+    /// then cancels the batch before the server can detect the deadlock and cancel the other
+    /// session's statement.
     pub(super) fn patience(self) -> Duration {
         self.victim_wait.min(self.batch)
     }
@@ -41,7 +42,7 @@ impl Bounds {
 
 /// Finds out why a statement was cancelled. The statement ran for the time `took` and had the time
 /// limit `limit`. `answering` is the time in which the server answered other statements, or none if
-/// the server does not let the guard check.
+/// the server refuses the checks of the guard.
 pub(super) fn why_cancelled(error: Error, took: Duration, limit: Duration, answering: Option<Duration>) -> Error {
     if error.kind != Kind::Cancelled || took < limit * 9 / 10 {
         return error;

@@ -172,7 +172,8 @@ impl Executor {
         self.lenience.lenient
     }
 
-    /// Sets whether the following statements leave out the filter on rows that were changed.
+    /// Sets whether the following statements skip the filter for rows that were changed; see
+    /// [`Table::lenient`].
     pub fn set_lenient(&mut self, lenient: bool) {
         if self.lenience.lenient != lenient {
             self.lenience.lenient = lenient;
@@ -271,11 +272,11 @@ select backfill.suppressible($1::pg_catalog.oid),
         row.map_or(Ok(None), |row| row::key(&row, 0))
     }
 
-    /// Waits in the session for this time, in a statement that names the table. A tool that
-    /// terminates the statements on this table also terminates this one.
+    /// Sleeps for `time` in the session, in a statement whose text names the table. A tool that
+    /// terminates the statements on this table then also terminates this statement.
     ///
     /// # Errors
-    /// [`Kind::ConnectionLost`] if the session was ended meanwhile.
+    /// [`Kind::ConnectionLost`] if the session was terminated in the meantime.
     pub async fn survives(&mut self, time: Duration) -> Result<()> {
         self.limit = time + Duration::from_secs(1);
         self.session.set("statement_timeout", self.limit.as_millis().to_string());

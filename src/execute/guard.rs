@@ -11,8 +11,8 @@
 //! guard makes no check as long as every batch finishes within half of `max_victim_wait_ms`.
 //!
 //! From the checks the guard also knows for how long the server answered while a statement ran. If
-//! a statement reaches its time limit, this tells a slow statement from a server that was suspended
-//! or did not answer.
+//! a statement reaches its time limit, this time distinguishes a slow statement from a server that
+//! was suspended or did not answer.
 //!
 //! The guard also watches:
 //!
@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
 use crate::pg::connect::{Session, within};
+use crate::pg::pooler;
 use crate::pg::pools::Logins;
 use crate::pg::row::Columns;
 
@@ -41,8 +42,8 @@ const MIN_INTERVAL: Duration = Duration::from_millis(2);
 /// Maximum duration of a check. The result of a slower check would be out of date. Also the time
 /// from the report of a statement's victims to the next check of this statement.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// If more time passes between two checks, or if a check takes longer, it is unknown whether the
-/// server answered during this time.
+/// A longer time between two checks, or a check that takes longer, does not count as time in which
+/// the server answered, because the server may have been suspended.
 const KNOWN: Duration = Duration::from_millis(500);
 /// Time between two attempts to connect.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -76,8 +77,8 @@ struct Shared {
     /// Tells the guard that a statement has started, because the check of this statement may be due
     /// before all others.
     took_off: Notify,
-    /// Whether the server answers, but does not let the guard check. For example, all connections
-    /// are in use.
+    /// Whether the server responds but refuses the checks of the guard, for example because all
+    /// connections are in use.
     refused: AtomicBool,
 }
 
@@ -97,7 +98,7 @@ struct Flight {
     /// Time from one check to the next, if no session waits for the statement.
     interval: Duration,
     look_at: Instant,
-    /// End of the last check, or `since`.
+    /// End of the last check, or `since` before the first check.
     seen_at: Instant,
     /// The part of the time since `since` during which the server answered.
     answering: Duration,
@@ -153,7 +154,7 @@ impl Watched {
     }
 
     /// Returns for how long the server has answered since the statement began. Returns none if the
-    /// server does not let the guard check.
+    /// server refuses the checks of the guard.
     pub fn answering(&self) -> Option<Duration> {
         if self.guard.shared.refused.load(Ordering::Relaxed) {
             return None;
@@ -212,7 +213,7 @@ impl Guard {
                 }
                 Err(error) => Err(error),
             };
-            if let Err(error) = blind {
+            if let Err(error) = blind.map_err(pooler::recognized) {
                 if failing != Some(error.kind) {
                     tracing::warn!(error = %error.message, "could not read which sessions wait for a batch; statement_timeout still limits each batch");
                 }

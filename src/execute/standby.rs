@@ -1,6 +1,6 @@
-//! Reads the rows of a verification on a standby, so that the primary has less to do. The standby
-//! must first have replayed everything that the primary had written when the claim began. Each row
-//! that the walk has changed is then visible there.
+//! Reads the rows of a verification on a standby, so that the verification puts less load on the
+//! primary. The standby must first have replayed everything that the primary had written when the
+//! claim began. All changes that the walk has made are then visible on the standby.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,9 +23,9 @@ use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::pg::session::{self, Recipe};
 
-/// Maximum time to wait until a standby has replayed what the primary has written.
+/// Maximum time to wait for a standby to replay the WAL that the primary has written.
 const REPLAY: Duration = Duration::from_secs(5);
-/// Time between two looks at the replay.
+/// Time between two checks of the replay position.
 const POLL: Duration = Duration::from_millis(100);
 
 /// A session on a standby.
@@ -37,8 +37,8 @@ pub struct Standby {
 }
 
 impl Standby {
-    /// Opens a session on the first standby of `verify_on` that can be used. Returns none if there
-    /// is none. The rows are then read on the primary.
+    /// Opens a session on the first standby of `verify_on` that can be used. Returns none if no
+    /// standby can be used. The rows are then read on the primary.
     pub async fn open(logins: &Logins, control: &Control, claim: &Claim, recipe: &Recipe<'_>) -> Option<Self> {
         for name in &logins.database().verify_on {
             let opened = async {
@@ -87,7 +87,7 @@ impl Standby {
     }
 }
 
-/// Waits until the standby has replayed what the primary has written until now.
+/// Waits until the standby has replayed the WAL that the primary has written so far.
 async fn has_replayed(session: &Session, control: &Control) -> Result<()> {
     const WRITTEN: &str =
         "select pg_current_wal_insert_lsn()::text, (select c.system_identifier from pg_control_system() c)";

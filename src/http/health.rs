@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A loop counts as stuck if it has made no turn for this time. A healthy loop turns at least once
-/// per second. If the database does not respond, the time limits of the statements end the
-/// iteration.
+/// A loop counts as stuck if it has started no iteration for this time. A healthy loop starts at
+/// least one iteration per second. If the database does not respond, the time limits of the
+/// statements end the iteration.
 const STUCK: Duration = Duration::from_secs(30);
 
 /// The state that the daemon's loops and the probes share.
@@ -84,7 +84,7 @@ impl Health {
         self.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Returns an error that names each stuck loop and the time since its last turn. Ok if no loop
+    /// Returns an error that names each stuck loop and the time since its last beat. Ok if no loop
     /// is stuck.
     pub fn live(&self) -> Result<(), String> {
         let now = self.now();

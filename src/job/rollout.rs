@@ -60,6 +60,7 @@ pub struct Step {
     pub undo: bool,
     pub attempts: i32,
     pub settings: Settings,
-    /// The file of the table, which the statement must not change.
+    /// The data file of the table before the statement runs. The statement must not rewrite the
+    /// table, so the file must stay the same.
     pub files: Option<String>,
 }

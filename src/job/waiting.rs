@@ -1,5 +1,5 @@
-//! The reasons for which the throttle makes a job wait or slows it down, and what the slices of a
-//! job report about it.
+//! The reasons for which the throttle makes a job wait or slows it down, and the report that a
+//! slice sends about its rate and these reasons.
 
 use std::fmt;
 

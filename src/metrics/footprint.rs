@@ -80,7 +80,7 @@ impl Footprints {
     }
 }
 
-/// A counter, for the `metrics` crate, of one part of one job's footprint.
+/// A counter for the `metrics` crate. It counts one part of one job's footprint.
 struct Tally {
     footprints: Arc<Footprints>,
     job: (String, String),

@@ -13,6 +13,7 @@ use crate::pg::cancel::Cancelled;
 use crate::pg::connect::{Session, open, within};
 use crate::pg::conninfo::CONNECT_TIMEOUT;
 use crate::pg::pins::{OUR_PATH, Pins, UNLOCK};
+use crate::pg::pooler;
 use crate::pg::row::Columns;
 
 /// How much longer than its limit a statement may run before the daemon cancels it. If the
@@ -22,14 +23,15 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time that a statement gets in addition to its limit because of a slow network.
 const MOST_SLACK: Duration = Duration::from_secs(10);
 /// Maximum duration of a query to a server that responds normally. If a query takes longer, the
-/// server is slow or was suspended, and a statement on it may be late for the same reason.
+/// server is slow or was suspended, and the answer to the job's statement may be late for the same
+/// reason.
 const PROMPT: Duration = Duration::from_millis(500);
-/// Time between two looks at a statement. If the server is suspended now and then, one of the looks
-/// is probably late.
+/// Time between two checks of whether a statement is still running. If the server is suspended
+/// repeatedly, at least one of the two checks is probably slow.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 
 impl Session {
-    /// Returns how much longer than on a fast network the answer to a statement may take. A
+    /// Returns the extra time that the answer to a statement may take because of the network. A
     /// statement takes two round trips: one for its settings, and one for itself.
     fn slack(&self) -> Duration {
         Duration::from_millis(self.round_trip.load(Ordering::Relaxed)).saturating_mul(2).min(MOST_SLACK)
@@ -37,7 +39,7 @@ impl Session {
 
     /// Runs a statement that executes a job's code, on a session whose `statement_timeout` is
     /// `limit`. The job's code can increase this timeout, can catch the error of a timeout or of a
-    /// cancel request, and can hold its locks without end. So the daemon also enforces the limit
+    /// cancel request, and can hold its locks indefinitely. So the daemon also enforces the limit
     /// itself:
     /// - The daemon cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`.
     /// - The daemon terminates the session if the cancel request fails, or if the statement is
@@ -69,7 +71,8 @@ impl Session {
         self.with_settings(limit, self.pins.as_ref().map(|pins| pins.ours.as_str()), statement).await
     }
 
-    /// Runs a statement in a failed transaction. In such a transaction, no setting can be changed.
+    /// Runs a statement in a failed transaction. Does not set the settings first, because a failed
+    /// transaction allows no statement that changes a setting.
     pub async fn bounded_unpinned<T>(
         &self,
         limit: Duration,
@@ -99,18 +102,20 @@ impl Session {
     /// [`Kind::Refused`] if the code of the job has left a prepared statement in the session. The
     /// code could have replaced a statement of the daemon by its own statement of the same name.
     /// That statement would receive the parameters of the next batch, for example the token.
+    /// [`Kind::Pooled`] if the settings were set in the server session of another connection.
     async fn apply(&self, settings: &str) -> Result<()> {
         let started = Instant::now();
         let answer = self.client.simple_query(settings).await?;
         self.round_trip_took(started.elapsed());
-        let rows: Vec<_> = answer
-            .iter()
-            .filter_map(|message| match message {
-                SimpleQueryMessage::Row(row) => Some(row.try_get("prepared").ok().flatten()),
-                _ => None,
-            })
-            .collect();
-        if rows == [Some("0")] {
+        let state = answer.iter().find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(["prepared", "pid"].map(|name| row.try_get(name).ok().flatten())),
+            _ => None,
+        });
+        let [prepared, pid] = state.unwrap_or_default();
+        if self.pid.is_some_and(|opened| pid != Some(opened.to_string().as_str())) {
+            return Err(pooler::error(Kind::Pooled));
+        }
+        if prepared == Some("0") {
             return Ok(());
         }
         Err(Error::new(Kind::Refused, "the code of the job leaves prepared statements in its session")
@@ -182,10 +187,10 @@ impl Session {
         }
     }
 
-    /// Ends the session, whose statement has exceeded its time limit and has not ended after a
-    /// cancel request. Finds out whether the statement is at fault: it is at fault only if the
-    /// server responds promptly and is still running the same statement. Otherwise the answer may
-    /// have been lost, or the server may have been suspended or slow.
+    /// Terminates the session after its statement has exceeded the time limit and ignored a cancel
+    /// request. Finds out whether the statement is at fault. It is at fault only if the server
+    /// responds promptly and is still running the same statement. Otherwise the answer may have
+    /// been lost, or the server may have been suspended or slow.
     async fn end_overrun(&self) -> Result<Overrunning> {
         const LOOK: &str = "
 select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_activity a
@@ -233,13 +238,14 @@ select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_acti
     }
 }
 
-/// The result of terminating the session of a statement that ignored a cancel.
+/// The result of terminating the session of a statement that ignored a cancel request.
 enum Overrunning {
     /// The statement was still running until its session was terminated.
     Ended,
     /// The statement was still running, and its session could not be terminated.
     Unstoppable,
-    /// The statement may have ended before, or the server did not respond promptly.
+    /// The statement may have ended before its session was terminated, or the server did not
+    /// respond promptly.
     Unclear,
 }
 
@@ -256,8 +262,8 @@ select pg_catalog.pg_terminate_backend(a.pid, 1000)
 /// Returns the error of a statement of an executor's session:
 /// - If the daemon's cancel request, and not the session's `statement_timeout`, ended the
 ///   statement, the error is [`Kind::Overrun`].
-/// - If the job's code itself raised an error about the server, the error becomes an error of a
-///   row.
+/// - If the job's code itself raised an error with an SQLSTATE that describes the server or the
+///   job, the error is treated as an error of a row.
 fn blame(error: Error, cancelled: bool) -> Error {
     if cancelled && error.kind == Kind::Cancelled {
         return overrun(

@@ -11,12 +11,12 @@ use crate::failpoint;
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
-/// An offset that is reported in the log. Time zones and daylight saving time do not cause an
-/// offset.
+/// Minimum offset between the clocks, in milliseconds, that is reported in the log. Time zones and
+/// daylight saving time do not cause an offset.
 const NOTABLE: i64 = 5_000;
 
-/// A measurement that took longer is not used, because its result may be wrong by half of this
-/// time.
+/// Maximum duration of a measurement. A longer measurement is not used, because its result may be
+/// wrong by half of its duration.
 const MOST_PRECISE_WITHIN: SignedDuration = SignedDuration::from_secs(1);
 
 /// The difference between the server's clock and the clock of this machine. All clones share it.

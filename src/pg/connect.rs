@@ -34,8 +34,8 @@ use crate::pg::wire::{self, Asked, Wire};
 pub struct Session {
     pub client: Client,
     peer: Peer,
-    /// The connection information with which the session was opened. Of its places (a host and a
-    /// port each), only the one that responded is kept.
+    /// The connection information with which the session was opened. It contains only one place (a
+    /// host and a port): the place that responded.
     pub(super) info: ConnInfo,
     driver: JoinHandle<()>,
     /// The ID of the session's server process, set if [`Session::bounded`] may have to terminate
@@ -48,8 +48,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Records the duration of a round trip. After a slow one, the estimate falls slowly, because
-    /// the next round trip may be as slow.
+    /// Records the duration of a round trip. After a slow round trip, the stored value decreases by
+    /// at most half per round trip, because the next round trip may be just as slow.
     pub(super) fn round_trip_took(&self, took: Duration) {
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let before = self.round_trip.load(Ordering::Relaxed);
@@ -267,7 +267,7 @@ async fn attempt(
     Ok((client, connection, is_encrypted.load(Ordering::Relaxed)))
 }
 
-/// Refuses a server that does not fit `target_session_attrs=read-write`. The next host is then
+/// Refuses a server that does not satisfy `target_session_attrs=read-write`. The next host is then
 /// tried.
 async fn refuse_read_only(client: &Client, connection: &mut Driver) -> Result<()> {
     let mut asked = std::pin::pin!(client.simple_query("show transaction_read_only"));

@@ -117,7 +117,7 @@ impl ConnInfo {
         passfile.find(Wanted { host, port: place.port, database, user: &self.user })
     }
 
-    /// Uses other places, which may be standbys.
+    /// Replaces the places to try. The new places may be standbys.
     pub fn move_to(&mut self, places: Vec<Place>) {
         self.places = places;
         self.base.target_session_attrs(TargetSessionAttrs::Any);
@@ -173,7 +173,7 @@ impl Given {
                 given.0.insert(parameter.name, value);
             }
         }
-        // The variable is obsolete, but libpq still reads it.
+        // `PGREQUIRESSL` is obsolete, but libpq still reads it.
         if !given.0.contains_key("sslmode") && set("PGREQUIRESSL").is_some_and(|value| value.starts_with('1')) {
             given.0.insert("sslmode", "require".to_owned());
         }
@@ -259,7 +259,8 @@ impl Given {
                 )
             })?,
         };
-        // The server repeats the name of the user in its errors.
+        // A user name with a colon probably contains a password. The server repeats the user name
+        // in its errors, so the password could appear in the log.
         if user.contains(':') {
             return Err(wrong(
                 "user",

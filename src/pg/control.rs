@@ -1,10 +1,10 @@
 //! Runs the statements of the control login in sessions of a pool. If the server does not answer
-//! such a statement in time, its session is closed and never used again, and neither are the idle
-//! sessions of the pool, because the same network failure usually concerns all of them.
+//! such a statement in time, the session of the statement and the idle sessions of the pool are
+//! closed, because a network failure usually affects all of them.
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, HookError, Object, Pool, PoolError};
+use deadpool_postgres::{Client, HookError, Pool, PoolError};
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Row;
@@ -13,14 +13,14 @@ use tokio_postgres::types::ToSql;
 use crate::error::{Error, Kind, Result};
 use crate::pg::connect::{Session, within};
 use crate::pg::pooler;
-use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::pg::pools::{CONTROL_LIMIT, Logins, close};
 use crate::pg::row::Columns;
 
 /// Time without an answer after which the daemon asks the server, in another session, whether the
 /// statement is still running.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time between two such questions. If the statement is not running, its answer may just be on its
-/// way, so the second question follows soon.
+/// Time between two such queries. If the statement is no longer running, its answer may still be on
+/// its way, so the daemon asks again soon.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_millis(300);
 
@@ -69,7 +69,7 @@ impl Control {
         self.query_opt(sql, values).await?.ok_or_else(none)
     }
 
-    /// Returns the rows of a statement whose wait for a lock takes at most `limit`.
+    /// Returns the rows of a statement that waits for a lock for at most `limit`.
     pub async fn query_unlocked(&self, sql: &'static str, limit: Duration) -> Result<Vec<Row>> {
         let mut client = self.session().await?;
         let answer = async {
@@ -91,15 +91,12 @@ impl Control {
         })
     }
 
-    /// Closes the session if its connection was lost. Otherwise the session returns to the pool.
+    /// Closes the session and the idle sessions of the pool if the connection was lost or goes
+    /// through a pooler. Otherwise returns the session to the pool.
     fn settled<T>(&self, client: Client, answer: Result<T>) -> Result<T> {
-        // No code of a user runs in these sessions. So if a prepared statement is missing or exists
-        // already, a pooler has given this connection another server session.
-        let is_of_a_pooler = |error: &Error| matches!(error.sqlstate.as_deref(), Some("26000" | "42P05"));
-        let answer = answer.map_err(|error| if is_of_a_pooler(&error) { pooler::error(Kind::Pooled) } else { error });
+        let answer = answer.map_err(pooler::recognized);
         if answer.as_ref().is_err_and(|error| matches!(error.kind, Kind::ConnectionLost | Kind::Pooled)) {
-            drop(Object::take(client));
-            self.pool.retain(|_, _| false);
+            close(&self.pool, client);
         }
         answer
     }
@@ -115,9 +112,9 @@ pub enum AtTheEnd {
 }
 
 /// Waits for the answer to a statement of the control login. If the answer does not arrive, asks
-/// the server in another session whether the statement is still running. A connection on which the
-/// data no longer arrives is thus noticed within seconds, while a statement that waits, for example
-/// for a lock, has all of `limit`.
+/// the server in another session whether the statement is still running. This detects within
+/// seconds a connection on which data no longer arrives. A statement that is still running, for
+/// example because it waits for a lock, may take up to `limit`.
 ///
 /// # Errors
 /// The error of the server. [`Kind::ConnectionLost`] after `limit`, or if the server is not running
@@ -138,8 +135,8 @@ pub async fn answered<T>(
             return answer.map_err(Error::from);
         }
         if Instant::now() >= deadline {
-            // A commit can wait for a synchronous standby without end, and no timeout of the server
-            // ends this wait. A cancel request ends it, and the commit then succeeds.
+            // A commit can wait for a synchronous standby indefinitely, and no timeout of the
+            // server ends this wait. A cancel request ends it, and the commit then succeeds.
             if at_the_end == AtTheEnd::Cancel {
                 let cancelled = timeout(PATIENCE, cancel_running(logins, sql, limit));
                 tokio::select! {
@@ -161,7 +158,7 @@ pub async fn answered<T>(
             answer = &mut answer => return answer.map_err(Error::from),
             running = timeout_at(deadline, is_running(logins, sql)) => running,
         };
-        // The server may not respond to this question either. In this case, the wait continues.
+        // The server may not respond to this query either. In this case, the wait continues.
         let running = !matches!(running, Ok(Ok(false)));
         if !running && absent {
             return Err(Error::new(
@@ -197,8 +194,9 @@ select exists (select from pg_stat_activity a
     within(CONTROL_LIMIT, session.client.query_one(RUNNING, &[&sql])).await?.read(0)
 }
 
-/// Opens a session for a question about other sessions of the login. At most one such session is
-/// open for each database. The login may have a default role that may not see its sessions.
+/// Opens a session that queries the state of other sessions of the login. At most one such session
+/// is open for each database. The session resets its role, because a default role of the login may
+/// lack the privilege to see the other sessions.
 async fn open_probe(logins: &Logins) -> Result<(OwnedMutexGuard<()>, Session)> {
     let turn = logins.probing().await;
     let session = timeout(CONTROL_LIMIT, logins.open_control("backfilld probe", |_| {})).await;

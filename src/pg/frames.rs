@@ -233,7 +233,8 @@ impl Frames {
             return;
         }
         let (tag, body) = match std::mem::take(&mut self.step) {
-            // The driver keeps the notices of a login until the login is complete.
+            // Discard the notice. The driver would keep all notices in memory until the login is
+            // complete.
             Step::Fields { tag: b'N', .. } if !self.is_in => return,
             Step::Fields { tag, fields, .. } => (tag, fields.write()),
             Step::Report { tag: b'S', .. } if self.reports >= REPORTS => return,

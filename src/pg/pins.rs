@@ -14,10 +14,11 @@ pub(super) const OUR_PATH: &str = "set search_path = pg_catalog, pg_temp";
 /// last as long as the session.
 pub const UNLOCK: &str = "select pg_catalog.pg_advisory_unlock_all()";
 
-/// Returns the number of statements that the code of a job has prepared with PREPARE. The number is
-/// the last column of [`Pins::ours`] and [`Pins::of_the_job`].
-const PREPARED: &str =
-    "(select pg_catalog.count(*) from pg_catalog.pg_prepared_statements s where s.from_sql) as prepared";
+/// Returns the number of statements that the code of a job has prepared with PREPARE, and the
+/// server process of the session. These are the last columns of [`Pins::ours`] and
+/// [`Pins::of_the_job`].
+const STATE: &str = "(select pg_catalog.count(*) from pg_catalog.pg_prepared_statements s where s.from_sql) as prepared, \
+pg_catalog.pg_backend_pid() as pid";
 
 /// The settings of one session.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl Pins {
             let all = self.settings.iter().map(|(name, value)| (*name, value.as_str())).chain([("search_path", path)]);
             let calls =
                 all.map(|(name, value)| format!("pg_catalog.set_config('{name}', {}, false)", ascii_literal(value)));
-            format!("select {}, {PREPARED}", calls.collect::<Vec<_>>().join(", "))
+            format!("select {}, {STATE}", calls.collect::<Vec<_>>().join(", "))
         };
         (self.of_the_job, self.ours) = (sql(&self.job_path), sql("pg_catalog, pg_temp"));
     }
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(
             pins.of_the_job,
             format!(
-                r#"select pg_catalog.set_config('TimeZone',  E'a''b\\', false), pg_catalog.set_config('search_path', '"x''", public', false), {PREPARED}"#
+                r#"select pg_catalog.set_config('TimeZone',  E'a''b\\', false), pg_catalog.set_config('search_path', '"x''", public', false), {STATE}"#
             )
         );
         assert!(pins.ours.contains("pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', false)"));

@@ -15,6 +15,16 @@ pub fn error(kind: Kind) -> Error {
     Error::new(kind, MESSAGE).hint(REMEDY)
 }
 
+/// Returns the error of a session in which no code of a user runs. If a prepared statement of this
+/// session is missing or exists already, a pooler has given the connection another server session.
+/// The error then says so.
+pub fn recognized(failed: Error) -> Error {
+    match failed.sqlstate.as_deref() {
+        Some("26000" | "42P05") => Error { sqlstate: failed.sqlstate, ..error(Kind::Pooled) },
+        _ => failed,
+    }
+}
+
 /// Returns whether such a pooler is between this program and the server. Uses two new connections
 /// alternately. Such a pooler gives the second connection the server session that the first
 /// connection has just released, and then gives the first connection another session. Uses simple

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{Connect, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -52,7 +52,7 @@ pub struct Logins {
     database: Database,
     /// Whether a connection has succeeded before.
     proven: Arc<AtomicBool>,
-    /// Locked while a session for a question about other sessions is open.
+    /// Locked while a session that queries the state of other sessions is open.
     probing: Arc<tokio::sync::Mutex<()>>,
 }
 
@@ -61,7 +61,8 @@ impl Logins {
         Self { database, proven: Arc::default(), probing: Arc::default() }
     }
 
-    /// Waits until no other task of this daemon asks about other sessions of the login.
+    /// Locks `probing`. Waits while another task of this daemon queries the state of other sessions
+    /// of the login.
     pub async fn probing(&self) -> OwnedMutexGuard<()> {
         self.probing.clone().lock_owned().await
     }
@@ -91,8 +92,8 @@ impl Logins {
         self.judged(opened)
     }
 
-    /// Changes an error of a connection attempt as [`Self::open`] says, and completes the error
-    /// that no connection is free.
+    /// Changes the error of a connection attempt as described at [`Self::open`]. If no connection
+    /// is free, adds to the error how many connections the daemon needs.
     fn judged<T>(&self, opened: Result<T>) -> Result<T> {
         match opened {
             Ok(opened) => {
@@ -188,7 +189,7 @@ impl Logins {
         self.open_executor_at(None, run_as, application_name).await
     }
 
-    /// Opens a session like [`Self::open_executor`], but at another place.
+    /// Like [`Self::open_executor`], but connects to `place` (a host and a port) if it is given.
     pub async fn open_executor_at(
         &self,
         place: Option<&Place>,
@@ -238,6 +239,13 @@ impl Logins {
 
 /// Connects for the pool. Reads the connection information again for each connection.
 struct Anew(Logins);
+
+/// Closes a session of the pool. Also closes the idle sessions, because the same network failure
+/// may affect them, or because the same pooler may have exchanged their server sessions.
+pub fn close(pool: &Pool, session: deadpool_postgres::Client) {
+    drop(Object::take(session));
+    pool.retain(|_, _| false);
+}
 
 impl Connect for Anew {
     fn connect(

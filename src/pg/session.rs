@@ -64,7 +64,7 @@ pub async fn open(logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result
     open_at(None, logins, claim, recipe).await
 }
 
-/// Opens a session like [`open`], but at another place.
+/// Like [`open`], but connects to `place` (a host and a port) if it is given.
 pub async fn open_at(place: Option<&Place>, logins: &Logins, claim: &Claim, recipe: &Recipe<'_>) -> Result<Session> {
     // Each role can see the application name of a session, so this name does not contain the name
     // of the job.
@@ -77,7 +77,7 @@ pub async fn open_at(place: Option<&Place>, logins: &Logins, claim: &Claim, reci
     if knows_transaction_timeout {
         pins.push(("transaction_timeout", "0".to_owned()));
     }
-    // The code of a job can leave the role (`reset role`). If the login is the job's role itself,
+    // The code of a job can reset the role (`reset role`). If the login is the job's role itself,
     // no role is set.
     pins.push(("role", if login == claim.run_as { "none".to_owned() } else { claim.run_as.clone() }));
     let job_path = recipe.settings.search_path.clone().unwrap_or_else(|| "pg_catalog".to_owned());
@@ -110,7 +110,8 @@ select a.pid, pg_catalog.to_json(a.backend_start) operator(pg_catalog.#>>) '{}',
 from pg_catalog.pg_stat_activity a where a.pid = pg_catalog.pg_backend_pid()";
     let row = session.bounded_ours(CONTROL_LIMIT, session.client.query_one(WHO, &[])).await?;
     let pid: i32 = row.read(0)?;
-    // The session had this process when it was opened.
+    // `session.pid` is the server process that the session had when it was opened. If the process
+    // has changed, the connection goes through a pooler.
     if session.pid.is_some_and(|opened| opened != pid) {
         return Err(pooler::error(Kind::Pooled));
     }
@@ -125,11 +126,11 @@ pub enum Activity {
         /// Time at which this state began; empty if the session has ended.
         since: String,
     },
-    /// The session works, or the login may not see what it does.
+    /// The session is running a statement, or the login may not see the state of the session.
     Unknown,
 }
 
-/// Reads what the session with the process ID `pid` does.
+/// Reads the state of the session with the process ID `pid`.
 pub async fn activity(control: &Control, pid: i32) -> Result<Activity> {
     const SQL: &str = "
 select coalesce(pg_catalog.max(case when a.state like 'idle%' then a.state_change::text end), case when pg_catalog.count(*) = 0 then '' end)
@@ -155,7 +156,8 @@ fn of(recipe: &Recipe<'_>) -> Vec<(&'static str, String)> {
         ("quote_all_identifiers", "off".to_owned()),
         ("row_security", "off".to_owned()),
         ("jit", "off".to_owned()),
-        // The queries in functions of the job would otherwise start other processes for each row.
+        // Otherwise the queries in the functions of the job could start parallel workers for each
+        // row.
         ("max_parallel_workers_per_gather", "0".to_owned()),
         ("synchronous_commit", "off".to_owned()),
         ("default_transaction_isolation", recipe.isolation.sql().to_owned()),

@@ -16,7 +16,7 @@ pub struct Found {
     pub target: String,
     pub key: Vec<KeyColumn>,
     pub assignments: Vec<Assignment>,
-    /// Whether the rows are stored in several tables.
+    /// Whether the rows are stored in several tables, for example in partitions.
     pub spread: bool,
     /// The target's name without its schema, quoted.
     pub alias: String,

@@ -31,7 +31,7 @@ pub struct Needs {
     /// expressions give the same values each time they are evaluated.
     pub incomparable: Option<String>,
     /// Reason why the parse tree could not be read. Reading the tree requires the TEMPORARY
-    /// privilege, and no event trigger may refuse CREATE FUNCTION.
+    /// privilege, and fails if an event trigger rejects CREATE FUNCTION.
     pub unseen: Option<String>,
 }
 
@@ -46,8 +46,8 @@ pub struct Needs {
 /// - whether a function or a view that it uses may read the target,
 /// - whether it calls a volatile function.
 ///
-/// The OIDs of functions and operators come from the parse tree. A built-in function does not
-/// require REPEATABLE READ, because it is assumed to read no table.
+/// The OIDs of functions and operators come from the parse tree. Built-in functions do not require
+/// REPEATABLE READ, because they are assumed not to read any table.
 const READ: &str = r"
 with recursive probe as (
   select p.oid, p.prosqlbody::text as tree from pg_catalog.pg_proc p where p.oid = $1::text::pg_catalog.regprocedure),
@@ -168,11 +168,12 @@ pub async fn read(executor: &Session, claim: &Claim, found: &Found) -> Result<Ne
 }
 
 /// Checks that a text stays inside the parentheses that the daemon's statements put around it. The
-/// text `a) or (b` is correct SQL inside parentheses. So the server parses the text in a statement
-/// without parentheses. There, each bracket of the text must have its counterpart in the text. The
-/// table of this statement does not exist. The server reports the missing table only after it has
-/// parsed the whole statement, and before it resolves any other name. `enqueue` makes the same
-/// check (`backfill._check_fragments`), in a session with other settings.
+/// text `a) or (b` is valid SQL inside parentheses, although its own brackets do not match.
+/// Therefore the server parses the text in a statement without these parentheses, where unmatched
+/// brackets are a syntax error. This statement names a table that does not exist. The server
+/// reports the missing table only after it has parsed the whole statement, and before it resolves
+/// any other name. So the error for the missing table shows that the text is complete. `enqueue`
+/// makes the same check (`backfill._check_fragments`), in a session with other settings.
 ///
 /// # Errors
 /// [`error::Kind::Refused`] if the server cannot parse the text by itself.
@@ -273,8 +274,8 @@ async fn assume_worst_if_refused(executor: &Session, claim: &Claim, error: Error
 }
 
 /// Returns the needs of a job whose parse tree cannot be read. Each property gets its safe value.
-/// Only `reads` and `rows_as_text` have no safe value. `reads` is assumed to be empty, and
-/// `rows_as_text` to be false.
+/// The exceptions are `reads`, which is left empty, and `rows_as_text`, which is false: these two
+/// have no safe value.
 async fn assume_worst(executor: &Session, claim: &Claim, reason: &str) -> Result<Needs> {
     tracing::info!(
         "could not find out what the expressions of the job read: {reason}; assuming that they read other rows, so batches run at REPEATABLE READ"
@@ -425,7 +426,8 @@ async fn probe(executor: &Session, claim: &Claim, name: &str, returns: &str, bod
 /// Turns the error into a refusal if the server rejects the job's statements or their values. In
 /// this case, the spec became invalid after `enqueue`, or it reached the queue without `enqueue`.
 pub fn refuse(error: Error) -> Error {
-    // Code that ran during planning may have read rows of the table.
+    // The error is redacted if code of the job may have raised it, because this code may have read
+    // rows of the table during planning.
     use error::Kind as Of;
     let is_of_code = matches!(
         error.kind,

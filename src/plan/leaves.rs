@@ -121,9 +121,9 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     .hint("Write the names of the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
-/// Runs EXPLAIN for the change, so that the server reports errors now and not in the first batch.
-/// For example, the role may lack a privilege only on this leaf, or a column may be generated only
-/// in this leaf.
+/// Runs EXPLAIN on the statement that changes the leaf, so that the server reports errors now and
+/// not in the first batch. For example, the role may lack a privilege only on this leaf, or a
+/// column may be generated only in this leaf.
 async fn try_change(executor: &Session, claim: &Claim, common: Common<'_>, leaf: &Leaf) -> Result<()> {
     let target = format!("{} as {}", leaf.target, common.alias);
     let change = expressions::change(&target, common.assignments, claim.filter.as_deref());

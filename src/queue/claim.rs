@@ -66,8 +66,8 @@ select c::text, (c ->> 'slice')::int8, (c ->> 'token')::uuid, (c ->> 'job')::int
     Ok(None)
 }
 
-/// Fails the job of a claim that could not be parsed. The slice and the token are known, because
-/// they were read separately from the text that could not be parsed.
+/// Fails the job of a claim whose definition could not be parsed. The slice and the token are
+/// known, because they are read separately from the definition.
 async fn fail_by_hand(control: &Control, slice: i64, token: Uuid, error: &Error) -> Result<()> {
     const SQL: &str = "select backfill._fail($1, $2, $3, $4)";
     control.query_opt(SQL, &[&slice, &token, &error.message, &error.hint]).await.map(drop)
@@ -237,9 +237,10 @@ pub async fn finish(control: &Control, claim: &Claim) -> Result<Option<State>> {
     Ok(state)
 }
 
-/// Releases a slice. The next claim of the slice continues from its checkpoint. While the submitter
-/// of the job locks the job's row, this call waits at most 1 s and then fails, so that the worker
-/// can serve other jobs. A later claim then finds the abandoned lease and continues the slice.
+/// Releases a slice. The next claim of the slice continues from its checkpoint. If the submitter of
+/// the job holds a lock on the job's row, this call waits at most 1 s and then fails, so that the
+/// worker can serve other jobs. A later claim then finds the abandoned lease and continues the
+/// slice.
 pub async fn release(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str =
         "select backfill._release($1, $2) from (select set_config('lock_timeout', '1000', true) offset 0) s";
@@ -256,8 +257,9 @@ pub async fn end_session(control: &Control, claim: &Claim) -> Result<bool> {
 /// Releases a slice because the job's window is closed. All slices of the job then wait until the
 /// window opens.
 pub async fn close(control: &Control, claim: &Claim, until: SystemTime) -> Result<Option<State>> {
-    // The daemon's estimate of the server's clock can be a little late, and `until` is then in the
-    // past for the server. Without the minimum, the slice would be claimed and released in a loop.
+    // The daemon's estimate of the server's time can be slightly off, so `until` may already be in
+    // the past on the server. Without the minimum of 1 s, the slice would be claimed and released
+    // in a loop.
     const SQL: &str = "
 select backfill._close_window($1, $2, greatest($3, clock_timestamp() + interval '1 s'))";
     control.query_opt(SQL, &[&claim.slice_id, &claim.token, &until]).await.and_then(state)
@@ -283,9 +285,10 @@ select backfill._release_for_retry($1, $2, $3, $4, make_interval(secs => $5), $6
     .and_then(state)
 }
 
-/// Returns whether the encoding of the database lacks a character of a parameter. A job's error can
-/// contain such a character. So the caller sends the text a second time, in ASCII. Without this
-/// second call, the job could neither fail nor wait, and workers would claim it repeatedly.
+/// Returns whether the server rejected a parameter because it contains a character that the
+/// encoding of the database cannot represent. A job's error can contain such a character. The
+/// caller then sends the text again, in ASCII. Without this second call, the job could neither fail
+/// nor wait, and workers would claim it repeatedly.
 fn is_untranslatable(error: &Error) -> bool {
     error.sqlstate.as_deref() == Some("22P05")
 }

@@ -18,6 +18,7 @@ use crate::job::claim::{Claim, Desired};
 use crate::job::waiting::Report;
 use crate::pg::connect::{Session, within};
 use crate::pg::control::{AtTheEnd, Control, answered};
+use crate::pg::pooler;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 use crate::pg::row::Columns;
 use crate::queue::daemon::{REGISTER_WORKER, host};
@@ -41,8 +42,8 @@ struct Entry {
     token: Uuid,
     trusted_until: Instant,
     state: LeaseState,
-    /// None until the worker reports for the first time. The lease then keeps the waiting reason
-    /// that it has from the slice.
+    /// None until the worker reports for the first time. Until then, heartbeats leave the waiting
+    /// reason that is stored with the slice unchanged.
     report: Option<Report>,
 }
 
@@ -68,7 +69,8 @@ pub struct Lease {
 #[derive(Debug)]
 pub struct Heartbeat {
     pub logins: Logins,
-    /// The pool that the heartbeat uses while no further connection can be opened.
+    /// The pool that the heartbeat uses while the server accepts no further connection for the
+    /// heartbeat's own session.
     pub control: Control,
     /// The roles whose jobs this daemon runs.
     pub roles: Vec<String>,
@@ -193,7 +195,7 @@ impl Leases {
                 () = stop.cancelled() => return,
                 _ = turns.tick() => {}
             }
-            match self.beat(&heartbeat, &mut session).await {
+            match self.beat(&heartbeat, &mut session).await.map_err(pooler::recognized) {
                 Ok(()) => {
                     if std::mem::take(&mut silent) {
                         tracing::info!("heartbeat resumed");
@@ -201,7 +203,7 @@ impl Leases {
                 }
                 Err(error) => {
                     session = None;
-                    // The next regular heartbeat could be too late for the leases.
+                    // The leases could expire before the next regular heartbeat.
                     turns.reset_after(heartbeat.every.min(RETRY_AFTER));
                     if !std::mem::replace(&mut silent, true) {
                         tracing::warn!(error = %error.message, "heartbeat failed; retrying");
@@ -217,7 +219,8 @@ impl Leases {
         let ttl = self.ttl.as_secs_f64();
         if session.as_ref().is_none_or(|(open, _)| open.client.is_closed()) {
             let open = match by.logins.open_control("backfilld heartbeat", |_| {}).await {
-                // The heartbeat then shares the connections of the pool.
+                // The server accepts no further connection, so this heartbeat uses a connection of
+                // the pool.
                 Err(error) if error.kind == Kind::TooManyConnections => {
                     let (asked_at, asked) = (Instant::now(), self.report());
                     let rows = by.control.query(HEARTBEAT, &[&self.worker, &ttl, &Json(&asked)]).await?;

@@ -1,6 +1,6 @@
 //! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec
-//! and verdict are kept until the job is deleted with `forget`. Otherwise a migration that runs
-//! again a year later would run its job again.
+//! and verdict are kept until the job is deleted with `forget`. Otherwise, if a migration ran again
+//! a year later, it would create its job a second time, and the job would run again.
 
 use std::time::Duration;
 

@@ -24,14 +24,14 @@ use crate::pg::pools::Logins;
 use crate::pg::session;
 use crate::window::{self, Window};
 
-/// Number of rollouts whose statements may run at the same time. The creation of an index can take
-/// hours, and other rollouts need not wait for it.
+/// Number of rollouts whose statements may run at the same time. Creating an index can take hours,
+/// and other rollouts should not have to wait for it.
 pub const AT_ONCE: usize = 3;
 /// Number of these rollouts that may belong to the same role, so that the slow statements of one
 /// role do not stop the rollouts of the others.
 const SHARE: usize = AT_ONCE - 1;
-/// Time between two attempts to claim a rollout. For a while after a statement, the time is
-/// shorter, because the next one usually follows soon.
+/// Time between two attempts to claim a rollout. For `WHILE` after the end of a statement, the
+/// daemon polls every `SOON` instead, because the next statement is usually ready soon.
 const POLL: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_millis(100);
 const WHILE: Duration = Duration::from_secs(10);
@@ -39,11 +39,11 @@ const WHILE: Duration = Duration::from_secs(10);
 const TTL: Duration = Duration::from_secs(30);
 /// Time between two renewals, and between two checks whether the rollout was paused.
 const RENEW: Duration = Duration::from_secs(2);
-/// Time between two checks whether a statement that locks the table for a moment has the lock. If
-/// it has the lock at two checks in succession, it is cancelled. Usually `statement_timeout` has
-/// ended it before, but code of the user can change this setting.
+/// Time between two checks whether a short statement holds its lock on the table. If two successive
+/// checks find that the statement holds the lock, the daemon cancels the statement. Usually
+/// `statement_timeout` ends the statement earlier, but the user's code can change this setting.
 const CHECK_LOCK: Duration = Duration::from_millis(700);
-/// Time after a cancel request after which the session is terminated.
+/// If a statement has not ended this long after a cancel request, its session is terminated.
 const CANCEL: Duration = Duration::from_secs(1);
 
 /// The resources for the rollouts of one database. All clones share the held tokens.
@@ -52,7 +52,7 @@ pub struct Rollouts {
     pub logins: Logins,
     pub control: Control,
     pub worker: Uuid,
-    /// The roles as which this daemon runs statements.
+    /// The roles that this daemon can run statements as. It claims only rollouts of these roles.
     pub roles: Vec<String>,
     pub held: Held,
     /// Time window in which work on the database is allowed.
@@ -73,7 +73,7 @@ impl Held {
         change(&mut self.tokens.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the tokens, and the roles that hold as many rollouts as one role may.
+    /// Returns the tokens, and the roles with as many held rollouts as one role is allowed.
     fn read(&self) -> (Vec<Uuid>, Vec<String>) {
         self.with(|held| {
             let is_at_share = |role: &&String| held.values().filter(|other| other == role).count() >= SHARE;
@@ -83,8 +83,9 @@ impl Held {
 }
 
 impl Rollouts {
-    /// Carries out rollouts until `stop`. A statement in progress is then cancelled if it is a long
-    /// one, and otherwise finished. Of the tasks that run this function, only one polls at a time.
+    /// Carries out rollouts until `stop` is cancelled. A long statement in progress is then
+    /// cancelled, and a short one is allowed to finish. Several tasks run this function, but only
+    /// one of them polls at a time.
     pub async fn run(self, stop: CancellationToken) {
         let mut last = None;
         while let Some(polling) = stop.run_until_cancelled(self.held.polling.lock()).await {
@@ -101,8 +102,8 @@ impl Rollouts {
         }
     }
 
-    /// Polls until a rollout can be claimed, and returns its next statement. `last` is the end of
-    /// the last statement.
+    /// Polls until a rollout can be claimed, and returns its next statement. `last` is the time at
+    /// which the last statement ended.
     async fn next(&self, last: Option<Instant>) -> Step {
         let mut failures = 0_u32;
         loop {
@@ -155,10 +156,10 @@ impl Rollouts {
         queue::failed(&self.control, step, &error, waits.as_deref()).await
     }
 
-    /// Runs the statement, and meanwhile renews the lease. A long statement is cancelled if the
-    /// rollout was paused or rolled back meanwhile, or if the daemon stops. A statement that is
-    /// meant to be short is cancelled if it does not release its lock. If a cancelled statement
-    /// does not end, its session is terminated.
+    /// Runs the statement, and renews the lease while the statement runs. A long statement is
+    /// cancelled if the rollout is paused or rolled back, or if the daemon stops. A short statement
+    /// is cancelled if it does not release its lock. If a cancelled statement does not end, its
+    /// session is terminated.
     async fn with_lease(&self, step: &Step, stop: &CancellationToken) -> Result<()> {
         let session = statement::open(&self.logins, step).await?;
         let backend = session::backend(&session).await?;
@@ -211,7 +212,7 @@ impl Rollouts {
         }
     }
 
-    /// Terminates the session of a statement that may still run.
+    /// Terminates the session of a statement that may still be running.
     async fn end(&self, session: &Session, step: &Step) {
         session.terminate().await;
         if let Err(error) = queue::end_session(&self.control, step).await {

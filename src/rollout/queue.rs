@@ -13,7 +13,8 @@ use crate::pg::row::Columns;
 use crate::pg::session::Backend;
 
 /// Claims a rollout, and returns its next statement. `held` lists the tokens that this daemon
-/// holds, and `at_share` the roles whose rollouts it does not claim now.
+/// holds. `at_share` lists the roles that have reached their limit, so the daemon claims none of
+/// their rollouts now.
 pub async fn claim(
     control: &Control,
     worker: Uuid,
@@ -70,9 +71,10 @@ pub async fn failed(control: &Control, step: &Step, error: &Error, waits: Option
     control.query_one(SQL, &values).await.map(drop)
 }
 
-/// Returns the message of an error without data of rows, because all readers see it. A statement
-/// that changes only the catalog reads no rows. The server's own message about a violated
-/// constraint contains none either. Its detail contains the key.
+/// Returns the message of an error, without data from rows, because every user who can read the
+/// queue can see the message. A statement that changes only the catalog reads no rows, so its
+/// message is safe. The server's message about a violated constraint is safe too: only the error's
+/// detail, which is not used, contains the key.
 fn told<'a>(step: &Step, error: &'a Error) -> &'a str {
     let reads_rows = step.lock == Lock::ShareUpdateExclusive;
     let is_of_constraint = error.sqlstate.as_deref().is_some_and(|code| code.starts_with("23"));

@@ -10,13 +10,13 @@ use crate::pg::ident::ascii_literal;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
 
 /// Maximum time that a statement may hold a lock that blocks the application. Such a statement
-/// changes only the catalog. The limit applies if code of the user runs in it, for example the
-/// function of a default.
+/// changes only the catalog, so it normally takes much less time. It reaches the limit only if it
+/// runs the user's code, for example a function in a column's default.
 const HOLD: Duration = Duration::from_millis(500);
 /// Maximum time to wait until the autovacuums of the table and its partitions have ended. The
 /// server cancels an autovacuum only after `deadlock_timeout`, usually 1 s (P18).
 const AUTOVACUUM: Duration = Duration::from_secs(5);
-/// Time after which a short statement counts as unanswered.
+/// Maximum time to wait for the server's answer to a short statement.
 const SHORT: Duration = Duration::from_secs(20);
 
 const SETTINGS: &str = "
@@ -27,11 +27,12 @@ set default_transaction_read_only = off;
 set idle_in_transaction_session_timeout = '5s';
 set idle_session_timeout = 0;
 select pg_catalog.set_config(s.name, '0', false) from pg_catalog.pg_settings s where s.name = 'transaction_timeout'";
-/// Some operating systems do not support this check. The server then refuses the setting.
+/// Makes the server notice during a statement that the daemon's connection is gone. On operating
+/// systems that do not support this check, the server rejects the setting.
 const NOTICE_DEAD_CLIENT: &str = "set client_connection_check_interval = '500ms'";
 
-/// Runs deferred triggers now. Code of the user must not run after the statement is recorded,
-/// because the record keeps the rollout locked.
+/// Runs deferred triggers now. The user's code must not run after the statement is recorded,
+/// because recording it locks the rollout until the transaction ends.
 const DEFERRED: &str = "set constraints all immediate";
 
 /// Opens the session for a statement.
@@ -62,7 +63,8 @@ pub async fn open(logins: &Logins, step: &Step) -> Result<Session> {
 }
 
 /// Runs the statement and records it. `limit` is the maximum time to wait for a lock that blocks
-/// the application. All sessions that use the table queue up behind such a wait.
+/// the application. While the statement waits for this lock, all other sessions that use the table
+/// must wait behind it.
 pub async fn run(session: &Session, step: &Step, limit: Duration) -> Result<()> {
     let recorded =
         format!("select backfill.rollout_recorded({}, '{}', {})", step.rollout_id, step.token, step.statement_id);
@@ -116,7 +118,8 @@ fn short(step: &Step, recorded: &str, limit: Duration) -> String {
     )
 }
 
-/// The statement's own time limit ended it, so it counts as a wait for a lock.
+/// Changes the kind of the error if the statement was cancelled by its own `statement_timeout`.
+/// Such an error is treated like a lock timeout.
 fn timed_out(error: Error) -> Error {
     match error.kind {
         Kind::Cancelled => Error { kind: Kind::TimeLimit, ..error },

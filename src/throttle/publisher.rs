@@ -53,9 +53,9 @@ impl Publisher {
         Self { pool, worker, last_at: None, last: BTreeSet::new(), other_daemons: None, outages }
     }
 
-    /// Budgets allow each of the other active daemons on the database a duty cycle. Returns the
-    /// mean of these duty cycles. Returns none before the first publication, after a failed
-    /// publication, or if there are no such daemons.
+    /// Returns the mean of the duty cycles that budgets allow to the other active daemons on the
+    /// database. Returns none before the first publication, after a failed publication, or if there
+    /// are no such daemons.
     pub fn other_daemons(&self) -> Option<f64> {
         self.other_daemons
     }
@@ -110,7 +110,7 @@ struct Message {
     budget_duty_cycle: Option<f64>,
 }
 
-/// Writes the message. Returns the mean of the duty cycles to which budgets limit the other active
+/// Writes the message. Returns the mean of the duty cycles that budgets allow to the other active
 /// daemons.
 async fn publish(client: &Client, message: &Message) -> Result<Option<f64>> {
     let Message { signals, worker, duty_cycle, budget_duty_cycle } = message;

@@ -1,6 +1,6 @@
-//! Connects `measure`, `control` and `admit` in a loop. The regulator polls the signals, lets the
-//! controller decide, and publishes readings and verdict as one snapshot to the gates, the log and
-//! the database. Each database has one regulator.
+//! Connects `measure`, `control` and `admit` in a loop. The regulator polls the signals, passes the
+//! readings to the controller, and publishes the readings and the verdict as one snapshot to the
+//! gates, the log and the database. Each database has one regulator.
 
 use std::sync::Arc;
 

@@ -22,17 +22,16 @@ pub struct Walk {
 #[derive(Debug, Clone, Copy)]
 pub struct Search {
     mode: BatchMode,
-    /// Number of suspects, while the walk searches for the row that makes batches fail. The
-    /// suspects are the next rows after the position. One of them is the row that makes batches
-    /// fail.
+    /// Number of suspects: the rows directly after the position, one of which makes batches fail.
+    /// None if no search is in progress.
     suspects: Option<u32>,
-    /// The next batch has this fraction of the suspects.
+    /// The next batch has the number of suspects divided by this number.
     parts: u32,
 }
 
-/// Number of parts in which the search divides the suspects.
+/// Number of parts into which the search divides the suspects.
 const HALVES: u32 = 2;
-/// The same, if a failed batch costs much more time than a batch that succeeds.
+/// Number of parts if a failed batch costs much more time than a batch that succeeds.
 const EIGHTHS: u32 = 8;
 
 impl Walk {
@@ -251,7 +250,8 @@ mod tests {
         for row in [1, 50_000, 77_777, 100_000] {
             let (batches, _, _) = walked(100_000, &BTreeSet::from([row]), &[2000], Walk::narrow);
             assert!(batches <= clean + 2 * 11 + 4, "row {row}: {batches} batches, {clean} without it");
-            // Of 2000 rows: 250, 31, 3 and 1.
+            // After the first failure with 2000 rows, the search uses batches of 250, 31, 3 and 1
+            // rows.
             let (_, failed, _) = walked(100_000, &BTreeSet::from([row]), &[2000], Walk::narrow_quickly);
             assert!(failed <= 6, "row {row}: {failed} failed batches");
         }

@@ -86,8 +86,8 @@ async fn unless_changed<T>(
 }
 
 /// Waits until the job or the session of the batch has changed. `revision` is the revision of the
-/// options that the claim uses, and `pid` the process ID of the session. A failed check is
-/// repeated, because it says nothing about the batch.
+/// options that the claim uses, and `pid` the process ID of the session. If a check fails, it is
+/// repeated, because the failure says nothing about the state of the batch.
 async fn until_change(context: &Context, claim: &Claim, lease: &Lease, revision: i32, pid: Option<i32>) -> Change {
     tokio::select! {
         () = share::until_owed(context, lease) => Change::Job,
@@ -109,7 +109,8 @@ async fn until_change_of_job(control: &Control, claim: &Claim, revision: i32, pi
         }
         let Some(pid) = pid else { continue };
         match session::activity(control, pid).await {
-            // The answer may be on its way, so the session must be idle at two checks.
+            // The answer may still be on its way, so the session counts as idle only if two checks
+            // in a row find it idle since the same time.
             Ok(Activity::Idle { since }) if idle_since.as_ref() == Some(&since) => return Change::Session,
             Ok(Activity::Idle { since }) => idle_since = Some(since),
             Ok(Activity::Unknown) => idle_since = None,

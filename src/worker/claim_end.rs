@@ -24,8 +24,8 @@ pub enum ClaimEnd {
     Stopped,
     /// The job's window is closed until the given time.
     Closed(SystemTime),
-    /// The slice failed temporarily. The worker releases the slice, and no worker claims it for a
-    /// while.
+    /// The slice failed temporarily. The worker releases the slice, which cannot be claimed again
+    /// until the given pause is over.
     PutOff(PutOff),
     /// The worker no longer holds the slice, or the slice's lease may have expired. The worker
     /// releases nothing.

@@ -205,8 +205,9 @@ impl<'a> ClaimRun<'a> {
     }
 
     /// Returns the error with which to quarantine the isolated row, if the row may have caused too
-    /// many lost connections. Something else may end all sessions of the job, whatever they do. So
-    /// the session must first survive the returned time without working on the row.
+    /// many lost connections. The real cause may be something that ends every session of the job,
+    /// whichever row it works on. So the session must first survive the returned time without
+    /// working on the row.
     fn deadly_row(&self) -> Option<(Error, Duration)> {
         let loss = self.scope.context.losses.of(self.scope.claim.slice_id)?;
         Some((loss.of_the_row()?, loss.probe()))
@@ -339,7 +340,7 @@ impl<'a> ClaimRun<'a> {
     }
 
     /// Reads `deadlock_timeout` again from time to time, so that a change takes effect while the
-    /// claim runs. A failed attempt changes nothing.
+    /// claim runs. If the setting cannot be read, the last value is kept.
     async fn renew_limit(&mut self) {
         if !self.timers.limit_is_due() {
             return;

@@ -20,9 +20,9 @@ use crate::worker::error_policy::{deadly, deadly_to_all};
 /// the worker searches for the row that causes the losses.
 const USUAL_LOSSES: u32 = 2;
 /// If the connection is lost this many times while a batch changes the same single row, this row
-/// counts as the cause. The first limit is for losses for which the server reported a reason. The
-/// second limit is for losses without a message from the server, for example because the network
-/// failed.
+/// counts as the cause. `EXPLAINED_LOSSES_OF_A_ROW` applies to losses for which the server reported
+/// a reason. `SILENT_LOSSES_OF_A_ROW` applies to losses without a message from the server, for
+/// example because the network failed.
 const EXPLAINED_LOSSES_OF_A_ROW: u32 = 3;
 const SILENT_LOSSES_OF_A_ROW: u32 = 10;
 /// Minimum and maximum of [`Loss::probe`].
@@ -69,9 +69,9 @@ struct LostBatch {
 struct LossCounts {
     /// Losses of the connection without a crash of the server.
     connection: u32,
-    /// Those losses of `connection` that occurred during a batch of one row with a known key.
-    /// `one_row` counts the losses for which the server reported a reason, and `one_row_in_silence`
-    /// counts the others.
+    /// The part of `connection` that occurred during a batch of one row with a known key. `one_row`
+    /// counts the losses for which the server reported a reason, and `one_row_in_silence` counts
+    /// the others.
     one_row: u32,
     one_row_in_silence: u32,
     /// Crashes of the server.
@@ -168,8 +168,9 @@ impl Loss {
     }
 
     /// Returns the time that a session must survive without working on the row, before the row
-    /// counts as the cause. If something else ends each session of the job, it nearly certainly
-    /// also ends this session, because this time is several times as long as the last attempt.
+    /// counts as the cause. This time is three times as long as the last attempt, but at least
+    /// `SHORTEST_PROBE` and at most `LONGEST_PROBE`. If something other than the row ends each
+    /// session of the job, it almost certainly ends this session during this time.
     pub fn probe(&self) -> Duration {
         (self.took * 3).clamp(SHORTEST_PROBE, LONGEST_PROBE)
     }

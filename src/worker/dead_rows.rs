@@ -15,8 +15,8 @@ pub(super) struct DeadRows {
     limit: Option<f64>,
     /// Whether a postponed vacuum has already been logged.
     is_put_off_logged: bool,
-    /// Whether vacuuming was given up. The role lacks the privilege to vacuum the table, or a
-    /// vacuum failed.
+    /// Whether the claim runs no further vacuum, because the role lacks the privilege to vacuum the
+    /// table or because a vacuum failed.
     is_given_up: bool,
 }
 

@@ -134,8 +134,8 @@ impl ClaimRun<'_> {
             Action::Again | Action::GoAround | Action::Isolate | Action::Doubt | Action::TooSlow if group.len() > 1 => {
                 groups.extend(group.chunks(group.len().div_ceil(2)));
             }
-            // A later retry would be no faster, and would be cancelled again, so the row is tried
-            // again now.
+            // A later retry would take just as long and would be cancelled again, so the row is
+            // tried again now.
             Action::TooSlow => {
                 groups.push(group);
                 return self.wait(error.kind, sentence, None).await;

@@ -7,9 +7,9 @@ use std::time::Duration;
 use crate::error::{Error, Kind};
 use crate::job::batch::Batch;
 
-/// The action for an error. If the action is chosen for a failed batch, the server has confirmed
-/// that the batch is not committed. The exception is [`Action::Reconnect`]: the outcome may be
-/// unknown, so the checkpoint is read again.
+/// The action for an error. For a failed batch, each action except [`Action::Reconnect`] and
+/// [`Action::Restart`] means that the server has confirmed that the batch is not committed. With
+/// these two actions the outcome may be unknown, so the checkpoint is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Run the batch again from the same position, after a pause and with fewer rows.
@@ -131,7 +131,8 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     }
 }
 
-/// Returns the sentence about an error of a claim or a release, which runs no batch.
+/// Returns the sentence for an error that occurred while a slice was claimed or released, and not
+/// in a batch.
 pub fn without_batch(kind: Kind) -> &'static str {
     match action(kind) {
         (Action::Reconnect, sentence) => sentence,
@@ -158,7 +159,7 @@ pub const ONE_ROW_ATTEMPTS: u32 = 15;
 /// If this number of batches that consist of the same row have reached `max_row_ms`, the row is
 /// quarantined. A single such batch proves nothing, because the server may have been busy.
 pub const SLOW_ROW_ATTEMPTS: u32 = 2;
-/// Number of batches with [`Kind::Overrun`] after which no further attempt is made.
+/// After this number of batches that failed with [`Kind::Overrun`], no further attempt is made.
 pub const OVERRUNS: u32 = 3;
 /// After this number of failures with a stale statement, the statement is not prepared again,
 /// because a new preparation does not help.
@@ -184,8 +185,8 @@ const YIELDS_OF_ONE_ROW: u32 = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailedBatch {
     pub kind: Kind,
-    /// Failures of this kind since the last success, including this one. Of the kind
-    /// [`Kind::TimeLimit`], only batches of one row count.
+    /// Failures of this kind since the last success, including this one. For [`Kind::TimeLimit`],
+    /// only failures of batches of one row count.
     pub tries: u32,
     /// Whether the claim changes rows. If not, it verifies rows, and a verification cannot skip a
     /// row.
@@ -227,8 +228,8 @@ pub enum Response {
     AskForHolder,
     /// Record that the connection was lost during this batch, and end the claim.
     RecordLoss,
-    /// Release the slice for a growing time. The next claim reads the checkpoint again, and
-    /// continues with a smaller batch.
+    /// Release the slice, for a longer time after each further failure. The next claim reads the
+    /// checkpoint again, and continues with a smaller batch.
     GiveWay,
     /// End the claim with the error.
     Fail(Cause),
@@ -315,8 +316,8 @@ pub fn respond(failed: FailedBatch) -> Response {
     }
 }
 
-/// Returns whether the failure concerns only the executor's own login, so that jobs of other roles
-/// can continue.
+/// Returns whether the failure affects only the login of one executor. If so, the jobs of other
+/// roles can continue.
 pub fn is_of_the_login(kind: Kind) -> bool {
     matches!(kind, Kind::Authentication | Kind::Tls)
 }
@@ -369,8 +370,8 @@ fn of_no_row(error: Error) -> Error {
     )
 }
 
-/// Returns the error for a row if each attempt to change this row loses the connection. `sqlstate`
-/// is that of the server's last message, if there was one.
+/// Returns the error of a row for which each attempt to change it ends with a lost connection.
+/// `sqlstate` is the SQLSTATE of the server's last message, if there was one.
 pub fn deadly(message: &str, sqlstate: Option<&str>) -> Error {
     let error = Error { sqlstate: Some(sqlstate.unwrap_or("08006").to_owned()), ..Error::new(Kind::Data, message) }
         .context("the connection was lost at each attempt to change this row in a batch of its own");
@@ -391,7 +392,7 @@ fn place(batch: &Batch) -> String {
     batch.from().map_or_else(|| "the first row".to_owned(), |key| format!("the row with the next key after {key}"))
 }
 
-/// Returns the error which says that the row at which the batch begins could not be changed.
+/// Returns an error that says that the first row of the batch could not be changed.
 fn at_fault(batch: &Batch, error: Error) -> Error {
     let hint = error.hint.clone().unwrap_or_else(|| {
         "Fix that row, then run backfill.retry to continue from the checkpoint. If the row cannot be fixed, enqueue a new job under another name, with a filter that excludes this row and the rows that are already changed.".to_owned()

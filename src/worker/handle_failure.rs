@@ -102,9 +102,10 @@ impl ClaimRun<'_> {
         Ok(Step::Continue)
     }
 
-    /// Returns true if the error may come from the filter, evaluated on a row that was changed. The
-    /// following batches then leave this evaluation out, because one UPDATE would not evaluate the
-    /// filter there either. If the next batch fails as well, a row or the statement is at fault.
+    /// Returns true if the error may have been raised because a batch evaluates the filter again on
+    /// the rows that it has changed. The following batches then omit this evaluation, because a
+    /// plain UPDATE of the whole table would not evaluate the filter on changed rows either. If the
+    /// next batch fails as well, a row or the statement is at fault.
     pub(super) fn becomes_lenient(&mut self, error: &Error) -> bool {
         let is_of_code = matches!(action(error.kind).0, Action::Isolate | Action::Doubt) || error.is_raised;
         let may_come_from_the_filter = is_of_code
@@ -231,8 +232,8 @@ impl ClaimRun<'_> {
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, failed: Option<&Batch>) -> Result<Step> {
         if let Some(batch) = failed.filter(|_| kind != Kind::TimeLimit) {
             self.shrink();
-            // Without this call, the next claim would begin with a large batch again. One of the
-            // rows may be too slow, so the next claim searches for this row.
+            // One of the rows may be too slow, so the next claim searches for this row. Without
+            // this call, it would begin with a large batch again.
             if self.progress.failures.in_a_row() > AFTER && matches!(kind, Kind::Cancelled | Kind::Yielded) {
                 self.walk.narrow(batch.rows);
             }

@@ -18,7 +18,8 @@ const AGAIN_AFTER: Duration = Duration::from_secs(60);
 pub struct LogLimiter(Arc<Mutex<HashMap<(i64, Kind), Instant>>>);
 
 impl LogLimiter {
-    /// Returns whether to log this kind of failure of a job. If so, the failure counts as logged.
+    /// Returns whether to log this kind of failure of a job. If it returns true, the failure counts
+    /// as logged.
     pub fn is_news(&self, job_id: i64, kind: Kind) -> bool {
         let now = Instant::now();
         let mut logged = self.0.lock().unwrap_or_else(PoisonError::into_inner);

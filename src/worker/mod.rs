@@ -50,8 +50,8 @@ use crate::window;
 /// Minimum time from a claim attempt that found no slice to an attempt that a notification
 /// triggers. Any session can send notifications at any rate, and each attempt costs a query.
 const CALM: Duration = Duration::from_millis(25);
-/// Pause of a worker after a claim that failed temporarily. Bounds the number of claims per second
-/// if the slices of many jobs fail.
+/// Pause of a worker after a claim that failed temporarily. This pause limits the number of claims
+/// per second if the slices of many jobs fail.
 const AFTER_FAILURE: Duration = Duration::from_millis(100);
 
 /// Runs until the drain begins, and then finishes the batch in flight. A hard stop cancels this
@@ -143,8 +143,8 @@ async fn run_claim(context: &mut Context, claim: &Claim, lease: &Lease, stop: &S
             tell(context, claim, queue::close(&context.control, claim, until).await?).await;
         }
         Ok(ClaimEnd::Planned(state)) => tell(context, claim, state).await,
-        // No other worker has claimed the slice if its token is still the one of this claim. The
-        // slice then need not wait until its lease expires.
+        // If the slice still has the token of this claim, no other worker has claimed the slice.
+        // Releasing it now makes it available before its lease expires.
         Ok(ClaimEnd::Lost) => match queue::release(&context.control, claim).await {
             Ok(state) => tell(context, claim, state).await,
             Err(error) => tracing::debug!(error = %error.message, "the slice could not be released"),
@@ -156,8 +156,9 @@ async fn run_claim(context: &mut Context, claim: &Claim, lease: &Lease, stop: &S
 }
 
 /// Runs the work of a claim. A panic becomes an error, which fails the job and leaves the daemon
-/// running. The next claim starts with a new session and a new walk. Only values that the workers
-/// share are used again. A panic at any point leaves these values valid.
+/// running. The next claim starts with a new session and a new walk. So the only values that are
+/// used again after a panic are those that the workers share, and a panic at any point leaves these
+/// values valid.
 async fn contained(work: impl Future<Output = Result<ClaimEnd>>) -> Result<ClaimEnd> {
     let panic = match AssertUnwindSafe(work).catch_unwind().await {
         Ok(ended) => return ended,
@@ -230,7 +231,7 @@ async fn end_failed_claim(context: &Context, claim: &Claim, lease: &Lease, error
     }
 }
 
-/// Returns whether the daemon and its executors are registered. If this cannot be found out,
+/// Returns whether the daemon and its executors are registered. If the queue cannot be read,
 /// assumes that they are.
 async fn is_registered(context: &Context) -> bool {
     let (worker, roles) = (context.leases.worker(), &context.settings.roles);
@@ -248,7 +249,8 @@ async fn fail(context: &Context, claim: &Claim, error: Error) -> Result<Turn> {
     Ok(Turn::Worked)
 }
 
-/// If the job ended or was paused together with this claim, logs that. If the job ended, counts it.
+/// Logs the new state of the job if the job ended or was paused together with this claim. If the
+/// job ended, also counts it in the metrics.
 async fn tell(context: &Context, claim: &Claim, state: Option<State>) {
     let Some(state) = state.filter(|state| state.has_ended() || *state == State::Paused) else { return };
     if state == State::Failed {

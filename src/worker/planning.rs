@@ -67,9 +67,9 @@ pub(super) async fn plan_leaf(
 
 /// Runs the planning. Cancels it in two cases:
 ///
-/// - Another session waits too long for it. Planning changes nothing, but an `alter table` must
-///   wait until the current statement of the planning has ended. All other sessions that use the
-///   table then wait behind the `alter table`.
+/// - Another session waits too long for a lock that the planning session holds. Planning changes no
+///   rows, but an `alter table` must wait until the current planning statement has ended. All other
+///   sessions that use the table then wait behind the `alter table`.
 /// - The role of the job holds more than its share of the workers, and another role waits.
 ///
 /// If the planning fails temporarily, the slice is put off.
@@ -137,8 +137,8 @@ async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<Claim
         return Ok(ended(claim, &error, text, counts));
     }
     warn(context, claim, &error);
-    // All readers see this text, so it must not contain data of rows. Code that runs at planning
-    // can have read rows.
+    // All users who may see the job see this text, so it must not contain data from rows. The job's
+    // code, which runs during planning, may have read rows.
     let text = if error.redacted.is_some() { sentence.to_owned() } else { format!("{sentence} ({})", error.message) };
     Ok(ended(claim, &error, text, counts))
 }
@@ -155,8 +155,8 @@ select string_agg(distinct format('process %s of role %s', a.pid, a.usename), ',
  where l.locktype = 'relation' and l.relation = $1 and l.mode = 'AccessExclusiveLock'
    and l.database = (select d.oid from pg_database d where d.datname = current_database())";
 
-/// Returns the reason why planning could not lock a table in time, with the sessions that are in
-/// the way.
+/// Returns the reason why planning could not lock a table in time, with the sessions that have
+/// locked the table or wait to lock it.
 async fn waits_for_lock(context: &Context, claim: &Claim) -> String {
     let lockers = async {
         let row = context.control.query_one(LOCKERS, &[&claim.relation]).await?;
@@ -173,8 +173,7 @@ async fn waits_for_lock(context: &Context, claim: &Claim) -> String {
     }
 }
 
-/// Returns the error of a job whose planning failed in too many attempts, each time with a
-/// temporary error.
+/// Returns the error of a job whose planning failed with a temporary error in too many attempts.
 fn refused(error: Error) -> Error {
     let hint = match error.kind {
         Kind::ConnectionLost => {

@@ -13,8 +13,9 @@ use crate::worker::context::Context;
 /// than its share.
 const CHECK: Duration = Duration::from_secs(1);
 
-/// Returns whether this claim must end in favour of another role: the claim's role holds more than
-/// its share of the workers, and a slice of a role that holds less than its share could be claimed.
+/// Returns whether this claim must end in favour of another role. This is the case if the claim's
+/// role holds more than its share of the workers, and a slice of a role that holds less than its
+/// share can be claimed.
 async fn is_owed(context: &Context, lease: &Lease) -> Result<bool> {
     let share = context.settings.share;
     if !lease.exceeds(share) {

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// Time between two requests to the queue. Each request costs a round trip.
 const ASK: Duration = Duration::from_secs(1);
-/// Time to wait after no split point was found. The slice only becomes smaller, so another attempt
-/// is unlikely to succeed soon.
+/// Time between an attempt that found no split point and the next attempt. The slice only becomes
+/// smaller, so another attempt is unlikely to succeed soon.
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]

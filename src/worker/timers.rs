@@ -1,4 +1,5 @@
-//! The times at which a claim next does something between two batches that costs a round trip.
+//! Timers for the periodic actions of a claim between two batches. Each action costs a round trip,
+//! so it must not run before every batch.
 
 use std::time::Duration;
 

@@ -44,7 +44,7 @@ impl Scene {
         Self::set_in("UTF8").await
     }
 
-    /// Creates the database in this encoding.
+    /// Creates the scene, with a database in this encoding.
     pub async fn set_in(encoding: &str) -> Self {
         let cluster = Cluster::start(Options::default().set("track_functions", "all")).await;
         make_roles(&cluster).await;

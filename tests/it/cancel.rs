@@ -1,5 +1,5 @@
-//! Cancellation (P7 in docs/postgres.md): it can happen that the server handles a cancel request
-//! when the statement has already ended. Such a late cancel must not hit the next statement.
+//! Cancellation (P7 in docs/postgres.md): the server may handle a cancel request only after the
+//! statement has ended. Such a late request must not cancel the next statement.
 
 use backfilld::config::secret::SecretUrl;
 use backfilld::pg::cancel::Cancelled;

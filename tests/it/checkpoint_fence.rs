@@ -137,9 +137,9 @@ async fn a_heartbeat_does_not_wait_for_a_batch_that_holds_the_checkpoint() {
     in_flight.commit().await.unwrap();
 }
 
-/// A deferred trigger of the job's table runs after the batch's own call of `advance`, in the same
+/// A deferred trigger of the job's table runs after the batch's own call to `advance`, in the same
 /// transaction. Even with the token, the trigger cannot advance the checkpoint again. The test has
-/// no trigger: it makes both calls of `advance` itself.
+/// no trigger. Instead, it calls `advance` twice.
 #[tokio::test]
 async fn a_checkpoint_moves_only_once_in_a_transaction_even_with_the_token() {
     let Held { cluster: _cluster, client, slice, token } = held().await;

@@ -28,7 +28,8 @@ async fn a_lease_from_before_the_clock_was_set_back_is_taken_over() {
     exact(&cluster, "late", ROWS).await.unwrap();
 }
 
-/// The clock of the daemon is an hour ahead. A window that is open by the server's clock is open.
+/// The clock of the daemon is an hour ahead. Only the server's clock decides whether a window is
+/// open.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn windows_follow_the_clock_of_the_server() {
     let cluster = installed(Options::default()).await;

@@ -80,7 +80,7 @@ async fn deletes_are_reported_as_deleted_rows() {
     let (code, text) = run_command(&cluster.owner_url(), &["wait", "gone"]).await;
     assert!(code == 0 && text.starts_with("job \"gone\" succeeded: 1 row deleted"), "{text}");
     assert!(backfilld(&cluster, &["status", "gone"]).await.contains("rows deleted      1\n"));
-    // No hint about a delete speaks of assignments.
+    // Hints about a delete job do not mention assignments.
     for arguments in [&["retry", "gone"][..], &["tune", "gone", "--option=slices=2"]] {
         let (_, text) = run_command(&cluster.owner_url(), arguments).await;
         assert!(text.contains("backfilld rerun gone. It deletes the rows that match"), "{text}");
@@ -88,7 +88,7 @@ async fn deletes_are_reported_as_deleted_rows() {
     }
 }
 
-/// Numbers that are small, but not 0.
+/// A rate and a percentage that are small but not 0 are not rounded to 0.
 #[tokio::test]
 async fn small_numbers_of_jobs_and_previews_are_not_shown_as_zero() {
     let cluster = installed(Options::default()).await;
@@ -137,7 +137,8 @@ async fn status_as_json_has_every_column_of_the_view() {
     columns.sort_unstable();
     assert_eq!(keys, columns);
 
-    // The jobs are in the order of the text: unfinished jobs by priority, then the others.
+    // The JSON output lists the jobs in the same order as the text output: unfinished jobs by
+    // priority, then the others.
     run(&owner, "select backfill.enqueue('urgent', 't', 'n = 2', priority => -5)").await;
     run(&owner, "select backfill.enqueue('ended', 't', 'n = 3', priority => -9); select backfill.cancel('ended')")
         .await;
@@ -170,7 +171,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     assert!(text.contains("It is paused: run backfilld --database eu resume j."), "{text}");
     let text = run_command(&["enqueue", "k", "--target", "t", "--set", "id = 1"]).await;
     assert!(text.contains("hint: Use another unique key with --key COLUMN,COLUMN, or"), "{text}");
-    // Flags are repeated.
+    // The printed command repeats the flags of the user's command.
     let mut command = tokio::process::Command::new(BACKFILLD);
     let output = command.arg("--config").arg(&file).args(["--database", "eu", "status"]).output().await.unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -181,7 +182,7 @@ async fn hints_name_commands_and_with_several_databases_the_database() {
     let text = run_command(&["status", "l"]).await;
     assert!(text.contains("can resume them: backfilld --database eu resume --all\n"), "{text}");
     run(&owner, "select backfill.resume_all(); select backfill.cancel('l')").await;
-    // The text about what a job waits for, and the hint of a notice, name commands, too.
+    // The text that says what a job waits for, and the hints of notices, name commands too.
     run(&owner, "select backfill.enqueue('a', 't', 'n = 1', needs_approval => true)").await;
     let text = run_command(&["status", "a"]).await;
     assert!(text.contains("must approve the job: backfilld --database eu approve a"), "{text}");
@@ -228,8 +229,8 @@ async fn small_and_large_values_of_signals_are_readable() {
     }
 }
 
-/// The context of an error has one line, which names the public function. Only for a command such
-/// as `pause`, a second line names the function that all commands share.
+/// The context of an error has one line, which names the public function. Only functions such as
+/// `pause` add a second line, which names the internal function that they share.
 #[tokio::test]
 async fn a_refused_call_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

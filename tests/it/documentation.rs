@@ -17,8 +17,8 @@ use self::page::{Block, blocks, commands, inline_code, pages, parts, read, root,
 use self::reader::{Reader, script};
 use crate::support::{installed, run};
 
-/// Returns the lines of an output without the parts that can differ from run to run. These are the
-/// width of columns, and the length of the rule below the column names.
+/// Returns the lines of an output without the parts that can differ from run to run: the width of
+/// the columns, and the length of the line of dashes below the column names.
 fn lines(text: &str) -> Vec<String> {
     let squeezed = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
     let rules = squeezed.map(|line| if line.chars().all(|c| "-+".contains(c)) { "-".to_owned() } else { line });
@@ -232,7 +232,7 @@ fn invocations(lines: &[String]) -> Vec<Vec<String>> {
         let Some(at) = at else { continue };
         let arguments: Vec<String> = words[at + 1..].to_vec();
         // In `docker build ... backfilld:0.3.0 .`, the word `backfilld` is part of an image's name.
-        // A shell variable has no value here.
+        // Commands with shell variables are skipped, because the variables have no values here.
         let is_known = arguments.iter().all(|argument| !argument.starts_with('$'));
         if is_known && !arguments.is_empty() && arguments[0] != "." && words.get(1).is_none_or(|verb| verb != "build") {
             found.push(arguments);

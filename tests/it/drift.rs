@@ -28,7 +28,8 @@ const SHORTER: [&str; 3] = ["varchar(90)", "varchar(80)", "varchar(70)"];
 
 struct Change {
     name: &'static str,
-    /// `{t}` is the job's table. Each string is one transaction.
+    /// The DDL that changes the table. `{t}` stands for the job's table. Each string runs as one
+    /// transaction.
     ddl: &'static [&'static str],
     /// Text that the job's error contains.
     says: &'static str,
@@ -208,7 +209,7 @@ async fn rewrite_while_a_batch_waits(dba: &mut tokio_postgres::Client, job: &str
     rewrite.commit().await.unwrap();
 }
 
-/// Renames the table of the job and gives its old name to a copy of the table. The second statement
+/// Renames the table of the job and gives its old name to a copy of the table. The second string
 /// undoes this.
 const SWAP: [&str; 2] = [
     "create table t_new (like t including all); insert into t_new select id, note, 0, 0, at from t;
@@ -278,7 +279,7 @@ async fn a_job_is_not_complete_for_a_table_that_took_the_name() {
 }
 
 /// A partition that is detached and replaced has not been walked. A partition that is attached
-/// later under a name of its own is no replacement.
+/// later under a different name is not a replacement.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_is_not_complete_for_a_partition_that_took_the_name() {
     let cluster = installed(Options::default()).await;

@@ -1,6 +1,6 @@
 //! Tests the kinds of errors that the error policy distinguishes, nearly all of them on a real
-//! server. The tests check whether the walk continues after the failure, which text the operator
-//! reads during the failure, and how often the failure is logged. `every_kind_of_error_has_a_test`
+//! server. The tests check whether the walk continues after the failure, which message the operator
+//! sees during the failure, and how often the failure is logged. `every_kind_of_error_has_a_test`
 //! names the other files that test some of the kinds.
 
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use crate::proof::{Dice, PLUS_ONE, QUICK, batches, enqueue, exact, quick, table,
 use crate::support::{BACKFILLD, SOON, installed, run, sql, until_state, until_true, value};
 
 const ROWS: i64 = 300;
-/// Rows of a table whose trigger raises errors. Each of them may be deferred on its own.
+/// Number of rows in each table whose trigger raises errors. The walk may defer each of these rows
+/// separately.
 const FAILING_ROWS: i64 = 60;
 
 /// Creates a table with a trigger that raises the SQLSTATE that is stored in table `raised`. While
@@ -155,7 +156,7 @@ async fn a_permanent_failure_fails_the_job_with_the_servers_message() {
 }
 
 /// The TLS connection fails before the server sends an SQLSTATE, so a trigger cannot raise this
-/// error. The test `tls::a_job_waits_while_the_servers_certificate_is_expired` raises it on a real
+/// error. The test `tls::a_job_waits_while_the_servers_certificate_is_expired` causes it on a real
 /// server.
 #[test]
 fn an_untrusted_connection_is_retried() {
@@ -230,8 +231,8 @@ async fn batches_that_are_cancelled_or_terminated_repeatedly_still_finish() {
     }
 }
 
-/// The address that the daemon connects to leads to a standby, as if the server had been demoted.
-/// The daemon waits until a primary accepts sessions at this address.
+/// The address that the daemon connects to is redirected to a standby, as if the server had been
+/// demoted. The daemon waits until a primary accepts sessions at this address.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_connected_to_a_standby_waits_for_the_primary() {
     let cluster = installed(Options::default()).await;
@@ -559,7 +560,8 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     run(&owner, enqueued).await;
     until_state(&cluster, "lied", "succeeded", SOON * 3).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from lied where n <> c").await, 0);
-    // A session reports its statistics counters at the latest when it ends.
+    // A session reports its statistics counters when it ends, if not earlier. The test therefore
+    // stops the daemon before it reads the counters.
     daemon.sigterm();
     daemon.wait_exit(SOON).await;
     let read =
@@ -570,13 +572,15 @@ async fn wrong_statistics_do_not_make_a_batch_read_the_whole_table() {
     assert!(read < 10 * LARGE, "{read} rows were read of {LARGE}");
 }
 
-/// The batch may have committed, so it must not be repeated. A retry reads the checkpoint again.
+/// If the server's answer to a batch is unreadable, the batch may have committed, so the daemon
+/// must not repeat it. A retry of the job reads the checkpoint again.
 #[test]
 fn a_batch_whose_answer_is_unreadable_is_not_repeated() {
     assert_eq!(action(Kind::Unreadable).0, Action::Fail);
 }
 
-/// The server or the network was slow, so no row is suspected, however often this happens.
+/// If the server's answer to a batch is late, the server or the network was slow. However often
+/// this happens, the daemon does not treat any row as the cause.
 #[test]
 fn a_batch_whose_answer_is_late_counts_against_no_row() {
     assert_eq!(action(Kind::Unanswered).0, Action::Reconnect);

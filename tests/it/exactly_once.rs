@@ -37,8 +37,8 @@ async fn rows_are_changed_once_even_if_daemons_are_killed_repeatedly() {
     exact(&cluster, "killed", ROWS).await.unwrap();
 }
 
-/// Failpoints, each of which is between two adjacent durable steps. The numbers say at which visits
-/// to the failpoint the daemon aborts.
+/// Failpoints, each between two adjacent durable steps. The numbers are the visits to the failpoint
+/// at which the daemon aborts.
 pub const POINTS: &[(&str, &[u32])] = &[
     ("after_claim", &[1, 2, 4]),
     ("before_save_plan", &[1]),
@@ -91,7 +91,7 @@ async fn the_proof_detects_a_checkpoint_in_a_transaction_of_its_own() {
     assert!(wrong.contains("changed more than once"), "{wrong}");
 }
 
-/// A batch may fail at its commit. In this case its checkpoint must not move.
+/// A batch may fail at commit. In this case, the checkpoint must not move.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_that_fails_at_its_commit_leaves_no_checkpoint() {
     const ROWS: i64 = 400;

@@ -1,4 +1,4 @@
-//! Tests of failures that concern single connections of the daemon, while the server works and new
+//! Tests of failures that affect single connections of the daemon, while the server works and new
 //! connections succeed. The job must continue without waiting until a lease expires.
 
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::support::{BACKFILLD, SOON, installed, sql, until_state, value};
 
 const ROWS: i64 = 100_000;
 
-/// A job with a low rate, and a daemon with the default lease times, which connects through the
-/// proxy.
+/// Starts a job with a low rate, and a daemon with the default lease times. The daemon connects
+/// through the proxy.
 async fn begun(job: &str, set: &str) -> (Cluster, Proxy, Daemon) {
     let cluster = installed(Options::default()).await;
     let proxy = Proxy::to(cluster.addr()).await;
@@ -48,8 +48,8 @@ async fn survive(job: &str, set: &str, startup: &'static str) {
     for direction in [Direction::ToClient, Direction::ToServer] {
         for harm in [Harm::Lose, Harm::Stall, Harm::Delay(Duration::from_millis(700))] {
             let (started, harmed) = (Instant::now(), proxy.harmed());
-            // If the daemon is still replacing connections because of the fault before, the fault
-            // must also concern the new connections.
+            // If the daemon is still replacing connections because of the previous fault, this
+            // fault must also affect the new connections.
             wait::until(SOON, "the fault has an effect", async || {
                 proxy.harm_open_flows(FlowFault { startup, direction, harm });
                 proxy.harmed() > harmed
@@ -64,8 +64,8 @@ async fn survive(job: &str, set: &str, startup: &'static str) {
     ended(&cluster, job).await;
 }
 
-/// The server is suspended and continues, in rhythms from milliseconds to seconds. An answer can be
-/// late for this reason alone, so no row and no code of the job is to blame.
+/// The server is repeatedly suspended and resumed, for times from milliseconds to seconds. These
+/// suspensions alone can delay an answer, so the daemon must not blame a row or the job's code.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_survives_a_server_that_is_suspended_again_and_again() {
     let (cluster, _proxy, _daemon) = begun("suspended", PLUS_ONE).await;
@@ -110,7 +110,7 @@ async fn a_job_survives_faults_of_all_open_connections() {
     survive("every", PLUS_ONE, "backfilld").await;
 }
 
-/// Each answer arrives half a second late. Batches grow, and the job says why it is slow.
+/// Each answer arrives half a second late. Batches grow, and the job reports why it is slow.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn on_a_slow_network_batches_grow_and_the_job_says_why_it_is_slow() {
     let cluster = installed(Options::default()).await;

@@ -32,7 +32,7 @@ fn enqueue(more: &str) -> String {
     )
 }
 
-/// Until `over` is set, updates rows all over the table, one at a time. Returns the number of
+/// Updates rows all over the table, one at a time, until `over` is set. Returns the number of
 /// updates and the duration of each.
 async fn application(client: Client, seed: i32, over: Arc<AtomicBool>) -> (i64, Vec<Duration>) {
     let mut waits = Vec::new();
@@ -91,7 +91,8 @@ async fn no_session_waits_long_behind_a_long_batch() {
     assert!(longest(&unguarded) > Duration::from_millis(250), "{:?}", longest(&unguarded));
     // The test compares the two runs with each other, because a busy machine lengthens the waits in
     // both. For each run, it adds up the time by which each wait exceeded 150 ms, and divides the
-    // sum by the number of waits, because an application that waits less makes more of them.
+    // sum by the number of waits, because an application whose waits are shorter completes more
+    // updates and therefore waits more often.
     let lost = |waits: &[Duration]| -> f64 {
         let sum: Duration = waits.iter().map(|wait| wait.saturating_sub(Duration::from_millis(150))).sum();
         sum.as_secs_f64() / waits.len() as f64
@@ -208,7 +209,7 @@ async fn the_whole_tree_of_waiting_sessions_is_seen() {
 
     let pid: i32 = value(&owner, "select pg_backend_pid()").await;
     run(&owner, "begin; update t set n = 1 where id = 1").await;
-    // The guard also watches the session `other`. This session does not block anybody.
+    // The guard also watches the session `other`. This session does not block any other session.
     let other = cluster.owner().await;
     let mut idle =
         guard.watch(value(&other, "select pg_backend_pid()").await, Duration::from_millis(50), Duration::MAX);

@@ -1,6 +1,6 @@
 //! Tests the isolation of a job's expressions. They run with the settings of the session that
 //! enqueued the job. Neither the session state that another job left nor concurrent writes of the
-//! application affect them. Also tests that the transactions of the daemon's sessions end.
+//! application affect them. Also tests that the daemon's sessions do not leave transactions open.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -194,9 +194,10 @@ async fn a_key_that_holds_a_time_loses_no_row_under_a_date_style_with_zone_abbre
     }
 }
 
-/// A late cancel may hit the `commit`. The transaction then stays open, so the daemon must roll it
-/// back and run the batch again. A late cancel may also hit the `begin`. The batch then commits
-/// without a transaction block, so the daemon must read the checkpoint before the next batch.
+/// A late cancel request may cancel the `commit`. The transaction then stays open, so the daemon
+/// must roll it back and run the batch again. A late request may also cancel the `begin`. The batch
+/// then commits without a transaction block, so the daemon must read the checkpoint before the next
+/// batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repeatable_read_batch_whose_begin_or_commit_is_cancelled_is_tried_again() {
     let cluster = installed(Options::default()).await;

@@ -1,6 +1,5 @@
-//! Tests of locks that other sessions hold for seconds, on the tables of schema `backfill` and on
-//! the table of a job, at each moment of the life of the job. No job fails, and the daemon keeps
-//! running.
+//! Tests of locks that other sessions hold for seconds, on the tables of schema `backfill` or on
+//! the table of a job, at each stage of the job. No job fails, and the daemon keeps running.
 
 use std::time::Duration;
 
@@ -19,8 +18,9 @@ async fn lock(cluster: &Cluster, table: &str, time: Duration) {
     run(&owner, "commit").await;
 }
 
-/// Jobs are enqueued, planned, walked, verified and finished all the time, while one table of the
-/// schema after the other is locked, for example by `vacuum full` or behind a `pg_dump`.
+/// Jobs are continuously enqueued, planned, walked, verified and finished. Meanwhile, another
+/// session locks the tables of the schema one after the other. In production, a `vacuum full` can
+/// cause such a lock, or a statement that waits behind a `pg_dump`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_wait_for_locks_on_the_tables_of_the_queue() {
     const ROWS: i64 = 300;
@@ -106,8 +106,8 @@ async fn a_job_waits_for_locks_on_its_table_at_each_moment() {
     assert!(daemon.ended().is_none(), "the daemon ended");
 }
 
-/// The table is locked after the job was enqueued and before it is planned. The job names the
-/// session with the lock all the time, also after heartbeats.
+/// The table is locked after the job was enqueued and before the job is planned. All the time, even
+/// after heartbeats, the job names the session that holds the lock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_names_the_session_for_whose_lock_its_planning_waits() {
     let cluster = installed(Options::default()).await;

@@ -89,9 +89,9 @@ async fn a_claim_and_the_views_do_not_read_thousands_of_finished_jobs() {
     }
 }
 
-/// The check of coverage must not read all slices again for each slice. The test compares a job of
-/// 500 slices with a job of 4,000 slices. The limit for the second job is 16 times the pages that
-/// the check of the first job reads, plus 400 pages.
+/// The coverage check must not read all slices again for each slice. The test compares a job of 500
+/// slices with a job of 4,000 slices. The limit for the second job is 16 times the pages that the
+/// coverage check of the first job reads, plus 400 pages.
 #[tokio::test]
 async fn the_proof_of_many_slices_reads_each_of_them_once() {
     let cluster = installed(Options::default()).await;
@@ -111,7 +111,7 @@ async fn the_proof_of_many_slices_reads_each_of_them_once() {
     }
     assert!(read[1] < read[0] * 16 + 400, "{read:?} pages");
 
-    // The check of coverage finds each of these defects.
+    // The coverage check finds each of these defects.
     let slice = "update backfill.slice set lower = $l$ where ordinal = 88 and kind = 'walk' and job_id = (select id from backfill.job where name = 'n500')";
     for (change, expected) in [
         (slice.replace("$l$", "'{77}'"), "slices of public.t overlap"),
@@ -151,8 +151,8 @@ async fn the_page_shows_the_most_urgent_of_many_jobs_and_counts_the_others() {
     assert!(text.len() < 300_000, "{} bytes", text.len());
 }
 
-/// Alerts need these metrics: a deadline may pass before a job has started, and no other metric
-/// shows a job that waits for approval.
+/// Alerts need metrics of queued jobs: a deadline may pass before a job has started, and no other
+/// metric shows that a job waits for approval.
 #[tokio::test]
 async fn the_first_queued_jobs_have_metrics_and_the_rest_of_a_long_queue_has_not() {
     let cluster = installed(Options::default()).await;

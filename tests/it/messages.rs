@@ -1,6 +1,6 @@
 //! Tests the texts of refusals and of the daemon's errors, as a user reads them. `messages.txt`
-//! contains these texts, and is compared only on PostgreSQL 15 with ICU. After a change, regenerate
-//! the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
+//! contains these texts, and is compared only on PostgreSQL 15 with ICU. After a change to one of
+//! these texts, regenerate the file with `BACKFILLD_WRITE_MESSAGES=1` and review it.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -226,7 +226,7 @@ const ATTEMPTS: &[&str] = &[
     "backfill.assert_complete('unproven')",
 ];
 
-/// Specs of rollouts that are refused.
+/// Rollout specs, each of which is refused.
 const ROLLOUTS: &[&str] = &[
     r#"{}"#,
     r#"{"rollout": "r"}"#,
@@ -259,7 +259,7 @@ const ROLLOUTS: &[&str] = &[
     r#"{"rollout": "r", "table": "t", "add_column": {"name": "y", "type": "int"}}"#,
 ];
 
-/// Commands on rollouts that are refused.
+/// Rollout commands, each of which is refused.
 const ROLLOUT_COMMANDS: &[&str] = &[
     "backfill.rollout_pause('nope')",
     "backfill.rollout_advance('taken')",
@@ -415,8 +415,8 @@ async fn collect(page: &mut String, client: &Client, attempts: &[&str], icu: boo
             continue;
         }
         let refusal = refused(client, &format!("select {attempt}")).await;
-        // The server itself refuses a table name that it cannot convert to regclass. Its own
-        // message is sufficient.
+        // The server itself refuses a table name that it cannot convert to regclass. The server's
+        // message is clear enough, so backfilld has no message of its own for this error.
         let ours =
             refusal.sqlstate.starts_with("BF00") || refusal.sqlstate == "42501" || attempt.contains("'nope', 'u = 1'");
         assert!(ours, "{attempt}: {refusal:?}");

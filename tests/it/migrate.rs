@@ -48,8 +48,8 @@ async fn four_concurrent_installations_install_the_schema_once() {
     let owner = cluster.owner().await;
     let versions: i64 = value(&owner, "select count(*) from backfill.schema_version").await;
     assert_eq!(versions, i64::try_from(VERSIONS.len()).unwrap());
-    // While the roles of docs/contract.md do not exist, only the owner has privileges. After the
-    // roles have been created, the next migration grants them their privileges.
+    // Before the roles that docs/contract.md names are created, only the owner has privileges.
+    // After the roles have been created, the next migration grants them their privileges.
     make_roles(&cluster).await;
     cluster.create_role("late", "login in role backfill_reader").await;
     let late = cluster.client("late", "app").await;
@@ -140,7 +140,8 @@ async fn the_dump_of_the_schema_is_current() {
     let output = command.output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let dump = String::from_utf8(output.stdout).unwrap();
-    // Each function has these settings, each on a line of its own.
+    // pg_dump prints these settings for each function, one per line. The dump in the repository
+    // omits them.
     let pins: Vec<String> = PINS[1..].iter().map(|(name, _)| format!("    SET {name} TO '")).collect();
     let noise = |line: &&str| {
         pins.iter().any(|pin| line.to_lowercase().replace('"', "").starts_with(&pin.to_lowercase()))

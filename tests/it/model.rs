@@ -1,5 +1,5 @@
-//! Tests random combinations of key, data, job and faults. Each case is generated from a number,
-//! and its result is compared with a model.
+//! Tests random combinations of key, data, job and faults. Each case is generated from a seed, and
+//! its result is compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which generates the same case again.
 //! `BACKFILLD_CASES=500` runs 500 cases instead of 12. Run them with
@@ -277,8 +277,8 @@ impl Server {
     }
 
     /// Waits until the job finishes, and restarts daemons that have exited. Returns the job's error
-    /// if it failed. Two causes are expected: bad rows, and an application that wrote rows during
-    /// each of the three sweeps.
+    /// if it failed. Two causes of a failure are expected: bad rows, and an application that wrote
+    /// rows during each of the three sweeps.
     async fn until_ended(&self, case: &Case, fleet: &mut Fleet, owner: &Client) -> Option<String> {
         let mut ended = None;
         wait::until_ok(SOON * 3, format!("the job ends: {}", case.describe()), async || {

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use crate::enqueue::notices;
 use crate::support::{SOON, daemon, installed, refused, run, sql, until_state, until_true, value};
 
-/// A table in which the expressions of the tests read other rows, with views and functions.
+/// A table, with views and functions. The expressions in the tests read other rows of this table.
 const SHELF: &str = "
 create table cu (id int primary key, grp int, perm text, note text);
 insert into cu select g, g % 100, case when g < 100 then 'rw' else 'r' end from generate_series(0, 399) g;
@@ -112,7 +112,8 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "outer_function(grp) = 1"),
         ("cu", set, "public.in_text (grp) = 1"),
         ("cu", set, "hidden.f(grp) = 1"),
-        // The function is behind an operator, an aggregate, a cast, a view, a default or a domain.
+        // The function is called by an operator, an aggregate, a cast, a view, a default or a
+        // domain.
         ("cu", set, "### grp = 1"),
         ("cu", set, "(operator(public.###) grp) = 1"),
         ("cu", set, "(select agg(o.grp) from other o) = 1"),
@@ -125,7 +126,8 @@ async fn a_job_that_reads_what_it_assigns_in_other_rows_is_refused() {
         ("cu", set, "(select b.rw from behind_operator b where b.id = cu.id) = 1"),
         ("cu", "perm = (select max(x.perm) from cu x where x.grp = cu.grp)", "true"),
         ("cu", "(note, perm) = (select ''n'', max(x.perm) from cu x where x.grp = cu.grp)", "true"),
-        // The comparison of the key is only a part of an expression, or of a text.
+        // The key is compared only in a part of the condition, or the comparison is only text in a
+        // string constant. The subquery therefore still reads other rows.
         (
             "cu",
             set,
@@ -225,7 +227,7 @@ async fn a_job_that_reads_other_columns_or_other_tables_is_accepted() {
     assert!(!heard.iter().any(|line| line.contains("find out")), "{heard:?}");
 }
 
-/// Nobody can know which rows a function in another language reads.
+/// backfilld cannot determine which rows a function reads if the function is not written in SQL.
 #[tokio::test]
 async fn a_function_that_cannot_be_followed_is_named_in_a_warning() {
     let cluster = installed(Options::default()).await;
@@ -356,7 +358,8 @@ async fn a_job_that_reads_what_it_changes_indirectly_is_refused() {
     assert!(!warned.iter().any(|line| line.contains("find out") || line.contains("other rows")), "{warned:?}");
 }
 
-/// backfilld cannot know which columns a trigger changes, or what a query in a text reads.
+/// backfilld cannot determine which columns a trigger changes, or what a query in a string constant
+/// reads.
 #[tokio::test]
 async fn a_read_that_may_depend_on_the_batches_is_named_in_a_warning() {
     let cluster = installed(Options::default()).await;
@@ -407,8 +410,8 @@ async fn source(owner: &Client, table: &str, trigger: Option<&str>) {
     }
 }
 
-/// Without locked rows, bad rows and failures, a job calls the functions of its expressions as
-/// often as one plain statement does.
+/// If no rows are locked, no rows are bad and no batch fails, a job calls the functions in its
+/// expressions as often as one plain statement does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_expression_with_side_effects_is_evaluated_as_often_as_in_one_statement() {
     let cluster = installed(Options::default()).await;
@@ -450,7 +453,8 @@ async fn an_expression_with_side_effects_is_evaluated_as_often_as_in_one_stateme
     }
 }
 
-/// Some of the jobs fail, because the trigger `keep` leaves rows unchanged.
+/// Waits until the job has succeeded or failed. Some of the jobs fail, because the trigger `keep`
+/// leaves rows unchanged.
 async fn until_ended(cluster: &Cluster, name: &str) {
     let owner = cluster.owner().await;
     crate::support::until_true(
@@ -523,7 +527,7 @@ async fn a_statement_trigger_that_would_not_fire_is_refused_or_skipped() {
         assert_eq!(value::<i64>(&owner, &named).await, 1);
         run(&owner, &format!("select backfill.enqueue('{table}', '{table}', 'n = 1', 'n is null', {skip})")).await;
     }
-    // The rows of this table are in the table itself, so its trigger fires for each batch.
+    // This table has no partitions or children, so its trigger fires for each batch.
     run(&owner, "select backfill.enqueue('whole', 'whole', 'n = 1', 'n is null')").await;
     let _daemon = daemon(&cluster).await;
     for name in ["pa", "pt", "whole"] {
@@ -544,8 +548,9 @@ async fn a_statement_trigger_that_would_not_fire_is_refused_or_skipped() {
     assert!(error.contains("would not fire: st (function public.no)"), "{error}");
 }
 
-/// A role plants functions whose names look like calls in the expressions of another role. While a
-/// job is enqueued, none of their code runs.
+/// Another role creates functions named `in`, `any` and `lower`, so that parts of the owner's
+/// expressions look like calls of these functions. None of these functions runs while a job is
+/// enqueued or previewed.
 #[tokio::test]
 async fn no_code_of_another_role_runs_while_a_function_is_followed() {
     let cluster = installed(Options::default()).await;
@@ -628,8 +633,8 @@ async fn the_constraint_of_a_domain_is_evaluated_as_often_as_in_one_statement() 
     assert_eq!(value::<i64>(&owner, "select count(*) from seen where v is not null").await, 150);
 }
 
-/// Another role puts an operator, a domain, a cast and an aggregate in front of a function of the
-/// owner. The expressions of the owner's job use none of them.
+/// Another role creates operators, domains, an aggregate and a view, some of which call functions
+/// of the owner. The expressions of the owner's job use none of these objects.
 #[tokio::test]
 async fn objects_of_other_roles_change_no_answer() {
     let cluster = installed(Options::default()).await;
@@ -656,8 +661,9 @@ async fn objects_of_other_roles_change_no_answer() {
     assert!(heard.iter().all(|text| text.starts_with("WARNING: no daemon is running")), "{heard:?}");
 }
 
-/// The verification finds rows that match the filter only since its function was replaced. The
-/// sweep changes these rows, and does not evaluate the filter on the rows that are changed already.
+/// While the job runs, the function that the filter calls is replaced, so more rows match the
+/// filter. The verification finds these rows. The sweep changes them, and does not evaluate the
+/// filter on rows that the job has already changed.
 #[tokio::test]
 async fn a_sweep_does_not_quarantine_changed_rows_on_which_the_filter_fails() {
     let cluster = installed(Options::default()).await;

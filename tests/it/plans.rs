@@ -19,9 +19,9 @@ const RECIPE: &str = "set enable_seqscan = off; set enable_bitmapscan = off; set
 /// The additional settings for a walk along a key that mixes ascending and descending columns.
 const IN_ORDER: &str = "set enable_sort = off; set enable_incremental_sort = off;";
 
-/// The end of a check in the SQL of a batch. The check fails if the table's triggers have changed.
-/// `true` means that triggers may suppress changes. The tables of these tests have no triggers, so
-/// the tests replace `true` with `false`. Otherwise the check would fail.
+/// The end of the text of a check in a batch's SQL. The check fails if the table's triggers have
+/// changed. The argument `true` means that triggers may suppress changes. The tables in these tests
+/// have no triggers, so the tests replace `true` with `false`. Otherwise the check would fail.
 const SAME_TRIGGERS: &str = "::pg_catalog.oid, true))";
 
 async fn explain(client: &Client, statement: &str) -> Value {

@@ -1,10 +1,10 @@
-//! Tests a pooler in each mode between clients and the server (P42).
+//! Tests clients that connect to the server through a pooler, in each mode of the pooler (P42).
 
 use backfilld_testbed::cluster::{Cluster, Options};
 use backfilld_testbed::daemon::Daemon;
 use backfilld_testbed::pooler::{Mode, Pooler};
 
-use crate::support::{BACKFILLD, SOON, daemon, installed, run, until_state, value};
+use crate::support::{BACKFILLD, SOON, daemon, installed, run, until_state, until_true, value};
 
 async fn backfilld(url: &str, arguments: &[&str]) -> (bool, String) {
     let mut command = tokio::process::Command::new(BACKFILLD);
@@ -40,8 +40,8 @@ async fn doctor_finds_the_pooler_and_jobs_can_be_enqueued_through_it() {
     connection.await.unwrap().unwrap();
 }
 
-/// The settings of the only server session of the pooler. The application gets this session between
-/// two verbs.
+/// Returns the settings of the pooler's only server session. Between two commands of backfilld, an
+/// application would get this session.
 async fn left_behind(pooler: &Pooler) -> String {
     let (client, connection) =
         tokio_postgres::connect(&pooler.url("owner", "app"), tokio_postgres::NoTls).await.unwrap();
@@ -59,8 +59,8 @@ async fn left_behind(pooler: &Pooler) -> String {
     found.unwrap()
 }
 
-/// Each verb works through a pooler in each mode, and the application finds the server sessions as
-/// it left them.
+/// Each command works through a pooler in each mode, and leaves the server session unchanged for
+/// the application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_verb_works_through_a_pooler_and_leaves_nothing_behind() {
     let cluster = installed(Options::default()).await;
@@ -147,7 +147,7 @@ async fn each_verb_works_through_a_pooler_and_leaves_nothing_behind() {
     }
 }
 
-/// A daemon does not start behind a pooler, and one whose connections lead to a pooler later waits.
+/// A daemon does not start if its URL leads to a pooler in transaction or statement mode.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_refuses_a_pooler_with_the_remedy() {
     let cluster = installed(Options::default()).await;
@@ -163,9 +163,15 @@ async fn a_daemon_refuses_a_pooler_with_the_remedy() {
     }
 }
 
-/// The pooler that the daemon uses changes from session mode to transaction mode.
+/// The pooler that the daemon uses changes to transaction mode, and later back to session mode. The
+/// job waits meanwhile and says why. In one case the connections are cut at the change, and in the
+/// other case they stay open, as they do when PgBouncer reloads its configuration.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_waits_while_a_pooler_is_in_the_way() {
+async fn a_job_waits_while_a_pooler_is_in_transaction_mode() {
+    tokio::join!(change_of_mode(true), change_of_mode(false));
+}
+
+async fn change_of_mode(connections_are_cut: bool) {
     let cluster: Cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(
@@ -173,21 +179,25 @@ async fn a_job_waits_while_a_pooler_is_in_the_way() {
         "create table t (id int primary key, n int); insert into t select g, 0 from generate_series(1, 3000) g",
     )
     .await;
-    let (session, transaction) = (
-        Pooler::in_mode(Mode::Session, cluster.addr()).await,
-        Pooler::in_mode(Mode::Transaction, cluster.addr()).await,
-    );
-    let proxy = backfilld_testbed::proxy::Proxy::to(session.addr()).await;
+    let pooler = Pooler::in_mode(Mode::Session, cluster.addr()).await;
+    let proxy = backfilld_testbed::proxy::Proxy::to(pooler.addr()).await;
     let daemon = Daemon::builder(BACKFILLD, &proxy.url("owner", "app")).start();
     daemon.wait_ready(SOON).await;
-    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"max_rows_per_second": 300, "max_batch_rows": 20}')"#).await;
+    run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"max_rows_per_second": 200, "max_batch_rows": 20}')"#).await;
     crate::proof::until_more_batches(&owner, "j", 3).await;
-    proxy.retarget(transaction.addr());
-    proxy.cut();
-    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
-    proxy.retarget(session.addr());
-    proxy.cut();
+    for mode in [Mode::Transaction, Mode::Session] {
+        pooler.set_mode(mode);
+        if connections_are_cut {
+            proxy.cut();
+        }
+        if mode == Mode::Transaction {
+            let waits = "select coalesce(waiting_reason = 'connections' and waiting_text like '%a pooler in transaction or statement mode%url that connects to the server directly%', false) from backfill.jobs";
+            until_true(&owner, SOON, waits).await;
+        }
+    }
     until_state(&cluster, "j", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 3000);
     assert!(daemon.ended().is_none());
+    let output = daemon.output();
+    assert!(!output.contains("prepared statement \""), "{output}");
 }

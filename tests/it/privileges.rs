@@ -85,12 +85,12 @@ async fn an_event_trigger_that_refuses_ddl_stops_neither_a_daemon_nor_a_job() {
     );
     let told = "select message like '%; batches run at REPEATABLE READ, because the database refuses CREATE FUNCTION in the temporary schema (no DDL today: CREATE FUNCTION)' from backfill.events where name = 'j' and kind = 'planned'";
     assert!(value::<bool>(&owner, told).await);
-    // An error of the job itself is still reported as such.
+    // An error in the job's own expression is still reported as an error of the job.
     sql(&cluster, "select backfill.enqueue('bad', 't', 'b = a / (id - id)', 'a = 1')").await;
     crate::support::until_true(&owner, SOON, "select state = 'failed' from backfill.jobs where name = 'bad'").await;
 }
 
-/// With nothing to grant, neither `migrate` nor the start of a daemon runs a GRANT.
+/// If no privileges are missing, neither `migrate` nor the start of a daemon runs a GRANT.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_start_grants_only_what_is_missing() {
     let cluster = installed(Options::default()).await;

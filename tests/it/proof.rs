@@ -1,5 +1,5 @@
-//! Code that the fault tests share: a table whose rows count their changes, and a check. The check
-//! tests whether each row was changed exactly once, and whether the counters agree.
+//! Code that the fault tests share: a table that counts the changes to each row, and a check. The
+//! check tests whether each row was changed exactly once, and whether the counters agree.
 
 use backfilld_testbed::cluster::Cluster;
 use backfilld_testbed::daemon::{Builder, Daemon};

@@ -80,7 +80,8 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 0);
 }
 
-/// Something ends each session of the job within milliseconds, whatever the session does.
+/// Another session terminates each active session of the job within milliseconds, whichever row the
+/// session is changing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_blamed_for_sessions_that_another_session_ends() {
     let cluster = installed(Options::default()).await;
@@ -94,8 +95,8 @@ async fn no_row_is_blamed_for_sessions_that_another_session_ends() {
     run(&owner, r#"select backfill.enqueue('j', 't', 'n = n + 1', options => '{"max_batch_rows": 1, "max_rows_per_second": 50}')"#).await;
     until_true(&owner, SOON, "select rows_changed > 5 from backfill.jobs").await;
     let killer = cluster.owner().await;
-    // The loop runs in the server, so that no session lives for a second while the test waits for
-    // its turn on a busy machine.
+    // The loop runs in the server. If the test itself ran the loop, a busy machine could delay the
+    // test, and a session could run for a second.
     let kill = "do $$ declare killed int := 0; begin
                   while killed < 60 loop
                     killed := killed + (select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'backfilld job%' and state = 'active');
@@ -107,8 +108,8 @@ async fn no_row_is_blamed_for_sessions_that_another_session_ends() {
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n = 1").await, 2000, "{}", daemon.output());
 }
 
-/// A tool terminates each statement on the table that runs for long. Only the change to one row
-/// takes that long.
+/// A tool terminates each session that runs a long statement on the table. Only the change to one
+/// row takes that long.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_row_is_blamed_for_a_tool_that_terminates_long_statements() {
     let cluster = installed(Options::default()).await;

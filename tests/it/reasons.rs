@@ -1,4 +1,5 @@
-//! Tests of what the views say about a job that is held, waits for a worker, or is slowed down.
+//! Tests of the reasons that the views show for a job that is held, waits for a worker, or is
+//! slowed down.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use backfilld_testbed::wait;
 use crate::proof::{PLUS_ONE, enqueue, exact, table, until_more_batches};
 use crate::support::{BACKFILLD, SOON, backfilld, daemon, installed, run, sql, until_state, until_true, value};
 
-/// While rows move, a job does not wait. It says what slows it down and how busy it is.
+/// A job that changes rows at its maximum rate is not waiting. The view shows what throttles the
+/// job, and the share of the time in which its batches run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_with_a_rate_is_throttled_and_not_held() {
     let cluster = installed(Options::default()).await;
@@ -32,7 +34,7 @@ async fn a_job_with_a_rate_is_throttled_and_not_held() {
     .await;
     let (_, metrics) = daemon.get("/metrics").await.unwrap();
     assert!(!metrics.contains("backfilld_hold_seconds_total{database=\"main\",reason=\"rate\"}"), "{metrics}");
-    // The remaining time does not jump.
+    // The estimate of the remaining time is stable.
     let mut estimates = Vec::new();
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -42,7 +44,7 @@ async fn a_job_with_a_rate_is_throttled_and_not_held() {
     let (least, most) =
         estimates.iter().fold((f64::MAX, 0.0_f64), |(least, most), left| (least.min(*left), most.max(*left)));
     assert!(least > 0.0 && most < least * 3.0, "{estimates:?}");
-    // With a rate of one row in 20 s, no row moves for long, so the job is held.
+    // With a rate of one row in 20 s, no row is changed for a long time, so the job is held.
     sql(&cluster, r#"select backfill.tune('rated', '{"max_rows_per_second": 0.1}')"#).await;
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate' and waiting_text like 'limited to%' and throttled_by is null, false) from backfill.jobs").await;
     let none = "select throttled_by is null and throttled_text is null and time_share is null and waiting_reason is null from backfill.jobs";
@@ -99,8 +101,8 @@ async fn each_reason_to_wait_has_a_text() {
     until_true(&owner, SOON, "select bool_and(coalesce(waiting_reason = 'paused_all' and waiting_text like 'all jobs are paused%', false)) from backfill.jobs where name in ('first', 'third')").await;
 }
 
-/// The synchronous standby is gone, so commits wait. The job says so, and the daemon counts as
-/// running.
+/// The synchronous standby has disconnected, so commits wait for it. The view shows this as the
+/// reason why the job waits, and the daemon still counts as running.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_commit_that_waits_for_a_standby_is_a_reason() {
     const ROWS: i64 = 2_000;
@@ -115,7 +117,7 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
     drop(standby);
     cluster.sql("postgres", "postgres", "alter system set synchronous_standby_names = 's1'").await;
     cluster.sql("postgres", "postgres", "select pg_reload_conf()").await;
-    // The end of the claim waits for the standby.
+    // The transaction that ends the claim waits for the standby.
     run(&owner, "set synchronous_commit = local; select backfill.pause('synced')").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     run(&owner, "set synchronous_commit = local; select backfill.resume('synced')").await;
@@ -125,7 +127,7 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
         daemon.get("/readyz").await.is_ok_and(|(status, _)| status == 200)
     })
     .await;
-    // `enqueue` prints what its commit waits for, and then no longer waits for it.
+    // `enqueue` reports that its commit waits for the standby, and then stops waiting.
     let mut command = tokio::process::Command::new(BACKFILLD);
     let command = command
         .args(["enqueue", "later", "--target", "later", "--set", PLUS_ONE])
@@ -148,7 +150,8 @@ async fn a_commit_that_waits_for_a_standby_is_a_reason() {
     exact(&cluster, "synced", ROWS).await.unwrap();
 }
 
-/// The login may have few connections. The daemon works with 6, and with fewer the job says so.
+/// The login has a connection limit. The daemon works with 6 connections. With fewer, the job's
+/// waiting text reports the limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_daemon_works_with_six_connections_and_says_if_it_has_fewer() {
     let cluster = installed(Options::default()).await;
@@ -165,7 +168,7 @@ async fn a_daemon_works_with_six_connections_and_says_if_it_has_fewer() {
     let watcher = cluster.client("postgres", "app").await;
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(config).start();
     until_true(&watcher, SOON, "select state = 'succeeded' from backfill.jobs where name = 'few'").await;
-    // The daemon has five sessions open, besides that of a worker.
+    // The daemon keeps five sessions open, in addition to the worker's session.
     let sessions = "select count(*) = 5 from pg_stat_activity where usename = 'owner'";
     until_true(&watcher, SOON, sessions).await;
     cluster.sql("postgres", "app", "alter role owner connection limit 5").await;
@@ -194,7 +197,7 @@ async fn a_daemon_without_a_connection_for_its_heartbeat_counts_as_running() {
     })
     .await;
     until_true(&watcher, SOON, "select coalesce(bool_or(alive), false) from backfill.workers").await;
-    // Longer than the TTL of the registration.
+    // The loop takes longer than the TTL of the registration.
     for _ in 0..40 {
         tokio::time::sleep(Duration::from_millis(200)).await;
         assert!(value::<bool>(&watcher, "select bool_or(alive) from backfill.workers").await);

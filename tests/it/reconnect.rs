@@ -231,8 +231,8 @@ async fn no_lost_answer_makes_a_slice_wait_until_its_lease_expires() {
     assert_eq!(takeovers, 0, "an abandoned lease of the daemon itself counts as a takeover");
 }
 
-/// A worker that claims a slice names the leases that it holds. All other leases of this daemon are
-/// abandoned.
+/// A claim passes the tokens of the leases that its daemon still holds. All other leases of this
+/// daemon count as abandoned, and their slices can be claimed again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_finds_the_abandoned_leases_of_its_daemon() {
     let cluster = installed(Options::default()).await;

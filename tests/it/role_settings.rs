@@ -1,5 +1,5 @@
-//! Tries each setting that a role or a database can carry with `migrate`, `enqueue`, the daemon and
-//! `doctor`. docs/faults.md lists the settings.
+//! Runs `migrate`, `enqueue`, the daemon and `doctor` with each setting that a role or a database
+//! can have. docs/faults.md lists the settings.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 
@@ -54,11 +54,11 @@ const OF_ANY_ROLE: &[&str] = &[
     "plpgsql.extra_errors = 'all'",
 ];
 
-/// Settings that only a superuser can give to a role.
+/// Settings that only a superuser can set for a role.
 const OF_A_SUPERUSER: &[&str] =
     &["track_activities = off", "lc_messages = 'C'", "log_min_messages = panic", "allow_system_table_mods = on"];
 
-/// The setting has another name before PostgreSQL 16.
+/// Returns the setting that forces parallel plans. Its name changed in PostgreSQL 16.
 fn parallel(cluster: &Cluster) -> &'static str {
     if cluster.major() < 16 { "force_parallel_mode = regress" } else { "debug_parallel_query = regress" }
 }
@@ -114,7 +114,8 @@ async fn each_works(settings: &[&str]) {
     cluster.sql("postgres", "postgres", "grant helper to owner").await;
     for (number, setting) in settings.iter().enumerate() {
         if setting.starts_with("role") {
-            // The login has another role, which owns nothing, so the refusal must say so.
+            // With this setting, sessions of the login run as role `helper`, which owns nothing. A
+            // refusal is expected, so this test skips the setting.
             continue;
         }
         works_with(&cluster, number, setting).await;
@@ -146,7 +147,7 @@ async fn the_last_settings_of_a_role_do_no_harm() {
     each_works(quarter(3)).await;
 }
 
-/// Without its triggers, the queue would store a job that never starts.
+/// If the triggers of the queue did not fire, the queue would store a job that never starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_login_whose_triggers_do_not_fire_is_refused_with_the_remedy() {
     let cluster = crate::support::installed(Options::default()).await;
@@ -169,7 +170,8 @@ async fn the_settings_that_a_superuser_gives_do_no_harm() {
     }
 }
 
-/// With `force_parallel_mode`, each query in a function of the job would start a process.
+/// With `force_parallel_mode`, each query in a function that the job calls would otherwise start a
+/// parallel worker.
 #[tokio::test]
 async fn the_queries_in_functions_of_a_job_start_no_parallel_workers() {
     let cluster = crate::support::installed(Options::default()).await;

@@ -58,8 +58,8 @@ async fn wal_that_a_slot_keeps_holds_jobs_if_there_is_a_limit() {
         daemon_with(&cluster, &signals("{name: slot, match: 'cdc*', limit: 1MiB, interval_seconds: 1}")).await;
     run(&owner, ENQUEUE).await;
     until_waiting(&owner, "slot", "slot cdc\\_1 retains % MiB of WAL (limit 1.0 MiB)").await;
-    // Slot `spare`, which the rule does not match, also retains more WAL than the limit. It is
-    // shown, but it holds no job.
+    // Slot `spare`, which the rule does not match, also retains more WAL than the limit. The view
+    // shows this slot, but the slot does not hold the job.
     assert_eq!(shown(&owner, "slot").await, "cdc_1 budget 1048576 t, spare shown f");
     assert!(
         value::<bool>(

@@ -1,4 +1,4 @@
-//! Tests of rows whose change takes long, and of the option `max_row_ms`.
+//! Tests of rows that take a long time to change, and of the option `max_row_ms`.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use tokio_postgres::Client;
 
 use crate::support::{SOON, backfilld, daemon, installed, run, until_state, until_true, value};
 
-/// A table of 300 rows, and a function that takes as many milliseconds for a row as table `delay`
-/// says. The function runs in a session of the job, and the test changes the table meanwhile.
+/// A table of 300 rows, and a function that takes the number of milliseconds that table `delay`
+/// contains for the row. A test can change `delay` while the function is running.
 const TABLE: &str = "
 create table t (id int primary key, n int not null default 0);
 insert into t select generate_series(1, 300);
@@ -47,8 +47,8 @@ async fn failed_batches(daemon: &backfilld_testbed::daemon::Daemon) -> u64 {
     failed.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
 }
 
-/// The rows need longer than `deadlock_timeout` and longer than the limit of a batch, but not
-/// longer than `max_row_ms`.
+/// Each of three rows takes longer than `deadlock_timeout` and longer than the time limit of a
+/// batch, but not longer than `max_row_ms`.
 #[tokio::test]
 async fn rows_that_take_longer_than_a_batch_may_are_changed_if_max_row_ms_allows_it() {
     let (cluster, owner) = prepared("(150, 3000), (151, 1200), (300, 2500)").await;
@@ -67,7 +67,8 @@ async fn a_row_that_takes_too_long_is_found_in_few_attempts_and_can_be_changed_a
     let said: String = value(&owner, "select key || message from backfill.row_errors").await;
     assert!(said.contains(r#"{"id": 170}the statement for this row takes longer than max_row_ms (2000 ms)"#), "{said}");
     assert_eq!(value::<i64>(&owner, CHANGED).await, 299);
-    // Batches of up to a few hundred rows, of an eighth, of an eighth of that, and two of the row.
+    // The failed batches: one of up to a few hundred rows, one of an eighth of these rows, one of
+    // an eighth of those, and two of the slow row alone.
     let failed = failed_batches(&daemon).await;
     assert!(failed <= 6, "{failed} failed batches");
 
@@ -79,7 +80,7 @@ async fn a_row_that_takes_too_long_is_found_in_few_attempts_and_can_be_changed_a
     assert_eq!(value::<i64>(&owner, CHANGED).await, 300);
 }
 
-/// The statement of a row runs for an hour, if nothing ends it.
+/// The statement that changes the slow row would run for an hour if it were not cancelled.
 #[tokio::test]
 async fn tune_pause_and_cancel_end_the_statement_of_a_slow_row() {
     let (cluster, owner) = prepared("(7, 3600000)").await;
@@ -106,8 +107,8 @@ async fn tune_pause_and_cancel_end_the_statement_of_a_slow_row() {
     assert_eq!(value::<i64>(&owner, CHANGED).await, 299);
 }
 
-/// Each batch consists of one row, which takes a part of the time that it may take. Each suspension
-/// lasts longer than that time.
+/// Each batch changes one row, which takes 150 ms of the 450 ms that `max_row_ms` allows. The
+/// server is suspended repeatedly, each time for longer than `max_row_ms`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_are_not_blamed_for_a_suspended_server() {
     let (cluster, owner) = prepared("(0, 0)").await;
@@ -127,7 +128,7 @@ async fn rows_are_not_blamed_for_a_suspended_server() {
     assert!(daemon.output().contains(action(Kind::Stalled).1), "{}", daemon.output());
 }
 
-/// `set` records the `statement_timeout` of the batch in which it runs.
+/// The job writes into each row the `statement_timeout` of the batch that changes the row.
 #[tokio::test]
 async fn a_changed_deadlock_timeout_takes_effect_while_a_claim_runs() {
     let cluster = installed(Options::default()).await;
@@ -162,8 +163,9 @@ async fn a_preview_measures_slow_expressions() {
     assert!(time.contains("about 6 minutes at "), "{time}");
 }
 
-/// A row holds its lock for 1.5 s and then needs a row that the application holds. The application
-/// takes the two locks in the other order, and waits for the row of the job.
+/// The batch locks its row for 1.5 s and then needs a row that the application has locked. The
+/// application takes the two locks in the opposite order, and waits for the row that the batch has
+/// locked.
 #[tokio::test]
 async fn the_application_never_loses_a_deadlock_against_a_slow_row() {
     let cluster = installed(Options::default().set("deadlock_timeout", "300ms")).await;
@@ -190,8 +192,8 @@ async fn the_application_never_loses_a_deadlock_against_a_slow_row() {
     assert_eq!(value::<i32>(&owner, "select n from t").await, 1);
 }
 
-/// The row is slow when its transaction commits. The server does not apply `statement_timeout`
-/// there.
+/// A deferred trigger makes the commit of the row's transaction slow. The server does not apply
+/// `statement_timeout` during a commit.
 #[tokio::test]
 async fn a_row_that_is_slow_at_commit_is_changed_or_quarantined() {
     let cluster = installed(Options::default()).await;
@@ -214,8 +216,8 @@ async fn a_row_that_is_slow_at_commit_is_changed_or_quarantined() {
     assert_eq!(value::<i64>(&owner, CHANGED).await, 60);
 }
 
-/// A row holds its lock for up to an hour, and its trigger ignores cancel requests. A session of
-/// the application waits for this lock.
+/// The trigger of the job's row does not return, ignores cancel requests, and so keeps the row
+/// locked. A session of the application waits for this lock.
 #[tokio::test]
 async fn the_application_does_not_wait_for_a_slow_row_that_ignores_cancel_requests() {
     let cluster = installed(Options::default()).await;

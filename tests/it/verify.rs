@@ -17,7 +17,7 @@ async fn rows_written_behind_the_walk_are_swept_and_a_gap_in_the_coverage_fails_
     let _daemon = daemon(&cluster).await;
 
     // The application resets a row that the walk has already passed, and inserts another row behind
-    // the walk.
+    // the walk's position.
     run(&owner, "select backfill.enqueue('swept', 't', 'a = b', 'a is null', options => '{\"max_rows_per_second\": 1500, \"slices\": 2}')").await;
     until_true(&owner, SOON, "select exists (select from t where id = 1 and a = 1)").await;
     run(&owner, "update t set a = null where id = 1; insert into t values (0, null, 7)").await;
@@ -388,7 +388,7 @@ async fn the_rows_of_a_verification_are_read_on_a_standby() {
     run(&there, "select pg_wal_replay_resume()").await;
     assert_eq!(rows_read(&there, "u").await, before);
 
-    // Nor is one that was lost.
+    // A standby that is no longer running is not used either.
     drop(standby);
     run(&owner, "select backfill.rerun('t')").await;
     until_true(
@@ -410,7 +410,8 @@ async fn the_comparison_of_a_rollout_reads_on_a_standby() {
     let _daemon = daemon_with_standby(&cluster, &standby).await;
     start(&owner, &spec("constrained").replacen('{', r#"{"on_difference": "report", "#, 1)).await;
     until_rollout(&owner, "cents", "stage = 'constrained' and state = 'waiting'").await;
-    // The backfill itself is verified, and then all rows are compared.
+    // The rows are read twice: in the verification of the backfill job, and in the comparison of
+    // all rows.
     backfilld_testbed::wait::until(SOON, "the standby has counted the rows", async || {
         rows_read(&there, "orders").await >= 10_000
     })

@@ -50,7 +50,8 @@ impl Findings {
         self.all.push(Finding { database: self.database.clone(), check, mark, message, remedy });
     }
 
-    /// Adds a failure if the check itself failed, because the result of the check is then unknown.
+    /// Adds a failure if the check could not be completed, because the result of the check is then
+    /// unknown.
     pub fn unless(&mut self, check: &'static str, made: Result<()>) {
         if let Err(error) = made {
             self.failed(check, error);

@@ -98,8 +98,8 @@ async fn examine(config: &Config, database: &Database, found: &mut Findings) -> 
         Ok(false) => {}
         Err(error) => found.failed("schema", error),
     }
-    // This check comes last because it changes the settings of the session to those with which the
-    // daemon runs the user's own queries.
+    // This check comes last, because it changes the session's settings to the ones that the daemon
+    // uses for the user's own queries.
     let made = signals::examine(&session, database, found).await;
     found.unless("signals", made);
     Ok(())

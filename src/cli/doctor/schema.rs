@@ -15,8 +15,8 @@ from backfill.workers";
 
 /// Returns whether the schema can be queried. The checks of roles, executors and jobs query it.
 pub(super) async fn examine(session: &Session, found: &mut Findings) -> Result<bool> {
-    // A query on a schema that another role owns could execute code of that role. So nothing of the
-    // schema is read if this check fails.
+    // A query on a schema that another role owns could execute code of that role. So this command
+    // reads nothing from the schema if this check fails.
     let login: String = cell(&one(session, "select session_user::text as login", &[]).await?, "login")?;
     match ownership::check(&session.client).await {
         Ok(()) => {}

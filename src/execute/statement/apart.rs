@@ -1,7 +1,8 @@
-//! Builds the statements of a batch whose rows and whose checkpoint need two statements:
-//! - the rows of a verification, if a standby reads them
-//! - the negative control of the exactly-once tests, which commits the rows and the checkpoint in
-//!   two transactions, so that the tests must fail with it
+//! Builds the statements of a batch that handles its rows and its checkpoint in two separate
+//! statements. There are two cases:
+//! - a verification whose rows are read on a standby
+//! - the negative control of the exactly-once tests, which deliberately commits the rows and the
+//!   checkpoint in two transactions, so that the tests must fail
 
 use super::batch::{BatchKind, fragments};
 use super::fragments::{ANSWER, TOOK, unchanged};

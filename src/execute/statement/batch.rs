@@ -42,9 +42,10 @@ pub(super) struct Fragments {
 
 // `offset 0` makes the server convert the key to text only once. Without it, the server would
 // convert the key for the checkpoint and again for the result. Between the two conversions,
-// `advance` takes locks, and when a session takes a lock, it learns of changes to the catalog. If
-// an enum label in the key had just been renamed, the result would contain another key than the
-// checkpoint. The daemon would continue from this other key, and would be fenced.
+// `advance` takes locks, and after taking a lock the session sees the latest changes to the
+// catalog. If an enum label in the key had just been renamed, the key in the result would differ
+// from the key in the checkpoint. The daemon would continue from the key in the result, and would
+// be fenced.
 pub(super) fn fragments(plan: &Plan, kind: &BatchKind, table: Table, mode: BatchMode, from_start: bool) -> Fragments {
     let key = Names::of(plan);
     let scan = if keyset::is_listed(&plan.key) {

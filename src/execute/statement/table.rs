@@ -10,7 +10,7 @@ pub struct Table {
     /// Whether the job assigns a column that foreign keys may refer to. Such an update takes a
     /// stronger row lock.
     pub keys_change: bool,
-    /// Whether the filter is not evaluated on rows that were changed, because it may raise an error
-    /// there.
+    /// Whether the statements skip the filter for rows that were changed, because the filter may
+    /// raise an error for these rows.
     pub lenient: bool,
 }

@@ -12,8 +12,8 @@ pub(super) struct Chart<'a> {
     /// The values, the oldest first. None for a value that is not known.
     pub values: &'a [Option<f64>],
     pub limit: Option<f64>,
-    /// For each value, the reason why jobs were held, or none if jobs ran. The chart shows these
-    /// times behind the line.
+    /// For each value, the reason why jobs were held, or none if jobs ran. The chart shades the
+    /// times at which jobs were held, behind the line.
     pub held: &'a [Option<String>],
     /// The number of values in a full chart. A shorter history is aligned to the right edge.
     pub room: usize,

@@ -86,7 +86,7 @@ impl History {
         if let Some(rows) = observation.rows {
             point.rows += rows;
             // The whole time since the last observation is included, even if it contains a gap,
-            // because the rows were scanned in all of this time.
+            // because the rows were scanned during this whole time.
             point.time += since;
         }
         if observation.held_by.is_some() {

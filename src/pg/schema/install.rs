@@ -290,8 +290,8 @@ async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()>
 mod tests {
     use super::*;
 
-    /// Otherwise a text could end its quotes early, or its meaning could depend on the encoding of
-    /// the client.
+    /// If a text contained the delimiter, its quotes would end early. If it contained other than
+    /// ASCII characters, its meaning would depend on the encoding of the client.
     #[test]
     fn the_printed_sql_is_one_statement_of_ascii_characters() {
         let sql = print();

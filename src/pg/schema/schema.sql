@@ -227,7 +227,7 @@ begin
     into rows from unnest(f.proargtypes::oid[]) with ordinality a(type, n) join pg_type y on y.oid = a.type and y.typtype = 'c'
     cross join lateral unnest(array['_bf_argument_' || a.n, nullif(f.names[a.n], '')]) r(name) where r.name is not null and r.name is distinct from f.proname;
   -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
-  -- leave out what the query reads.
+  -- remove scans of the query from the plan.
   return format(E'select _bf_body.* from (select %s offset 0) as %I%s cross join lateral (\n%s\n) as _bf_body',
     coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $_$;
@@ -274,7 +274,8 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
      where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
        and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
-    -- The tokens of an operator may be its single characters.
+    -- An operator may have been split into single characters, so its name is searched for in the
+    -- joined characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
        and exists (select from operator x where position(o.oprname in x.name) > 0)
@@ -288,14 +289,14 @@ CREATE FUNCTION backfill._called_functions(fragment text, what text, schemas nam
   called(oid) as (
     select f.oid from named f
     union
-    -- The functions in the defaults of arguments.
+    -- The functions that are called in the default values of arguments.
     select d.refobjid from named f join pg_proc p on p.oid = f.oid and pg_has_role(p.proowner, run_as, 'MEMBER') join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
     union
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
   union
-  -- These functions run a query that is in their arguments.
+  -- These functions run a query, or read a table, that is passed as an argument.
   select p.oid from called f join pg_proc p on p.oid = f.oid
    where p.pronamespace = 'pg_catalog'::regnamespace
      and p.proname = any (array['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xml_and_xmlschema',
@@ -328,7 +329,7 @@ CREATE FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as n
          where t.kind in ('word', 'quoted')
            and (t.next = '(' and exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', ''))
                              and not exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', '') and p.provolatile <> all (counts))
-                -- Functions that are called without brackets.
+                -- Functions that are called without parentheses.
                 or 's' = any (counts) and t.kind = 'word' and t.body in ('current_timestamp', 'current_time', 'current_date', 'localtime', 'localtimestamp', 'current_user', 'session_user', 'user', 'current_role', 'current_schema', 'current_catalog')))
 $$;
 
@@ -507,7 +508,7 @@ begin
     else
       raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.rollout_pause.';
   end case;
-  -- The job of the current stage follows the rollout.
+  -- A pause or resume of the rollout also applies to the job of its current stage.
   if new.verb in ('pause', 'resume') then
     select x.name, x.state, x.desired_state into j from backfill.job x where x.id = r.job_id;
     if new.verb = 'pause' and j.state in ('queued', 'running', 'verifying', 'paused') then
@@ -567,8 +568,9 @@ CREATE FUNCTION backfill._changed_columns(relation oid, assigned text[]) RETURNS
   dependent(relation, num, by_action) as (
     select * from col
     union
-    -- From version 15 on, the expression of a generated column depends on the other columns.
-    -- Before, the generated column itself depends on them.
+    -- In version 15 and later, pg_depend records that the expression of a generated column depends
+    -- on the other columns. In version 14 and earlier, it records that the generated column itself
+    -- depends on them.
     select c.relation, a.attnum, c.by_action
       from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num
       left join pg_attrdef d on p.classid = 'pg_attrdef'::regclass and d.oid = p.objid
@@ -941,7 +943,7 @@ begin
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  -- A trigger before update of each row may change any column.
+  -- A BEFORE UPDATE trigger for each row may change any column.
   select string_agg(quote_ident(t.tgname), ', ' order by t.tgname) into v_triggers
     from pg_trigger t where t.tgrelid = relation and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled in ('O', 'A');
   if v_triggers is not null then
@@ -1180,8 +1182,9 @@ begin
     select * into abandoned from backfill.lease l where l.slice_id = c.slice_id and backfill._is_abandoned(l, worker, held) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
-    -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
-    -- worker that has ended the claim may already use its session for another slice.
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6). Do
+    -- not terminate a session that another lease refers to: its worker has ended the old claim and
+    -- already uses the session for another slice.
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a
        where a.pid = abandoned.backend_pid and a.backend_start = abandoned.backend_start
@@ -1237,7 +1240,7 @@ begin
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
   insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, ttl, waiting_reason, waiting_text)
-  -- The slice still waits for the same reason, until its first batch commits.
+  -- Keep the waiting reason of the slice until its first batch commits.
   values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + _claim.ttl, _claim.ttl, s.waiting_reason, s.waiting_text)
   on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, ttl = excluded.ttl,
      backend_pid = null, backend_start = null, rows_per_second = null, steady_rows_per_second = null, time_share = null, throttled_by = null, throttled_text = null,
@@ -1261,8 +1264,9 @@ begin
   if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- If the function returned this answer, the server would raise an error. Then the job could
-  -- neither run nor fail, and workers would try to claim it before all other jobs.
+  -- The answer is too large, or cannot be converted to UTF-8, so the daemon could not read it. If
+  -- the function returned it, the job could neither run nor fail, and workers would try to claim it
+  -- before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then
@@ -1299,7 +1303,8 @@ begin
   if not found then
     return null;
   end if;
-  -- An earlier attempt of a statement keeps its row locked until its transaction has ended.
+  -- An earlier attempt to run a statement locks the row of the statement in rollout_statement until
+  -- the transaction of the attempt ends. The next attempt must not begin before that.
   if (select count(*) from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null) > (select count(*) from (select from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null for update skip locked) f) then
     perform backfill._end_rollout_session(r.id);
     perform backfill._put_off_rollout(r.id, 'lock', format('an earlier attempt of a statement on table %s has not ended yet; its session is being terminated', r.target), interval '1 s');
@@ -1400,8 +1405,8 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
-         -- With another collation or operator class, rows can be equal in the expression and differ
-         -- in the index.
+         -- If the index has another collation than the column, or an operator class other than the
+         -- default, values can be equal in the expression but different in the index.
          and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
                           where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (
@@ -1594,7 +1599,8 @@ begin
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
       return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two slices with the same start share one entry.
+    -- Slices with the same start share one entry. So if there are fewer entries than slices, slices
+    -- overlap.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;
@@ -1700,7 +1706,7 @@ CREATE FUNCTION backfill._dependents(r backfill.rollout) RETURNS text
       from pg_attribute a join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum and d.deptype = 'n'
      where (a.attrelid = r.relation or a.attrelid in (select p.part from backfill._partitions(r.relation) p)) and a.attname = r.spec ->> 'column' and not a.attisdropped
        and not exists (select from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and g.tgname in (backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update'))
-       -- A foreign key of the rollout itself, of a table that refers to itself.
+       -- If the table refers to itself, leave out the foreign key that the rollout has created.
        and not exists (select from pg_constraint k where d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.conkey = array[a.attnum] and (k.conrelid = r.relation or k.conrelid in (select p.part from backfill._partitions(r.relation) p)))
      limit 5) x
 $$;
@@ -1819,7 +1825,7 @@ declare
   told text;
 begin
   if final_state = 'succeeded' then
-    -- Nobody may rely on the job if the name in target now refers to another table.
+    -- The job must not count as successful if the name in target now refers to another table.
     select format('the job is done, but table %s is not the table that the job changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
     if told is not null then
       perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
@@ -2608,7 +2614,8 @@ begin
     return true;
   elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
         and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
-    -- All other rows are done. The spec says that the column stays null in these rows.
+    -- All rows are done except the quarantined rows. With on_error = null, the column stays null in
+    -- the quarantined rows, and the stage counts as complete.
     if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
       perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
@@ -2808,7 +2815,8 @@ begin
   end if;
   select * into k from backfill._own_key(relation, asked);
   if backfill._is_spread(relation) then
-    -- A valid index of a partitioned table has a valid index on each partition.
+    -- If an index of a partitioned table is valid, each partition has a valid index that is
+    -- attached to it.
     if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
       return k.key;
     end if;
@@ -3207,7 +3215,8 @@ declare
 begin
   select d.* into f from backfill.rollout_statement d where d.id = r.pending_statement;
   if r.pending_error is not null and f.alone then
-    -- A unique index that could not be completed can refuse rows that the application writes.
+    -- A unique index that could not be completed can refuse rows that the application writes, so it
+    -- is dropped before the rollout counts as failed.
     if exists (select from backfill._rollout_index(r, f.part, f.undo_sql)) then
       return backfill._lease_rollout(r, f.stage, f.ordinal, f.part, true, f.undo_sql, null, f.lock, true, worker, ttl);
     end if;
@@ -3217,8 +3226,8 @@ begin
     return null;
   elsif r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
-    -- application writes, so it is dropped before the rollout counts as failed.
-    -- A foreign key of a partitioned table has been added to each partition.
+    -- application writes, so it is dropped before the rollout counts as failed. A foreign key of a
+    -- partitioned table was added to each partition, so it is dropped from each partition.
     select d.*, exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null) as undone into s
       from backfill.rollout_statement d
      where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid'
@@ -3226,7 +3235,8 @@ begin
     if found and not s.undone then
       return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    -- The validations of the partitions have to be repeated with the new constraint.
+    -- The records of the dropped constraint and of its validations are deleted. When the rollout is
+    -- resumed, it adds the constraint again and repeats the validations.
     delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
     update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
@@ -3273,7 +3283,7 @@ begin
      order by x.ordinal, x.part limit 1;
     if found then
       if s.alone then
-        -- An attempt that was interrupted leaves an invalid index.
+        -- An interrupted attempt may have left an index, which is valid or invalid.
         select x.valid into v_index from backfill._rollout_index(r, s.part, s.undo_sql) x;
         if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo) then
           if v_index.valid then
@@ -3332,14 +3342,16 @@ begin
       return null;
     end if;
   end loop;
-  -- Nothing is undone if the column cannot be dropped in the end.
+  -- Check first that the column can be dropped. If it cannot, no statement of the rollout is
+  -- undone.
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
       format('Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
     return null;
   end if;
-  -- The undo of an index also removes what an interrupted attempt has left.
+  -- The undo statement of an index also runs if an interrupted attempt has left an incomplete
+  -- index.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
      and case when d.alone then exists (select from backfill._rollout_index(r, d.part, d.undo_sql)) else d.done_at is not null end
@@ -3358,10 +3370,12 @@ begin
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
    where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and (o.finished_at is null or o.finished_at > r.started_at)
                         and (position(backfill._sync_name(o.spec) in y.line) > 0 or y.line ~ format('(^|[^\w"])%s($|[^\w"])', regexp_replace(quote_ident(o.spec ->> 'column'), '(\W)', '\\\1', 'g'))))
-     -- Partitions come and go while a rollout runs.
+     -- Partitions may be attached or detached while a rollout runs, so only partitions that are in
+     -- both fingerprints are compared.
      and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
                                                     and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
-  -- A partition that was detached meanwhile keeps the column, and could not be attached again.
+  -- A partition that was detached during the rollout still has the column, so it could not be
+  -- attached again.
   select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
     from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
    where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
@@ -4345,7 +4359,8 @@ declare
   v_parts text[];
   v_type oid;
 begin
-  -- The types of pg_catalog also have names that only the parser of the server knows.
+  -- A type of pg_catalog can also have a name that only the parser of the server knows. So this
+  -- block looks up only types of other schemas, and to_regtype below resolves the remaining names.
   begin
     v_parts := parse_ident(v_form[1]);
     select case when v_form[2] <> '' then t.typarray else t.oid end into v_type
@@ -4416,7 +4431,7 @@ begin
   if jsonb_typeof(new.settings) is distinct from 'object' or new.settings ->> 'search_path' is null then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.rollout_start, which takes the settings from the session.');
   end if;
-  -- The search_path becomes part of a statement, so it is written anew from the schemas.
+  -- The search_path becomes part of a statement, so it is rebuilt from the names of its schemas.
   new.settings := jsonb_build_object('TimeZone', new.settings ->> 'TimeZone', 'DateStyle', new.settings ->> 'DateStyle', 'IntervalStyle', new.settings ->> 'IntervalStyle',
     'search_path', coalesce((select string_agg(quote_ident(x), ', ' order by n) from unnest(backfill._schemas_of(new.settings)) with ordinality u(x, n) where x <> 'pg_catalog' or n > 1), 'pg_catalog'));
   new.spec := backfill._rollout_spec(new.spec, new.settings);
@@ -4758,8 +4773,8 @@ begin
     return query values ('expanded', 2, 0::oid, t, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if v_has_trigger then
-    -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
-    -- images of the values are compared.
+    -- Equal values can give different results in the expression, for example 1.0 and 1.00. So the
+    -- condition of the trigger compares the binary images of the values.
     select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
       from (select u.name, u.n from backfill._spec_columns(v_table, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
             union all select s ->> 'column', 100000) x;
@@ -4769,7 +4784,8 @@ begin
       ('syncing', 2, 0::oid, t, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
       ('syncing', 3, 0::oid, t, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
     if coalesce((s -> 'subscribed')::boolean, false) then
-      -- The table receives changes of a publication. Only such a trigger fires for them.
+      -- The table receives changes through a subscription. Only a trigger that is enabled with
+      -- ENABLE ALWAYS fires for these changes.
       return query values
         ('syncing', 4, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
         ('syncing', 5, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
@@ -4777,9 +4793,10 @@ begin
   end if;
   if v_parted and s ? 'index' then
     -- The server cannot create an index of a partitioned table concurrently. So the index of the
-    -- parent begins without partitions. A partition that is created from now on gets an index of
-    -- its own. Each existing partition gets one concurrently, and the parent's index becomes valid
-    -- with the last one (P30).
+    -- parent is first created without the indexes of the partitions (ON ONLY). A partition that is
+    -- created from now on gets an index automatically. Each existing partition gets an index
+    -- concurrently, and the parent's index becomes valid when the last of these indexes is attached
+    -- (P30).
     v_number := 3;
     return query values ('constrained', 1, 0::oid, t, format('create index %s on only %s using %s (%s)', v_index, t, v_method, c), format('drop index if exists %I.%s', s ->> 'schema', v_index), 'SHARE', false, instant);
     return query
@@ -4824,8 +4841,9 @@ begin
   if s ? 'references' then
     v_key := format('foreign key (%s) references %s (%I)%s', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), ''));
     if v_parted then
-      -- Before version 18, the server refuses a foreign key of a partitioned table that is not
-      -- valid. With validated foreign keys on all partitions, the parent's needs no scan (P30).
+      -- Before version 18, the server refuses a NOT VALID foreign key on a partitioned table. So
+      -- each partition first gets a foreign key that is then validated. After that, the foreign key
+      -- of the parent needs no scan (P30).
       return query
         select 'constrained', v_number + x.n, p.part, p.name, x.sql, null::text, x.lock, false, x.effect
           from backfill._partitions(v_table) p,
@@ -5251,8 +5269,9 @@ declare
 begin
   unknown := '{}';
   -- In the plan of an UPDATE, a subquery of the filter outputs all columns, because the server
-  -- reads its rows again if they were changed meanwhile. In the plan of a SELECT, it outputs only
-  -- what is used. So the assignments and the filter are planned separately.
+  -- reads the rows of the subquery again if another transaction has changed them in the meantime.
+  -- In the plan of a SELECT, the subquery outputs only the columns that are used. So the
+  -- assignments and the filter are planned separately.
   v_source := (select h.source from backfill._heaps(relation) h limit 1);
   select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
   if name is null and filter_sql is not null then
@@ -5287,7 +5306,8 @@ begin
         pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
       exception when others then
-        -- The body is followed no further.
+        -- The body cannot be planned. Treat the function as volatile, so that it is added to
+        -- `unknown`.
         f.volatility := 'v';
       end;
     end if;
@@ -5558,7 +5578,7 @@ CREATE FUNCTION backfill._spec_columns(relation oid, fragment text) RETURNS SETO
   select a.attname from pg_attribute a
    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
      and (a.attname::text in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted'))
-          -- A whole row reads each column.
+          -- A whole-row reference reads every column.
           or (select c.relname::text from pg_class c where c.oid = relation) in (select lower(replace(l.body, '"', '')) from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted')))
    order by a.attnum
 $$;
@@ -6017,8 +6037,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
-  -- The settings that the daemon's sessions will have. Those that this function itself pins are
-  -- restored when it returns.
+  -- Use the settings that the daemon's sessions will have. For the settings that this function
+  -- pins, the server restores the old values when the function returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   -- Since version 18, the planner removes a join of a table with itself. The plan would then not
   -- tell which scan reads the row that a job changes.
@@ -6076,9 +6096,9 @@ declare
     select relid from tree);
   authors oid[];
 begin
-  -- Everything on which these depend: the triggers, constraints, defaults, indexes, policies and
-  -- partition keys of the tables, and the domains of their columns. Domains without a constraint
-  -- are included, because they can get one later.
+  -- All objects on which the following depend: the triggers, constraints, defaults, indexes,
+  -- policies and partition keys of the tables, and the domains of their columns. Domains without a
+  -- constraint are included, because they can get one later.
   with recursive used(classid, objid) as (
     select o.classid, o.objid
       from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
@@ -6623,8 +6643,9 @@ CREATE FUNCTION backfill.rollout_begun(rollout bigint, token uuid, statement big
     AS $$
 begin
   begin
-    -- Waits for a command on the rollout, before the statement locks the table. The lock on the
-    -- rollout is given up again, because code of the user may run in the statement.
+    -- Lock the rollout, so that a concurrent command on the rollout ends before the statement locks
+    -- the table. The exception then releases the lock on the rollout, because the statement may run
+    -- user code.
     perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
       where r.id = rollout_begun.rollout and r.token = rollout_begun.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
     if found then

@@ -4,8 +4,9 @@ create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
 
--- The visible jobs that occupy the workers, and a commit that waits for a synchronous standby. The
--- view backfill.jobs reads this view once for all jobs.
+-- Returns one row with two texts: the visible jobs that occupy the workers, and a message if a
+-- commit of backfilld waits for a synchronous standby. The view backfill.jobs reads this view once
+-- for all jobs.
 create or replace view backfill._busy as
 select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catalog.format('"%s"', v.name), ', ' order by v.id) from (select x.id, x.name from backfill._visible x where x.id = any (o.jobs) order by x.id limit 3) v),
                                     case when o.jobs is not null and pg_catalog.cardinality(o.jobs) > (select pg_catalog.count(*) from (select from backfill._visible x where x.id = any (o.jobs) limit 3) v)

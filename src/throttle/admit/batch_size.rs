@@ -1,7 +1,7 @@
 //! Chooses the number of rows that the next batch may scan, so that the batch takes its target
-//! time. With a rate limit, this module also keeps batches so small that the rows change at an even
-//! rate. The walk may ask for fewer rows than this number, but never for more. The size grows by at
-//! most half with each batch, but can shrink by any factor at once.
+//! time. With a rate limit, this module also keeps batches small enough for the rows to change at
+//! an even rate. The walk may ask for fewer rows than this number, but never for more. The size
+//! grows by at most half with each batch, but can shrink by any factor at once.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Keeps the amount that each slice still owes when it ends. The next slices of the same job pay
-//! these amounts. Otherwise a job with many small slices would never pay, and would exceed its
-//! rate.
+//! Keeps the unpaid cost of each slice that ends (see `pacer`). The next slices of the same job pay
+//! this cost by waiting. Otherwise a job with many small slices would never wait, and would exceed
+//! its rate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use crate::throttle::admit::pacer::Pacer;
 
-/// Time for which an amount is kept if no slice takes it. After this time, the job has probably
-/// ended.
+/// Time for which the cost of an ended slice is kept if no other slice takes it over. After this
+/// time, the job has probably ended.
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// Holds the pacers of ended slices by job, each with the time when its slice ended. All clones

@@ -1,5 +1,5 @@
 //! Decides when the next batch of a slice may start and how many rows it may scan. After each
-//! batch, the gate makes the slice pay for the batch.
+//! batch, the gate makes the slice wait as long as the cost of the batch requires.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -134,8 +134,8 @@ impl Gate {
             }
             let (duty_cycle, slowed) =
                 if let Decision::Go(pace) = &decision { (pace.duty_cycle, pace.is_slowed()) } else { (1.0, false) };
-            // Call this during a hold, too, so that the time of the hold counts towards the cost of
-            // the last batch.
+            // This call is made during a hold, too, so that the time of the hold counts towards the
+            // cost of the last batch.
             let paid = self.pacer.pay(limits.max_rows_per_second, duty_cycle);
             let (waiting, wait, left) = match (decision, paid) {
                 (Decision::Hold(waiting), paid) => {
@@ -179,9 +179,9 @@ impl Gate {
     /// Records the cost of a batch. The cost consists of the `rows` that the batch changed and the
     /// time that the batch `took`. This time begins when the batch is admitted and ends when the
     /// server has returned the result. If the batch failed because of a lock timeout, the time does
-    /// not include the lock wait. The next `admit` waits until this cost is paid. For this, it
-    /// applies the limits that its caller passes. During the time on the network the server was
-    /// idle, so this time counts as a pause.
+    /// not include the lock wait. The next `admit` waits until this cost is paid at the limits that
+    /// its caller passes. The batch did not use the server while its messages were on the network,
+    /// so this time counts as a pause.
     pub fn settle(&mut self, rows: u64, took: Duration) {
         self.running = None;
         self.idle_since = Instant::now();
@@ -263,7 +263,8 @@ impl Drop for Gate {
     }
 }
 
-/// Returns the hold if the table's batches pause for autovacuum, otherwise none.
+/// Returns the reason for the hold if batches on the table must wait for autovacuum, otherwise
+/// none.
 fn vacuum(snapshot: &Snapshot, table: u32, now: Instant) -> Option<Waiting> {
     let left = snapshot.readings.vacuums.time_left(table, now)?.as_secs_f64().ceil();
     let text = format!("pausing for autovacuum on this table (at most {left:.0} s)");
@@ -461,8 +462,8 @@ mod tests {
             tokio::time::advance(total).await;
             gate.committed(&Permit { max_rows: 100, target: server }, 100, 100, server, total);
             gate.settle(100, total);
-            // At a duty cycle of 2 %, a batch of 35 ms pays with 1.7 s. The second on the network
-            // counts as a part of it.
+            // At a duty cycle of 2 %, a batch of 35 ms is followed by a pause of 1.7 s. The second
+            // on the network counts as a part of this pause.
             while !matches!(gate.admit(FREE, Duration::from_secs(60)).await, Admission::Go(_)) {
                 bench.publish(Some(0.9));
             }

@@ -1,24 +1,25 @@
-//! Estimates the part of a batch's time that is spent on the network, in which the batch costs the
-//! server nothing.
+//! Estimates the part of a batch's time that is spent on the network. During this time, the batch
+//! causes no load on the server.
 
 use std::time::Duration;
 
-/// Up to this time, the server may be the cause as well as the network. For example, the session
-/// may have waited for a processor.
+/// This much of the time outside the server does not count as network time, because the server may
+/// be the cause. For example, the session may have waited for a processor.
 const USUAL: Duration = Duration::from_millis(25);
-/// From this time on, the operator is told that the network is slow.
+/// If the estimate is at least this long, the operator is told that the network is slow.
 const WORTH_TELLING: Duration = Duration::from_millis(200);
 
-/// The estimate of one slice. It follows the quickest answers at once, and slower ones slowly,
-/// because a single answer can be late for other reasons.
+/// The estimate of one slice. After an answer that is faster than the estimate, the estimate drops
+/// to the new value at once. After a slower answer, the estimate rises only by a part of the
+/// difference, because a single answer can be late for other reasons.
 #[derive(Debug, Default)]
 pub struct Network {
     beside_the_server: Option<Duration>,
 }
 
 impl Network {
-    /// Records a batch that took the time `total` until its answer arrived. The server needed the
-    /// time `server` of it.
+    /// Records a batch. `total` is the time from the start of the batch until its answer arrived,
+    /// and `server` is the part of this time that the server needed.
     pub fn measured(&mut self, total: Duration, server: Duration) {
         let now = total.saturating_sub(server);
         self.beside_the_server = Some(match self.beside_the_server {
@@ -33,7 +34,7 @@ impl Network {
         self.beside_the_server.unwrap_or_default().saturating_sub(USUAL)
     }
 
-    /// Returns the sentence for the operator if the network makes the job slow.
+    /// Returns a sentence for the operator if the network slows the job down, otherwise none.
     pub fn tell(&self) -> Option<String> {
         let time = self.time();
         let millis = time.as_millis();

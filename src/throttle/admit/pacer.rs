@@ -1,5 +1,5 @@
-//! Makes a slice pay for each batch with time: the next batch waits until the rate limit and the
-//! duty cycle allow it. A pacer uses a `governor` limiter, in which each cell stands for 1
+//! Makes a slice pay for each batch by waiting: the next batch starts only when the rate limit and
+//! the duty cycle allow it. A pacer uses a `governor` limiter, in which each cell stands for 1
 //! microsecond.
 //!
 //! The quota of a limiter cannot be changed in place, so the quota is fixed and the price varies.
@@ -83,8 +83,8 @@ impl Pacer {
     }
 
     /// Stores the limits of the last call of [`Pacer::pay`] together with the owed amount, which a
-    /// later slice will pay. If an earlier amount is still carried over, each stored limit is the
-    /// less strict one of the old and the new limit.
+    /// later slice will pay. If limits of an earlier slice are already stored, the less strict of
+    /// the old and the new value is kept for each limit.
     pub fn carry_over(&mut self) {
         let own = self.last;
         self.owed.carried = Some(match self.owed.carried {

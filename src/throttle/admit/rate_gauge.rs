@@ -14,8 +14,8 @@ use crate::throttle::control::verdict::Pace;
 /// Decay of the average batch speed. Each new batch multiplies the weight of all earlier batches by
 /// this factor, so the average covers about the last 20 batches.
 const BATCHES_KEPT: f64 = 0.95;
-/// Decay of the average rate of the walk. Each new window multiplies the weight of all earlier
-/// windows by this factor, so the last window has half of the total weight.
+/// Decay of the walk's average rate. Each new window multiplies the weight of all earlier windows
+/// by this factor, so the last window has half of the total weight.
 const WINDOWS_KEPT: f64 = 0.5;
 const WINDOW: Duration = Duration::from_secs(1);
 /// Decay of the average rate from which the remaining time is estimated. The average covers about

@@ -4,8 +4,8 @@
 //! makes the duty cycle grow, and a pressure above the target makes it shrink. The target is
 //! [`TARGET`], or lower for some minutes after a budget came too close to its limit. The change of
 //! the duty cycle at each sample also depends on the speed at which the pressure changes. So the
-//! budget settles at the target, instead of reaching the limit again and again. Several daemons on
-//! one database converge to the same duty cycle.
+//! pressure settles at the target, instead of reaching the limit repeatedly. Several daemons on one
+//! database converge to the same duty cycle.
 //!
 //! The pressure is the utilization of the present value or of the forecast, whichever is higher.
 //! The forecast is included, because the lag itself rises only some time after the WAL was written.
@@ -44,9 +44,9 @@ const SHRINKAGE: f64 = 0.02;
 /// seconds, so a replica with a higher limit settles more slowly.
 const ANSWER: f64 = 1.5;
 const DAMPING: f64 = 2.5;
-/// Maximum effect of the damping between two samples, the same upwards and downwards. With
-/// different bounds, a replica that reports its position in steps would be treated like a replica
-/// that falls behind.
+/// Maximum effect of the damping between two samples. The bound is the same for increases and
+/// decreases. With different bounds, a replica that reports its position in steps would be treated
+/// like a replica that falls behind.
 const JERK: f64 = 0.5;
 /// Factor by which the duty cycle is multiplied after a hold. The duty cycle before the hold was
 /// too high.

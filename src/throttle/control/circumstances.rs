@@ -12,8 +12,8 @@ use crate::throttle::measure::readings::Reading;
 /// `wal_receiver_status_interval`).
 pub const LEAST_DUTY_CYCLE: f64 = 0.005;
 /// The law for budgets compares two samples only if they are less than this time apart. Samples
-/// that are further apart do not show how fast a budget changes. All other computations use this
-/// time if the time between two samples is longer.
+/// that are further apart do not show how fast a budget changes. All other computations treat a
+/// longer time between two samples as this time.
 pub const GAP: Duration = Duration::from_secs(3);
 
 /// The controller's inputs other than the readings.

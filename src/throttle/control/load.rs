@@ -5,9 +5,9 @@
 //! Most gauges have zones instead of a target, because other sessions contribute to their values.
 //! Below a utilization of [`EASY`], the duty cycle grows. At [`BUSY`] and above, it shrinks. At the
 //! limit and above, it halves twice a second. Between [`EASY`] and [`BUSY`] it stays the same,
-//! unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly. If a gauge is above
-//! [`EASY`] at such a low duty cycle, the job is not the cause. Without this growth, the job would
-//! stay at the lowest duty cycle until the cause ends.
+//! unless it is below [`FIRST_BESIDE_OTHERS`]. In that case it grows slowly. At such a low duty
+//! cycle, a gauge above [`EASY`] is not caused by the job. Without this growth, the job would stay
+//! at the lowest duty cycle until the real cause ends.
 //!
 //! The statement latency that backfilld adds ([`Signal::ProbeLatency`]) is the exception. It has a
 //! target ([`PROBE_TARGET`]), because only the daemon's batches cause it.

@@ -41,7 +41,7 @@ struct Conditions {
     /// Rate at which the replica can replay. 0 is a stall.
     replays: fn(f64) -> f64,
     application: fn(f64) -> f64,
-    /// Whether the replica is disconnected. The primary does not show a disconnected replica.
+    /// Whether the replica is disconnected. The primary does not list a disconnected replica.
     away: fn(f64) -> bool,
     /// Seconds between two reports that the replica sends.
     report_interval: f64,

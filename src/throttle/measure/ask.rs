@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::{Client, Object, Pool, PoolError};
+use deadpool_postgres::{Client, Pool, PoolError};
 use tokio::time::{Instant, timeout_at};
 
 use crate::error::{Error, Kind, Result};
+use crate::pg::pooler;
+use crate::pg::pools::close;
 
 /// Total time limit for getting a connection and then the result.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,17 +22,16 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
         // connection.
         Err(_elapsed) => return Err(late("get a connection")),
     };
-    match timeout_at(deadline, question(&client)).await {
-        Ok(answer) => answer,
-        Err(_elapsed) => {
-            // The query still runs on this connection, so the connection is dropped. Otherwise the
-            // next user of the connection would wait for the query. The idle connections are
-            // dropped too, because the same network failure may concern them.
-            drop(Object::take(client));
-            pool.retain(|_, _| false);
-            Err(late("get a result"))
-        }
+    // The query may still run on this connection, so the connection is dropped. Otherwise the next
+    // user of the connection would wait for the query.
+    let answer = match timeout_at(deadline, question(&client)).await {
+        Ok(answer) => answer.map_err(pooler::recognized),
+        Err(_elapsed) => Err(late("get a result")),
+    };
+    if answer.as_ref().is_err_and(|error| matches!(error.kind, Kind::Timeout | Kind::Pooled)) {
+        close(pool, client);
     }
+    answer
 }
 
 pub fn no_connection(error: PoolError) -> Error {

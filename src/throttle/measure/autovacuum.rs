@@ -4,8 +4,8 @@
 //! each run of autovacuum.
 //!
 //! An autovacuum worker is recognized by its lock, which each role may see, and by its backend
-//! type. If the daemon's role may not see the backend type, the worker is recognized because its
-//! process belongs to no user.
+//! type. If the daemon's role may not see the backend type, an autovacuum worker is recognized by
+//! the fact that its process has no user.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::error::Result;
 use crate::pg::row::Columns;
 
 /// Maximum time for which batches wait for one vacuum. A vacuum of a large table can take hours,
-/// and removes more than the dead rows of the daemon's batches.
+/// and also removes dead rows that the daemon's batches did not leave.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// Time between two polls. By default, autovacuum starts in a database at most once a minute
 /// (`autovacuum_naptime`), and it usually runs for several seconds.

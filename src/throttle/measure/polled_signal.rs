@@ -8,8 +8,10 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 
 use crate::config::signal::SignalRule;
-use crate::error::{self, Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::job::waiting::Waiting;
+use crate::pg::pooler;
+use crate::pg::pools::close;
 use crate::throttle::measure::ask::no_connection;
 use crate::throttle::measure::poll::{Poll, PollElsewhere, SERVER, Sample};
 use crate::throttle::measure::readings::Reading;
@@ -45,7 +47,8 @@ pub struct PolledSignal {
     pub signal: Signal,
     /// The reading shows this name as its source while the signal cannot be read.
     pub source: String,
-    /// The kind that samples with a limit have. Samples without a limit are only shown.
+    /// The kind of the signal's samples, if they have a limit. Samples without a limit are of the
+    /// kind [`SignalKind::Shown`].
     kind: SignalKind,
     /// None if no sample has a limit.
     pub limit: Option<f64>,
@@ -154,17 +157,18 @@ impl PolledSignal {
                     }
                     within_transaction(client, self.timeout, working, poll.as_mut()).await
                 });
-                match answer.await {
-                    Ok(answer) => answer,
-                    Err(_elapsed) => {
-                        // The query still runs on this connection, so the connection is dropped.
-                        // Otherwise the next user of the connection would wait for the query.
-                        if let Some(session) = session {
-                            drop(Object::take(session));
-                        }
-                        Err(late(self.timeout))
-                    }
+                // After a timeout, the query still runs on this connection, so the connection is
+                // closed. Otherwise the next user of the connection would wait for the query.
+                let answer = match answer.await {
+                    Ok(answer) => answer.map_err(pooler::recognized),
+                    Err(_elapsed) => Err(late(self.timeout)),
+                };
+                match (answer.as_ref().err().map(|error| error.kind), session) {
+                    (Some(Kind::Timeout), Some(session)) => drop(Object::take(session)),
+                    (Some(Kind::Pooled), Some(session)) => close(pool, session),
+                    _ => {}
                 }
+                answer
             }
         }
     }
@@ -183,7 +187,7 @@ impl PolledSignal {
 }
 
 fn late(limit: Duration) -> Error {
-    Error::new(error::Kind::Timeout, format!("no response within {} s", limit.as_secs_f64()))
+    Error::new(Kind::Timeout, format!("no response within {} s", limit.as_secs_f64()))
 }
 
 async fn within_transaction(
@@ -205,7 +209,7 @@ async fn within_transaction(
     samples
 }
 
-/// Lets each lane use only one connection of the pool for polling.
+/// Limits each lane to one connection of the pool for polling.
 pub struct Lanes {
     built_in: Semaphore,
     custom: Semaphore,

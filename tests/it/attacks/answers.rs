@@ -1,6 +1,6 @@
 //! The server in these tests answers a query with arbitrary content: other types, nulls, texts in
-//! another encoding, messages in another order, or bytes that are no messages. Such an answer must
-//! cause an error and never a panic, and it must cost little memory.
+//! another encoding, messages in another order, or bytes that are not protocol messages. Such an
+//! answer must cause an error and never a panic, and handling it must use little memory.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ async fn serve(mut stream: TcpStream, prepared: Answer, executed: Answer) -> std
     }
 }
 
-/// Reads the value once as each of the types that the daemon reads.
+/// Tries to read the value as each of the types that the daemon reads, one after the other.
 fn read_all(row: &tokio_postgres::Row) -> Vec<Result<()>> {
     vec![
         row.read::<Option<String>>(0).map(drop),

@@ -1,5 +1,5 @@
 //! The settings of a caller's session decide how the server reads quotes, dates and arrays. These
-//! settings must change neither which jobs are accepted nor what is stored. Even if a check at
+//! settings must change neither which jobs are accepted nor what is stored. Even if a check during
 //! enqueue misreads a fragment, the fragment must not reach beyond its parentheses.
 
 use backfilld::pg::schema::release::PINS;
@@ -8,8 +8,8 @@ use tokio_postgres::Client;
 use super::Scene;
 use crate::support::{SOON, refused, run, until_true, value};
 
-/// Correct assignments and filters. For each of them there is a setting under which the server
-/// reads it differently.
+/// Correct assignments and filters. The server interprets each of them differently under at least
+/// one setting.
 const HONEST: &[(Option<&str>, Option<&str>)] = &[
     (Some("a = 'x'"), None),
     (Some(r"a = '\'"), Some(r"a is distinct from '\'")),
@@ -48,7 +48,8 @@ const HOSTILE: &[&str] = &[
 const STORED: &str = "
 select pg_catalog.concat_ws(' | ', j.target, j.run_as, j.set, j.filter, extract(epoch from j.deadline), j.options operator(pg_catalog.-) 'deadline'::text) from backfill.jobs j";
 
-/// Returns what the session stores for a job, or the error. Changes nothing.
+/// Enqueues a job and returns what is stored for the job, or the error. Then rolls the enqueue
+/// back.
 async fn outcome(client: &Client, set: Option<&str>, filter: Option<&str>) -> String {
     run(client, "savepoint s").await;
     let enqueued = match set {
@@ -147,8 +148,8 @@ async fn every_third_setting(first: usize) {
     assert!(differ.is_empty(), "{}", differ.join("\n"));
 }
 
-/// `_lex` accepts everything here, as if it misread every text. Then only the server's parser
-/// stands between a filter and the rows of the table.
+/// In this test, `_lex` accepts every text, as if it misread all of them. Only the server's parser
+/// can then refuse a hostile filter.
 #[tokio::test]
 async fn a_filter_that_the_first_check_misreads_is_refused_by_the_parser_of_the_server() {
     let scene = with_table().await;

@@ -97,7 +97,7 @@ async fn a_role_leaves_a_worker_to_the_jobs_of_other_roles() {
     until_true(&alice, SOON, names).await;
 }
 
-/// The planning of two jobs would occupy both workers for a minute.
+/// Planning two jobs at once would occupy both workers for almost a minute.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_planning_leaves_a_worker_to_the_jobs_of_other_roles() {
     let scene = Scene::set().await;
@@ -218,7 +218,7 @@ async fn locked_jobs_do_not_keep_a_job_of_another_role_from_its_start() {
     until_true(&alice, SOON, "select state = 'succeeded' from backfill.jobs where name = 'of_f'").await;
 }
 
-/// The settings of the login would make a vacuum take hours.
+/// With the settings of the executor's login, a vacuum would take hours.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_settings_of_a_login_do_not_slow_the_vacuum_of_its_jobs() {
     let scene = Scene::set().await;

@@ -1,6 +1,6 @@
 //! The code of a job runs in the executor's session and can leave the role that the daemon has set.
-//! These tests show that the code gains nothing when it leaves this role. They also show that
-//! doctor reports an executor in whose session the code would gain something.
+//! These tests show that the code gains no privileges when it leaves this role. They also show that
+//! doctor reports an executor if its session would give additional privileges to the code.
 //!
 //! Function `steal` is an example of such a job's code. It tries many ways to leave its role. Each
 //! time, it then tries to access objects of the control login and of other roles. It also tries to

@@ -54,7 +54,7 @@ async fn a_jobs_code_cannot_learn_its_token_or_move_a_checkpoint_without_it() {
     let found = format!("select count(*) from seen where what like '%{token}%'");
     assert_eq!(value::<i64>(&e, &found).await, 0);
 
-    // The token is useless to another login, and no login can use the slice without the token.
+    // Another login cannot use the token, and no login can use the slice without the token.
     let calls = |token: &str| {
         [
             format!("select backfill.advance({slice}, '{token}', '(0,1)', null, '{{400}}', 400, 400, 0, true)"),
@@ -370,8 +370,9 @@ async fn an_advisory_lock_of_a_jobs_code_ends_with_the_batch() {
     }
 }
 
-/// The code of a job cancels the statements of its login's other sessions, to make a session run a
-/// batch without its settings. Even so, the token never appears in the context of an error.
+/// The code of a job cancels statements in the other sessions of its login. It tries to make such a
+/// session run a batch without the settings that the daemon applies. Even so, the token never
+/// appears in the context of an error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_statement_does_not_reveal_the_token() {
     let scene = Scene::set().await;
@@ -395,8 +396,8 @@ async fn a_cancelled_statement_does_not_reveal_the_token() {
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }
 
-/// The code of a job replaces the daemon's prepared statements with statements of the job. These
-/// would receive the token of the next batch, but the job fails before that.
+/// The code of a job replaces the daemon's prepared statements with statements of the job. The
+/// job's statements would receive the token of the next batch, but the job fails before that batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replaced_statement_does_not_receive_the_token() {
     let scene = Scene::set().await;
@@ -422,9 +423,9 @@ async fn a_replaced_statement_does_not_receive_the_token() {
     assert_eq!(value::<i64>(&scene.as_e().await, "select count(*) from loot").await, 0);
 }
 
-/// The code of a job changes `client_encoding`, so that the server misreads the quote after a
-/// character of the `search_path`. The rest of the `search_path` would then be executed before the
-/// batch.
+/// The code of a job changes `client_encoding` to make the server misread the quote that follows a
+/// certain character in the job's `search_path`. If the server misread this quote, it would execute
+/// the rest of the `search_path` as SQL before the batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_encoding_makes_the_settings_of_a_session_execute_code() {
     let scene = Scene::set().await;

@@ -1,5 +1,5 @@
-//! A client without credentials reaches the daemon's port. The client reads no secret, changes
-//! nothing, and blocks neither the probes nor the jobs.
+//! A client without credentials reaches the daemon's port. The client can neither read a secret nor
+//! change anything, and it cannot block the probes or the jobs.
 
 use backfilld_testbed::daemon::Daemon;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -66,8 +66,10 @@ async fn the_http_port_changes_nothing_and_reveals_no_secret() {
     let olga = scene.client("olga").await;
     until_true(&olga, SOON, "select count(*) > 0 from backfill.jobs where name = 'bad/job' and state = 'failed'").await;
     until_true(&olga, SOON, "select rows_changed > 0 from backfill.jobs where name = 'slow'").await;
-    // Whatever a request could change: what an operator can change of a job, and the events of the
-    // verbs. The daemon itself records other events meanwhile, for example that it slows down.
+    // This query returns everything that a request could change: the parts of a job that an
+    // operator can change, and the number of events that commands record. It leaves out other
+    // events, because the daemon itself records some of them meanwhile, for example when it slows
+    // down.
     let state = "select string_agg(concat_ws(' ', name, desired_state, priority, options), ',' order by name) || (select count(*) from backfill.events where kind in ('enqueued', 'pause', 'resume', 'cancel', 'retry', 'rerun', 'tune', 'approve', 'forget', 'pause_all', 'resume_all')) from backfill.jobs";
     let before: String = value(&olga, state).await;
 

@@ -1,6 +1,6 @@
-//! The code of a job raises errors that say something about the server: its disk is full, it is
-//! read-only, it has no free connection, or a row is locked. The daemon does not believe these
-//! errors. It quarantines the rows, and serves the jobs of other roles meanwhile.
+//! The code of a job raises errors that falsely report a condition of the server: its disk is full,
+//! it is read-only, it has no free connection, or a row is locked. The daemon treats these errors
+//! as errors of the rows. It quarantines the rows, and serves the jobs of other roles meanwhile.
 
 use backfilld::error::Kind;
 use backfilld::worker::error_policy::action;

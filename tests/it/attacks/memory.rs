@@ -51,8 +51,8 @@ async fn a_huge_exception_becomes_a_clipped_error_of_its_row() {
     assert!(peak < LIMIT_MIB, "{peak} MiB");
 }
 
-/// The server is not PostgreSQL. It answers the login with a message of almost 2 GiB, whose bytes
-/// it sends as fast as the daemon reads.
+/// The server is not PostgreSQL. It answers the login with a message of almost 2 GiB, and sends the
+/// message as fast as the daemon reads it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_sends_without_end_before_the_login_costs_no_memory() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,7 +1,7 @@
 //! Another role plants operators, functions and types in a schema that precedes `pg_catalog` in the
-//! `search_path` of a job. backfilld cannot prevent the user's expressions from finding these
-//! objects. But no statement of backfilld may find the objects. Otherwise the objects would run
-//! with the privileges of the job's role.
+//! `search_path` of a job. backfilld cannot prevent names in the user's expressions from resolving
+//! to these objects. But no name in backfilld's own SQL may resolve to them. Otherwise the objects
+//! would run with the privileges of the job's role.
 //!
 //! The test reads the catalog. For each operator, function and type of PostgreSQL that plpgsql can
 //! imitate, the test plants an object of the same name. Each planted object counts its calls in a

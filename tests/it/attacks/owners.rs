@@ -83,8 +83,8 @@ async fn a_daemon_with_one_url_refuses_tables_with_code_of_other_roles() {
     drop(daemon);
 }
 
-/// With `trust_table_owners`, the jobs run. A warning is shown by enqueue, by doctor and in the log
-/// of the daemon.
+/// With `trust_table_owners`, the jobs run. `enqueue`, doctor and the log of the daemon each show a
+/// warning.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn trusted_owners_are_named_in_warnings() {
     let scene = Scene::set().await;

@@ -6,8 +6,8 @@ use backfilld_testbed::daemon::Daemon;
 
 use crate::support::{BACKFILLD, SOON, make_roles, migrate};
 
-/// A function of `att` that records under which roles it runs. It takes every privilege that it can
-/// get.
+/// Functions of `att` that record the roles under which they run, and try to make `att` a
+/// superuser.
 const TRAP: &str = "
 create schema att;
 create table att.ran (as_role name);

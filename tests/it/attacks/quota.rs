@@ -179,7 +179,7 @@ async fn fifty_sessions_that_enqueue_at_once_do_not_exceed_a_quota() {
     assert!((1..=5).contains(&accepted), "{accepted}");
 }
 
-/// Any role can take the advisory locks that stand for uncommitted jobs of another role.
+/// Any role can take the advisory locks that represent uncommitted jobs of another role.
 #[tokio::test]
 async fn the_locks_of_one_role_do_not_use_up_the_quota_of_another() {
     let scene = Scene::set().await;
@@ -199,7 +199,7 @@ async fn the_locks_of_one_role_do_not_use_up_the_quota_of_another() {
     run(&alice, "commit").await;
 }
 
-/// Each uncommitted job takes a lock, and the server has a limited number of them.
+/// Each uncommitted job takes an advisory lock, and the server's lock table has limited space.
 #[tokio::test]
 async fn one_transaction_adds_at_most_200_jobs() {
     let scene = Scene::set().await;

@@ -90,7 +90,7 @@ async fn a_rollout_of_a_role_that_lost_its_membership_runs_nothing() {
     until_true(&olga, SOON, "select state = 'failed' from backfill.rollouts where name = 'late'").await;
     let error: String = value(&olga, "select error from backfill.rollouts where name = 'late'").await;
     assert_eq!(error, "role \"mallory\" is not a member of \"e\" any more");
-    // An operator cannot lend the role its privileges either.
+    // Even if an operator resumes the rollouts, they do not run with the operator's privileges.
     until_true(&olga, SOON, "select state in ('waiting', 'failed') from backfill.rollouts where name = 'waiting'")
         .await;
     run(&olga, "select backfill.rollout_resume('late')").await;
@@ -132,11 +132,11 @@ async fn a_statement_that_ignores_cancel_requests_keeps_neither_its_lock_nor_its
         "select count(*) >= 1 from backfill.rollout_statements where name = 'of_check' and sql like '%validate%'",
     )
     .await;
-    // The commands take effect, although the statements run.
+    // The commands take effect even while the statements are running.
     run(&mallory, "set statement_timeout = '20s'; select backfill.rollout_pause('of_default'); select backfill.rollout_pause('of_check')").await;
     let superuser = scene.client("postgres").await;
     until_true(&superuser, SOON, &format!("select ({LOCKS}) and not exists (select from pg_stat_activity where application_name like 'backfilld rollout%')")).await;
-    // No later attempt keeps the lock either.
+    // Later attempts to run the statements do not keep the lock either.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(value::<bool>(&superuser, LOCKS).await);
     drop(daemon);

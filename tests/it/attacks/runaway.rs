@@ -72,7 +72,8 @@ async fn code_that_ignores_its_timeout_and_a_cancel_loses_its_session_and_fails_
         let error: String = value(&olga, &format!("select error from backfill.jobs where name = '{name}'")).await;
         assert!(error.contains(expected), "{name}: {error}");
     }
-    // The daemon does not use such a session again: it logs the reason and terminates the session.
+    // The daemon does not use the session of such a batch again. It logs the reason and terminates
+    // the session.
     for message in ["ignored a cancel request", action(Kind::Overrun).1] {
         assert!(daemon.output().contains(message), "{}", daemon.output());
     }
@@ -91,7 +92,8 @@ async fn a_flood_of_notifications_costs_the_daemon_little() {
     let mallory = scene.client("mallory").await;
     let claims = "select coalesce(sum(calls), 0)::bigint from pg_stat_user_functions where funcname = '_claim'";
     let watcher = scene.cluster.superuser("app").await;
-    // Without a flood, the workers claim at their normal rate. The counter must show these claims.
+    // Without a flood, the workers claim slices at their normal rate. The server's call counter
+    // must show these claims, because the test relies on it.
     until_true(&watcher, SOON, &format!("select ({claims}) > 10")).await;
     let before: i64 = value(&watcher, claims).await;
     let started = Instant::now();

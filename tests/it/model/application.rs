@@ -1,5 +1,5 @@
 //! The application, which writes before the job and while the job runs. It inserts, updates and
-//! deletes rows, and changes keys. It records its committed writes in a book.
+//! deletes rows, and changes keys. It records its committed writes. This record is called the book.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use crate::model::case::{Case, Form};
 use crate::model::key::{one_in, quote};
 use crate::proof::Dice;
 
-/// The record of one row in the book. No field depends on the order in which several writers wrote.
+/// The entry of one row in the book. No field depends on the order in which the writers changed the
+/// row.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     /// The row is known to have been committed before the job was enqueued.
@@ -53,7 +54,8 @@ enum Write {
     Synced,
 }
 
-/// Writes until the writer's share is done or `over` is set.
+/// Runs the number of transactions that the case specifies for each writer, or stops early if
+/// `over` is set.
 pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Arc<Signals>, most: i64) -> Book {
     let dice = &mut Dice::of(case.seed.wrapping_mul(31) + number + 1);
     let (mut book, mut last, mut fresh) = (Book::new(), most, 1_000_000 * i64::try_from(number + 1).unwrap());
@@ -75,9 +77,9 @@ pub async fn write(case: Arc<Case>, number: u64, mut client: Client, signals: Ar
             }
         }
         if let Some(error) = failed {
-            // Two errors are allowed: two rows with the same key, and a deadlock of two writers. If
-            // a batch and a writer deadlock, the batch reaches its timeout before the server
-            // detects the deadlock (P16).
+            // Two errors are allowed: a duplicate key, and a deadlock between two writers. In a
+            // deadlock between a batch and a writer, the batch reaches its timeout before the
+            // server detects the deadlock, so the writer gets no error (P16).
             let code = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
             // In a partitioned table, a serialization failure is allowed too: another writer may
             // have moved the row to another partition.

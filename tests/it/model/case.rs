@@ -106,7 +106,7 @@ impl Form {
     }
 }
 
-/// A fault that happens to the daemons or the job while the job runs.
+/// A fault that affects the daemons or the job while the job runs.
 #[derive(Debug, Clone)]
 pub enum Fault {
     Kill,
@@ -123,7 +123,7 @@ pub enum Fault {
     /// The server cancels the statements of all the daemons' sessions, except the sessions that
     /// send heartbeats.
     Cancel,
-    /// A daemon is replaced by another one that has this fault in `BACKFILLD_FAILPOINT`.
+    /// A daemon is replaced by another daemon whose variable `BACKFILLD_FAILPOINT` has this value.
     Named(String),
     /// A daemon is frozen for longer than its lease, and then continues.
     Freeze,

@@ -261,8 +261,8 @@ async fn read(case: &Case, client: &Client) -> BTreeMap<i64, Found> {
         .collect()
 }
 
-/// Returns the condition that a key comes after `upper` in the order of the walk. It compares
-/// column by column, because each column has its own direction.
+/// Returns an SQL condition that is true for keys that come after `upper` in the order of the walk.
+/// The condition compares column by column, because each column has its own direction.
 fn beyond(case: &Case, upper: &[String]) -> String {
     let ordered = case.key.ordered();
     let mut alternatives = Vec::new();

@@ -1,4 +1,4 @@
-//! Daemons are killed and servers crash during a rollout.
+//! Tests of rollouts during which daemons are killed and servers crash.
 
 use backfilld_testbed::cluster::Options;
 use backfilld_testbed::proxy::Proxy;
@@ -20,7 +20,7 @@ async fn a_rollout_goes_on_after_a_kill_at_each_statement() {
     start(&owner, &spec("switched")).await;
     let mut kills = 0;
     loop {
-        // Only the creation of an index reaches the third failpoint.
+        // Only statements that create an index reach the third failpoint.
         let creates_index = value::<bool>(&owner, "select stage = 'verified' from backfill.rollouts").await;
         let points = ["rollout_claimed", "rollout_statement_ended", "rollout_before_record"];
         let point = points[kills % if creates_index { 3 } else { 2 }];
@@ -65,7 +65,7 @@ fn kills() -> u32 {
 }
 
 /// Daemons are killed, and the server crashes, at random moments of a rollout and of its rollback.
-/// Afterwards the rollout is complete, or the schema is what it was.
+/// Afterwards either the rollout is complete, or the schema is the same as before the rollout.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_survives_random_kills() {
     let cluster = installed(Options::default()).await;
@@ -127,7 +127,8 @@ async fn a_rollout_survives_random_kills() {
 }
 
 /// The standby has not received the last statements of a rollout when it is promoted. The rollout
-/// continues there from what the standby knows, and can be rolled back.
+/// continues on the promoted server from the last state that the standby received, and can be
+/// rolled back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_goes_on_after_a_failover_that_loses_statements() {
     let cluster = installed(Options::default()).await;

@@ -8,8 +8,9 @@ use crate::support::{SOON, installed, run, until_true, value};
 
 use super::{TABLE, daemon, spec, start, until_rollout};
 
-/// A report holds a lock on the table. The statement is tried in short attempts, and the rollout
-/// names the session. The application is not blocked.
+/// A report (a long read transaction) holds a lock on the table. The statement waits for its lock
+/// in short attempts, so it does not block the application. The rollout's waiting text names the
+/// report's session.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_waits_for_its_lock_in_short_attempts() {
     let cluster = installed(Options::default()).await;
@@ -31,7 +32,7 @@ async fn a_statement_waits_for_its_lock_in_short_attempts() {
     until_rollout(&owner, "cents", "stage = 'expanded'").await;
 }
 
-/// Each statement takes exactly the lock that the plan names, and rewrites nothing. The document
+/// Each statement takes exactly the lock that the plan names, and rewrites no table.
 /// docs/rollouts.md lists the same locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_statement_takes_the_lock_that_the_plan_names() {
@@ -78,7 +79,8 @@ async fn each_statement_takes_the_lock_that_the_plan_names() {
         }
     }
     assert!(seen > 15, "{seen} statements");
-    // A report that began before an index is created delays it, and sees the lock.
+    // A report that began earlier delays the creation of an index. While the statement waits for
+    // the report, its lock can be read from pg_locks.
     let report = cluster.owner().await;
     run(&report, "begin isolation level repeatable read; select count(*) from orders").await;
     let creating = cluster.owner().await;
@@ -117,8 +119,8 @@ async fn strongest(cluster: &Cluster, owner: &Client, sql: &str, alone: bool) ->
     found.map_or("none", |(_, name)| name).to_owned()
 }
 
-/// An autovacuum of the table would hold the lock for minutes. The server cancels it for the wait
-/// for SHARE UPDATE EXCLUSIVE, which blocks no writes (P18).
+/// An autovacuum of the table holds a conflicting lock for minutes. The rollout first waits for
+/// SHARE UPDATE EXCLUSIVE, which blocks no writes, until the server cancels the autovacuum (P18).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_gets_its_lock_behind_an_autovacuum() {
     let cluster = installed(Options::default().set("autovacuum", "on").set("autovacuum_naptime", "1s")).await;

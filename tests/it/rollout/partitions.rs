@@ -38,7 +38,7 @@ async fn set() -> (Cluster, Client) {
     (cluster, owner)
 }
 
-/// While the rollout runs, a partition is created, another is attached, and one is detached.
+/// While the rollout runs, one partition is created, another is attached, and a third is detached.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_column_of_a_partitioned_table_goes_from_plan_to_contract() {
     let (cluster, owner) = set().await;
@@ -105,8 +105,8 @@ async fn a_rollback_of_a_partitioned_table_restores_all_partitions() {
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_proc where proname like 'zzz%'").await, 0);
 }
 
-/// A daemon is killed at each statement, and the rollout is taken back from within the creation of
-/// the indexes.
+/// A daemon is killed at each statement. The rollout is rolled back twice: after its constraints
+/// exist, and while its indexes are being created.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollout_of_a_partitioned_table_survives_kills() {
     let (cluster, owner) = set().await;
@@ -181,8 +181,8 @@ async fn a_foreign_key_that_a_row_violates_is_dropped_from_all_partitions() {
     .await;
 }
 
-/// A statement of one partition waits for a lock on this partition only, and the application is not
-/// blocked meanwhile.
+/// A statement on one partition waits for a lock on this partition only, and does not block the
+/// application while it waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_on_one_partition_is_waited_for() {
     let (cluster, owner) = set().await;

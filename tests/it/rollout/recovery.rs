@@ -1,4 +1,4 @@
-//! Rollouts that fail or meet objects of others.
+//! Tests of rollouts that fail, or that conflict with objects or changes of other sessions.
 
 use std::time::Duration;
 
@@ -30,12 +30,13 @@ async fn a_table_that_takes_the_name_is_not_changed() {
     run(&owner, "drop table orders; alter table orders_old rename to orders; select backfill.rollout_resume('cents')")
         .await;
     until_rollout(&owner, "cents", "stage = 'backfilled'").await;
-    // The table is gone, so nothing is left to take back.
+    // The table no longer exists, so there is nothing to roll back.
     run(&owner, "drop table orders; select backfill.rollout_rollback('cents')").await;
     until_rollout(&owner, "cents", "state = 'rolled_back'").await;
 }
 
-/// Rows that violate a constraint make the rollout fail. It continues after they were corrected.
+/// Rows that violate a constraint make the rollout fail. The rollout continues after the rows have
+/// been corrected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
     let cluster = installed(Options::default()).await;
@@ -71,8 +72,9 @@ async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_index where not indisvalid").await, 0);
 }
 
-/// Two tables have rollouts with the same column name, another has long names, and the expressions
-/// read values that are equal although they differ.
+/// Two tables have rollouts with the same column name, and a third table has long names. On a
+/// fourth table, updates replace values by values that compare as equal but have another
+/// representation, such as 1.0 and 1.00. The new columns must follow these updates, too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rollouts_do_not_disturb_each_other_and_miss_no_change() {
     let cluster = installed(Options::default()).await;
@@ -152,7 +154,7 @@ async fn an_index_of_the_application_is_not_touched() {
     assert_eq!(value::<i64>(&owner, "select count(*) from pg_class where relname = 'orders_total_cents_idx'").await, 1);
 }
 
-/// A view reads the new column. The rollback takes nothing back, and names the view.
+/// A view reads the new column. The rollback fails, changes nothing, and names the view.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_takes_nothing_back_if_another_object_needs_the_column() {
     let cluster = installed(Options::default()).await;
@@ -177,7 +179,7 @@ async fn a_rollback_takes_nothing_back_if_another_object_needs_the_column() {
 }
 
 /// Another session changes the table during the rollout. The hint of the rollback lists the change,
-/// also if an earlier rollout of the table had a column with a short name.
+/// even if an earlier rollout of the table had a column with a short name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_lists_what_others_have_changed() {
     let cluster = installed(Options::default()).await;
@@ -194,8 +196,9 @@ async fn a_rollback_lists_what_others_have_changed() {
     until_rollout(&owner, "cents", "state = 'rolled_back' and hint like '%+ column stray text%'").await;
 }
 
-/// A duplicate appears while the unique index is created. The incomplete index would refuse rows of
-/// the application, so it is dropped. Meanwhile the rollout says for whom its statement waits.
+/// A duplicate appears while the unique index is created. The incomplete index would refuse rows
+/// that the application writes, so the rollout drops the index. While the statement waits for other
+/// sessions, the rollout names these sessions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_unique_index_that_cannot_be_completed_is_dropped() {
     let cluster = installed(Options::default()).await;
@@ -226,7 +229,7 @@ async fn a_unique_index_that_cannot_be_completed_is_dropped() {
         "select coalesce((select indisready from pg_index where indexrelid = to_regclass('uq_n_key')), false)",
     )
     .await;
-    // A pause does not end the statement.
+    // A pause does not cancel the statement that is running.
     run(&owner, "select backfill.rollout_pause('uq')").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert!(value::<bool>(&owner, "select to_regclass('uq_n_key') is not null").await);

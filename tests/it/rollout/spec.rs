@@ -1,4 +1,5 @@
-//! What a rollout accepts, from whom, and the examples.
+//! Tests of the specs that rollouts accept, of the roles that may control rollouts, and of the
+//! examples.
 
 use backfilld_testbed::cluster::Options;
 
@@ -6,7 +7,8 @@ use crate::support::{BACKFILLD, SOON, installed, refused, run, value};
 
 use super::{TABLE, daemon, spec, start, until_rollout};
 
-/// Each spec that is not possible is refused with the reason and the remedy, and nothing is stored.
+/// Each spec that cannot be carried out is refused with a reason and a remedy, and nothing is
+/// stored.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spec_that_is_not_possible_is_refused() {
     let cluster = installed(Options::default()).await;
@@ -108,8 +110,9 @@ async fn only_the_owner_of_a_table_starts_and_controls_a_rollout() {
     }
 }
 
-/// The trigger runs with the privileges of the role that writes. A role that lacks one is found
-/// before its statements would fail.
+/// The trigger runs with the privileges of the role that writes to the table. If such a role lacks
+/// a privilege that the expression needs, the rollout is refused. Otherwise the statements of this
+/// role would fail.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_writes_needs_the_rights_of_the_expression() {
     let cluster = installed(Options::default()).await;

@@ -1,5 +1,5 @@
-//! How the new column is kept in sync: by the application instead of a trigger, with subscribers of
-//! a publication, and when the trigger no longer does its work.
+//! Tests of how the new column is kept in sync: by the application instead of a trigger, in a
+//! published table with subscribers, and when the trigger has been disabled, dropped or bypassed.
 
 use backfilld_testbed::cluster::Options;
 
@@ -10,8 +10,8 @@ use super::{DIFFERENT, TABLE, daemon, fingerprint, spec, start, until_rollout};
 const APPLICATION: &str = r#"{"rollout": "cents", "table": "orders", "sync": "application",
     "add_column": {"name": "total_cents", "type": "bigint", "using": "round(total * 100)::bigint", "not_null": true}}"#;
 
-/// The new code of the application writes the column. The rollout waits for the deploy, and finds
-/// rows that other code has written without the column.
+/// The new code of the application writes the column. The rollout waits until this code is
+/// deployed. It later finds the rows that old code has written without updating the column.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_application_can_keep_the_column_in_step() {
     let cluster = installed(Options::default()).await;
@@ -30,7 +30,7 @@ async fn the_application_can_keep_the_column_in_step() {
     let job = "select kind || ' ' || rows_changed from backfill.jobs where name like 'cents/verify-%'";
     assert_eq!(value::<String>(&owner, job).await, "compare 0");
 
-    // Old code changes rows and does not know the column.
+    // Old code changes rows without updating the new column.
     run(&owner, "update orders set total = total + 1 where id in (7, 4711)").await;
     run(&owner, "select backfill.rollout_advance('cents')").await;
     let found = "state = 'failed' and error like '%2 rows differ from the expression%'";
@@ -53,7 +53,7 @@ async fn the_application_can_keep_the_column_in_step() {
     assert_eq!(fingerprint(&owner).await, before);
 }
 
-/// Each further stage needs its own call, also the one that comes after `syncing`.
+/// Each further stage needs a separate call, including the stage after `syncing`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn advance_does_not_lower_the_last_stage() {
     let cluster = installed(Options::default()).await;
@@ -69,7 +69,7 @@ async fn advance_does_not_lower_the_last_stage() {
 }
 
 /// Rows that were written while triggers did not fire are found before the switch: the rollout
-/// corrects them, or fails and tells how to list them.
+/// corrects them, or fails with a hint that shows how to list them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rows_that_the_trigger_missed_are_repaired_or_reported() {
     let cluster = installed(Options::default()).await;
@@ -127,8 +127,8 @@ async fn all_rows_are_compared_again_while_a_rollout_waits() {
     until_rollout(&owner, "cents", "stage = 'switched' and state = 'waiting'").await;
 }
 
-/// During the rollout, another trigger is created that fires later, or the trigger of the rollout
-/// is disabled or dropped. The rollout stops at the next stage.
+/// During the rollout, another trigger is created that fires after the rollout's trigger, or the
+/// rollout's trigger is disabled or dropped. The rollout fails before the next stage.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trigger_that_no_longer_keeps_the_column_in_step_is_found() {
     let cluster = installed(Options::default()).await;
@@ -167,8 +167,8 @@ async fn a_trigger_that_no_longer_keeps_the_column_in_step_is_found() {
     assert_eq!(value::<i64>(&owner, DIFFERENT).await, 0);
 }
 
-/// A subscriber without the column would stop to replicate. The rollout waits until an operator
-/// says that all subscribers have it (P24).
+/// Replication to a subscriber without the column would stop. The rollout waits until an operator
+/// confirms that all subscribers have the column (P24).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_published_table_waits_for_its_subscribers() {
     let cluster = installed(Options::default().set("wal_level", "logical")).await;

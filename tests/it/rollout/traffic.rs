@@ -10,10 +10,10 @@ use crate::support::{installed, refused, run, value};
 
 use super::{DIFFERENT, STAGES, TABLE, daemon, fingerprint, spec, start, until_rollout};
 
-/// Which code of the application runs.
+/// The version of the application code that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Code {
-    /// Knows nothing of the new column.
+    /// Does not use the new column.
     Old,
     /// Reads the new column, and writes the old and the new columns.
     Both,
@@ -44,10 +44,11 @@ async fn application(client: Client, code: Code, stop: Arc<AtomicBool>) -> u64 {
             (Code::New, 1) => format!(
                 "update orders set total_cents = {n} where id = {n} * 17 % 5000 + 1 returning 1 / (total_cents = {n})::int"
             ),
-            // The trigger changes `total`, which is not assigned.
+            // A trigger of the table changes `total`, although the statement does not assign it.
             (Code::Old | Code::Both, 2) => format!("update orders set note = 'touched' where id = {n} * 13 % 5000 + 1"),
             (Code::New, 2) => "select 1 / (count(*) = count(total_cents))::int from orders where id < 500".to_owned(),
-            // Fails with a division by zero if a row of the other code is wrong.
+            // Fails with a division by zero if the two columns of a row that the other code wrote
+            // do not agree.
             (Code::Both, _) => {
                 "select 1 / (count(*) = 0)::int from orders where total_cents <> round(total * 100)".to_owned()
             }
@@ -97,7 +98,7 @@ async fn a_column_goes_from_plan_to_contract_under_traffic() {
     let _daemons = (daemon(&cluster).start(), daemon(&cluster).start());
     start(&owner, &spec("constrained")).await;
     until_rollout(&owner, "cents", "stage in ('backfilled', 'verified', 'constrained')").await;
-    // From now on, each row that the application writes is right.
+    // From now on, the new column is correct in each row that the application writes.
     for _ in 0..20 {
         assert_eq!(value::<i64>(&owner, DIFFERENT).await, 0);
     }
@@ -123,7 +124,8 @@ async fn a_column_goes_from_plan_to_contract_under_traffic() {
     let new = Running::start(&cluster, Code::New).await;
     run(&owner, "insert into orders (total_cents, note) values (8, 'new code')").await;
     assert_eq!(value::<i64>(&owner, "select total_cents from orders where note = 'new code'").await, 8);
-    // Old code that still runs, for example in a pod that has not ended yet, stays right.
+    // Old code may still run, for example in a pod that has not stopped yet. The trigger still sets
+    // the new column in the rows that this code writes.
     run(&owner, "insert into orders (total, note) values (4, 'old code')").await;
     assert_eq!(value::<i64>(&owner, "select total_cents from orders where note = 'old code'").await, 400);
     run(&owner, "select backfill.rollout_advance('cents')").await;

@@ -14,6 +14,9 @@ use tokio::task::JoinHandle;
 /// one.
 type Idle = Arc<Mutex<HashMap<Vec<u8>, Vec<TcpStream>>>>;
 
+/// Maximum number of idle server sessions for each startup packet.
+const MOST_IDLE: usize = 5;
+
 /// For how long a client keeps a server session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -30,6 +33,7 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Pooler {
     addr: SocketAddr,
+    mode: Arc<Mutex<Mode>>,
     accepting: JoinHandle<()>,
 }
 
@@ -39,14 +43,22 @@ impl Pooler {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port for the pooler");
         let addr = listener.local_addr().expect("the pooler's address");
         let idle = Idle::default();
+        let mode = Arc::new(Mutex::new(mode));
+        let current = Arc::clone(&mode);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 // The result is ignored: an I/O error means that the client or the server closed
                 // its connection.
-                tokio::spawn(serve(client, mode, target, Arc::clone(&idle)));
+                tokio::spawn(serve(client, Arc::clone(&current), target, Arc::clone(&idle)));
             }
         });
-        Self { addr, accepting }
+        Self { addr, mode, accepting }
+    }
+
+    /// Changes the mode, as PgBouncer does when its configuration is reloaded: connections stay
+    /// open, and each server session follows the new mode after its current transaction.
+    pub fn set_mode(&self, mode: Mode) {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -65,7 +77,7 @@ impl Drop for Pooler {
     }
 }
 
-async fn serve(mut client: TcpStream, mode: Mode, target: SocketAddr, idle: Idle) -> io::Result<()> {
+async fn serve(mut client: TcpStream, mode: Arc<Mutex<Mode>>, target: SocketAddr, idle: Idle) -> io::Result<()> {
     const SSL_REQUEST: [u8; 4] = 80_877_103_u32.to_be_bytes();
     const CANCEL_REQUEST: [u8; 4] = 80_877_102_u32.to_be_bytes();
     let mut startup = body(&mut client).await?;
@@ -79,37 +91,50 @@ async fn serve(mut client: TcpStream, mode: Mode, target: SocketAddr, idle: Idle
         server.write_all(&framed(None, &startup)).await?;
         return Ok(());
     }
-    let mut server = connect(target, &startup, &mut client).await?;
-    if mode == Mode::Session {
-        while let Ok(request) = request(&mut client).await {
-            server.write_all(&request).await?;
-            until_ready(&mut server, &mut client).await?;
-        }
-        server.write_all(&framed(Some(b'Q'), b"discard all\0")).await?;
-        until_ready(&mut server, &mut tokio::io::sink()).await?;
-        give_back(&idle, &startup, server);
-        return Ok(());
-    }
-    give_back(&idle, &startup, server);
+    let server = connect(target, &startup, &mut client).await?;
+    let mut own = keep(&mode, &idle, &startup, server);
     loop {
-        let request = request(&mut client).await?;
-        let last = idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&startup).and_then(Vec::pop);
-        let mut server = match last {
+        let request = match request(&mut client).await {
+            Ok(request) => request,
+            Err(error) => {
+                if let Some(mut server) = own {
+                    server.write_all(&framed(Some(b'Q'), b"discard all\0")).await?;
+                    until_ready(&mut server, &mut tokio::io::sink()).await?;
+                    give_back(&idle, &startup, server);
+                }
+                return Err(error);
+            }
+        };
+        let last = || idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&startup).and_then(Vec::pop);
+        let mut server = match own.take().or_else(last) {
             Some(server) => server,
             None => connect(target, &startup, &mut tokio::io::sink()).await?,
         };
         server.write_all(&request).await?;
         // While the transaction is open, the client keeps this server session.
         while until_ready(&mut server, &mut client).await? != b'I' {
-            if mode == Mode::Statement {
+            if now(&mode) == Mode::Statement {
                 let error = b"SERROR\0VERROR\0C08P01\0Mtransaction blocks not allowed in statement pooling mode\0\0";
                 client.write_all(&framed(Some(b'E'), error)).await?;
                 return Ok(());
             }
             server.write_all(&self::request(&mut client).await?).await?;
         }
-        give_back(&idle, &startup, server);
+        own = keep(&mode, &idle, &startup, server);
     }
+}
+
+/// Returns the server session if the client keeps it outside transactions.
+fn keep(mode: &Mutex<Mode>, idle: &Idle, startup: &[u8], server: TcpStream) -> Option<TcpStream> {
+    if now(mode) == Mode::Session {
+        return Some(server);
+    }
+    give_back(idle, startup, server);
+    None
+}
+
+fn now(mode: &Mutex<Mode>) -> Mode {
+    *mode.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Opens a server session and forwards the server's startup messages to the client.
@@ -124,8 +149,14 @@ async fn connect(
     Ok(server)
 }
 
+/// Makes a server session idle, or closes it if enough sessions are idle.
 fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
-    idle.lock().unwrap_or_else(PoisonError::into_inner).entry(startup.to_vec()).or_default().push(server);
+    let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let sessions = idle.entry(startup.to_vec()).or_default();
+    sessions.push(server);
+    if sessions.len() > MOST_IDLE {
+        sessions.remove(0);
+    }
 }
 
 /// Returns the client's messages up to and including the next Query or Sync, to which the server

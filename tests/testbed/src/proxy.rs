@@ -22,10 +22,10 @@ struct Faults {
     of_flows: Option<FlowFault>,
 }
 
-/// A fault of some of the open connections.
+/// A fault that affects some of the open connections.
 #[derive(Debug, Clone, Copy)]
 pub struct FlowFault {
-    /// The fault concerns the connections whose startup message contains this text, usually an
+    /// The fault affects the connections whose startup message contains this text, usually an
     /// application name.
     pub startup: &'static str,
     pub direction: Direction,
@@ -51,9 +51,11 @@ struct Shared {
     swallowed: AtomicU64,
     connections: AtomicU64,
     harmed: AtomicU64,
-    /// The number of the first connection that does not have the fault of the open connections.
+    /// The number of the first connection that was opened after [`Proxy::harm_open_flows`] was
+    /// called. That fault does not affect this connection or any later one.
     first_sound: AtomicU64,
-    /// Whether errors that plpgsql code raises are made to look like errors of the server itself.
+    /// If true, the proxy makes errors that plpgsql code raises look like errors of the server
+    /// itself.
     disguises: AtomicBool,
     /// A message of the client, and the message that is sent in its place.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
@@ -177,14 +179,14 @@ impl Proxy {
         self.shared.faults.send_modify(|faults| faults.black_hole = on);
     }
 
-    /// From now on, some of the open connections have this fault. Connections that are opened later
-    /// do not have it.
+    /// From now on, the fault affects those of the open connections that it selects. It does not
+    /// affect connections that are opened later.
     pub fn harm_open_flows(&self, fault: FlowFault) {
         self.shared.first_sound.store(self.connections(), Ordering::SeqCst);
         self.shared.faults.send_modify(|faults| faults.of_flows = Some(fault));
     }
 
-    /// Returns how many pieces of data have suffered a fault of [`Proxy::harm_open_flows`] so far.
+    /// Returns how many pieces of data a fault of [`Proxy::harm_open_flows`] has affected so far.
     pub fn harmed(&self) -> u64 {
         self.shared.harmed.load(Ordering::SeqCst)
     }
@@ -277,7 +279,7 @@ struct Flow {
 }
 
 impl Flow {
-    /// Returns the harm that this connection suffers now in one direction.
+    /// Returns the harm that currently affects this connection in one direction.
     fn harm(&self, faults: &Faults, direction: Direction, shared: &Shared) -> Option<Harm> {
         let fault = faults.of_flows.filter(|fault| fault.direction == direction)?;
         let startup = self.startup.get()?;

@@ -144,20 +144,22 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   select coalesce((select not e.one_url from backfill.executor e order by e.registered_at desc limit 1), false)
 $$;
 
--- Returns each role whose code would run if a session of the login changed rows of the table, if
--- the role would gain privileges by this. These roles
--- - own the table, a partition, parent or child of it, or a table that refers to it with a foreign
---   key,
--- - may create triggers on one of these tables, or foreign keys that refer to them,
--- - own a type of one of their columns,
--- - own a function, operator or type that a trigger, constraint, default, index, policy or
---   partition key of them uses. The result contains neither superusers nor roles that may act as
---   the login. A function can call functions of other roles. The result does not contain these
---   other roles.
+-- Returns each role whose code would run with the privileges of the login if a session of the login
+-- changed rows of the table. Such a role meets at least one of these conditions:
+-- - It owns the table, a partition, parent or child of the table, or a table that refers to it with
+--   a foreign key.
+-- - It may create triggers on one of these tables, or foreign keys that refer to them.
+-- - It owns the type of a column of these tables.
+-- - It owns a function, operator or type that a trigger, constraint, default, index, policy or
+--   partition key of these tables uses.
+--
+-- The result contains neither superusers nor roles that may act as the login, because these roles
+-- would gain no privileges. The functions above can call functions of other roles. The result does
+-- not contain these other roles.
 create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
--- The planner overestimates the cost of recursive queries, so it would compile them. This would
--- take seconds.
+-- The planner overestimates the cost of recursive queries, so the server would compile them (JIT),
+-- which would take seconds.
 set jit = off as $$
 declare
   v_login oid := (select r.oid from pg_roles r where r.rolname = login);
@@ -172,9 +174,9 @@ declare
     select relid from tree);
   authors oid[];
 begin
-  -- Everything on which these depend: the triggers, constraints, defaults, indexes, policies and
-  -- partition keys of the tables, and the domains of their columns. Domains without a constraint
-  -- are included, because they can get one later.
+  -- All objects on which the following depend: the triggers, constraints, defaults, indexes,
+  -- policies and partition keys of the tables, and the domains of their columns. Domains without a
+  -- constraint are included, because they can get one later.
   with recursive used(classid, objid) as (
     select o.classid, o.objid
       from (select 'pg_trigger'::regclass::oid, g.oid from pg_trigger g where g.tgrelid = any (tables)
@@ -207,8 +209,8 @@ begin
            where r.oid is null or not r.rolsuper and r.oid <> v_login and not pg_has_role(r.oid, v_login, 'MEMBER'));
 end $$;
 
--- Refuses a job on a table of other roles if the daemon has only one login, unless the
--- configuration trusts these roles.
+-- If the daemon has only one login, refuses a job that would run code of other roles with the
+-- privileges of this login, unless the configuration trusts these roles.
 create or replace function backfill._check_owners(relation oid, run_as name) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

@@ -49,8 +49,9 @@ begin
     select * into abandoned from backfill.lease l where l.slice_id = c.slice_id and backfill._is_abandoned(l, worker, held) for update skip locked;
     continue when not found;
     -- The server may not have detected that the old holder has stopped. Terminate the session of
-    -- the old holder, so that this session no longer holds locks that block the new holder (P6). A
-    -- worker that has ended the claim may already use its session for another slice.
+    -- the old holder, so that this session no longer holds locks that block the new holder (P6). Do
+    -- not terminate a session that another lease refers to: its worker has ended the old claim and
+    -- already uses the session for another slice.
     begin
       perform pg_terminate_backend(a.pid) from pg_stat_activity a
        where a.pid = abandoned.backend_pid and a.backend_start = abandoned.backend_start
@@ -106,7 +107,7 @@ begin
 
   update backfill.slice x set state = 'leased', due_at = null, not_before = null, waiting_reason = null, waiting_text = null, attempts = x.attempts + 1, started_at = coalesce(x.started_at, clock_timestamp()) where x.id = s.id;
   insert into backfill.lease as l (slice_id, job_id, token, holder, run_as, claimed_at, expires_at, ttl, waiting_reason, waiting_text)
-  -- The slice still waits for the same reason, until its first batch commits.
+  -- Keep the waiting reason of the slice until its first batch commits.
   values (s.id, s.job_id, v_token, worker, s.run_as, clock_timestamp(), clock_timestamp() + _claim.ttl, _claim.ttl, s.waiting_reason, s.waiting_text)
   on conflict (slice_id) do update set token = excluded.token, holder = excluded.holder, claimed_at = excluded.claimed_at, expires_at = excluded.expires_at, ttl = excluded.ttl,
      backend_pid = null, backend_start = null, rows_per_second = null, steady_rows_per_second = null, time_share = null, throttled_by = null, throttled_text = null,
@@ -130,8 +131,9 @@ begin
   if v_size < 4194304 and backfill._is_utf8(answer::text) then
     return answer;
   end if;
-  -- If the function returned this answer, the server would raise an error. Then the job could
-  -- neither run nor fail, and workers would try to claim it before all other jobs.
+  -- The answer is too large, or cannot be converted to UTF-8, so the daemon could not read it. If
+  -- the function returned it, the job could neither run nor fail, and workers would try to claim it
+  -- before all other jobs.
   perform backfill._drop_lease(s.id);
   perform 1 from backfill.job x where x.id = s.job_id for update skip locked;
   if found then

@@ -214,7 +214,8 @@ begin
   end if;
   select * into k from backfill._own_key(relation, asked);
   if backfill._is_spread(relation) then
-    -- A valid index of a partitioned table has a valid index on each partition.
+    -- If an index of a partitioned table is valid, each partition has a valid index that is
+    -- attached to it.
     if k.key is not null and (select c.relkind = 'p' from pg_class c where c.oid = relation) then
       return k.key;
     end if;

@@ -54,7 +54,7 @@ declare
   told text;
 begin
   if final_state = 'succeeded' then
-    -- Nobody may rely on the job if the name in target now refers to another table.
+    -- The job must not count as successful if the name in target now refers to another table.
     select format('the job is done, but table %s is not the table that the job changed', j.target), backfill._other_table(j.target, j.relation) into error, told from backfill.job j where j.id = _end_job.job_id;
     if told is not null then
       perform backfill._end_job(job_id, 'failed', false, error || ': ' || told,
@@ -133,7 +133,8 @@ begin
        where x.job_id = _coverage_gap.job_id and x.kind = 'walk' and x.ordinal = t.unfinished;
       return format('slice %s stopped at %s, before its upper bound %s', u.ordinal, coalesce(u.position::text, 'its start'), u.upper::text);
     end if;
-    -- Two slices with the same start share one entry.
+    -- Slices with the same start share one entry. So if there are fewer entries than slices, slices
+    -- overlap.
     if (select count(*) from jsonb_object_keys(t.ends)) < t.slices then
       return format('slices of %s overlap', t.relation_name);
     end if;

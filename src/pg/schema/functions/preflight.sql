@@ -168,8 +168,8 @@ begin
   if run_as <> current_user then
     perform set_config('role', run_as, true);
   end if;
-  -- The settings that the daemon's sessions will have. Those that this function itself pins are
-  -- restored when it returns.
+  -- Use the settings that the daemon's sessions will have. For the settings that this function
+  -- pins, the server restores the old values when the function returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
   -- Since version 18, the planner removes a join of a table with itself. The plan would then not
   -- tell which scan reads the row that a job changes.

@@ -69,7 +69,7 @@ begin
   if jsonb_typeof(new.settings) is distinct from 'object' or new.settings ->> 'search_path' is null then
     perform backfill._refuse('settings are not valid', 'The settings are search_path, TimeZone, DateStyle and IntervalStyle, each a string.', 'Use backfill.rollout_start, which takes the settings from the session.');
   end if;
-  -- The search_path becomes part of a statement, so it is written anew from the schemas.
+  -- The search_path becomes part of a statement, so it is rebuilt from the names of its schemas.
   new.settings := jsonb_build_object('TimeZone', new.settings ->> 'TimeZone', 'DateStyle', new.settings ->> 'DateStyle', 'IntervalStyle', new.settings ->> 'IntervalStyle',
     'search_path', coalesce((select string_agg(quote_ident(x), ', ' order by n) from unnest(backfill._schemas_of(new.settings)) with ordinality u(x, n) where x <> 'pg_catalog' or n > 1), 'pg_catalog'));
   new.spec := backfill._rollout_spec(new.spec, new.settings);
@@ -104,7 +104,7 @@ begin
   return null;
 end $$;
 
--- Returns whether a role may control what another role has started.
+-- Returns whether a role may control the rollouts that another role has started.
 create or replace function backfill._may_control(actor name, started_by name) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select backfill._is_operator(actor) or exists (select from pg_roles r where r.rolname = _may_control.started_by and pg_has_role(_may_control.actor, r.oid, 'MEMBER'))
@@ -186,7 +186,7 @@ begin
     else
       raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.rollout_pause.';
   end case;
-  -- The job of the current stage follows the rollout.
+  -- A pause or resume of the rollout also applies to the job of its current stage.
   if new.verb in ('pause', 'resume') then
     select x.name, x.state, x.desired_state into j from backfill.job x where x.id = r.job_id;
     if new.verb = 'pause' and j.state in ('queued', 'running', 'verifying', 'paused') then
@@ -214,8 +214,8 @@ exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insuf
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- Returns statements that return all columns of a table, if the extension pg_stat_statements has
--- recorded them and the caller may read them.
+-- Returns the statements in pg_stat_statements that return all columns of a table. Returns no row
+-- if the extension is not installed, or if the caller may not read the statements.
 create or replace function backfill._statements_with_all_columns(relation oid) returns table (query text, calls bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

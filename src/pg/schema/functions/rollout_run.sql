@@ -1,12 +1,13 @@
--- Daemons call the functions of this file to carry out rollouts. Everything that needs no statement
--- on the table of the user happens in _claim_rollout. For the other steps, it returns one statement
--- to the daemon, together with a fencing token. Executors call the functions without an underscore,
--- in the transaction of the statement, so that the statement and its record commit together. A
--- statement that cannot run in a transaction block (create index concurrently) is recorded
--- afterwards. If a daemon ends in between, the catalog tells whether the index is complete.
+-- Daemons call the functions of this file to carry out rollouts. _claim_rollout itself carries out
+-- each step that needs no statement on the user's table. For each other step, _claim_rollout
+-- returns one statement to the daemon, together with a fencing token. Executors call the functions
+-- without an underscore, in the transaction of the statement, so that the statement and its record
+-- commit together. A statement that cannot run in a transaction block (create index concurrently)
+-- is recorded afterwards. If the daemon stops before the record is written, the catalog shows
+-- whether the index is complete.
 
--- Ends the current work on a rollout with an error. Only rollout_resume or rollout_rollback
--- continues it.
+-- Marks a rollout as failed. The daemons do not continue a failed rollout until rollout_resume or
+-- rollout_rollback is called.
 create or replace function backfill._fail_rollout(id bigint, error text, hint text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -41,8 +42,9 @@ begin
   return v_job;
 end $$;
 
--- Returns whether the job of a stage has succeeded. Enqueues it if necessary. Otherwise the rollout
--- waits for the job, or fails with it.
+-- Returns whether the job of a stage has succeeded. Enqueues the job if it does not exist. While
+-- the job is unfinished, the rollout waits for it. If the job failed or was cancelled, the rollout
+-- fails, too.
 create or replace function backfill._is_rollout_job_done(r backfill.rollout, what text) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -70,7 +72,8 @@ begin
     return true;
   elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
         and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
-    -- All other rows are done. The spec says that the column stays null in these rows.
+    -- All rows are done except the quarantined rows. With on_error = null, the column stays null in
+    -- the quarantined rows, and the stage counts as complete.
     if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
       perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
@@ -103,7 +106,7 @@ begin
   return false;
 end $$;
 
--- Returns the statement of a step for the daemon, and leases the rollout to it.
+-- Leases the rollout to the daemon, and returns the statement of the step that the daemon must run.
 create or replace function backfill._lease_rollout(r backfill.rollout, stage text, ordinal integer, part oid, undo boolean, sql text, undo_sql text, lock text, alone boolean, worker uuid, ttl interval) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -125,8 +128,8 @@ begin
     'files', backfill._table_file(v_relation));
 end $$;
 
--- Returns the file of a table, and the files of its partitions. A statement that rewrites the table
--- changes them.
+-- Returns the file of a table, and the files of its partitions. If a statement rewrites the table,
+-- the result changes.
 create or replace function backfill._table_file(relation oid) returns text
 language sql volatile set search_path = pg_catalog, pg_temp as $$
   select concat_ws(' ', pg_relation_filenode(relation), (select string_agg(pg_relation_filenode(p.part)::text, ' ' order by p.part) from backfill._partitions(relation) p))
@@ -151,9 +154,9 @@ exception when insufficient_privilege then
   return false;
 end $$;
 
--- Returns whether a session holds a lock that blocks writes on a table of a rollout, and does not
--- wait for a synchronous standby. If the control login may not see what the session waits for, the
--- answer is true only if no synchronous standby is set.
+-- Returns whether a session holds a lock that blocks writes to a table of a rollout. Returns false
+-- if the session is waiting for a synchronous standby. If the control login may not see what the
+-- session is waiting for, the function returns true only if synchronous_standby_names is empty.
 create or replace function backfill._blocks_writes(pid integer, relation oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (
@@ -163,10 +166,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
        and a.wait_event is distinct from 'SyncRep' and (a.state is not null or current_setting('synchronous_standby_names') = ''))
 $$;
 
--- Claims a rollout for a daemon, and moves it on as far as no statement on the user's table is
--- needed. Returns the next statement, or null if there is none now. The argument held lists the
--- tokens that the daemon holds, and at_share the roles that hold as many rollouts of the daemon as
--- one role may.
+-- Claims a rollout for a daemon, and advances the rollout until it needs a statement on the user's
+-- table. Returns this statement, or null if there is none now. The argument held lists the tokens
+-- that the daemon holds. The argument at_share lists the roles whose rollouts already use their
+-- full share of the daemon.
 create or replace function backfill._claim_rollout(worker uuid, run_as name[], ttl interval, held uuid[], at_share name[]) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -187,7 +190,8 @@ begin
   if not found then
     return null;
   end if;
-  -- An earlier attempt of a statement keeps its row locked until its transaction has ended.
+  -- An earlier attempt to run a statement locks the row of the statement in rollout_statement until
+  -- the transaction of the attempt ends. The next attempt must not begin before that.
   if (select count(*) from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null) > (select count(*) from (select from backfill.rollout_statement d where d.rollout_id = r.id and d.done_at is null for update skip locked) f) then
     perform backfill._end_rollout_session(r.id);
     perform backfill._put_off_rollout(r.id, 'lock', format('an earlier attempt of a statement on table %s has not ended yet; its session is being terminated', r.target), interval '1 s');
@@ -222,8 +226,8 @@ begin
 end $$;
 
 -- Returns the index that a statement of a rollout has created: an index with this name on the new
--- column alone. Another index of the same name is not touched, nor is one that is already attached
--- to the index of the parent.
+-- column alone. Returns neither an index of the same name on other columns nor an index that is
+-- already attached to the index of the parent.
 create or replace function backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) returns table (valid boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
@@ -231,8 +235,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where i.indrelid = coalesce(nullif(part, 0), r.relation) and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid) and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
 $$;
 
--- Returns why the trigger of a rollout does not keep the column in sync any more. Returns null if
--- it does, or if the rollout needs none now.
+-- Returns the reason why the trigger of a rollout no longer keeps the column in sync. Returns null
+-- if the trigger keeps the column in sync, or if the rollout needs no trigger in its current stage.
 create or replace function backfill._sync_problem(r backfill.rollout) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
@@ -245,9 +249,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where r.spec ? 'using' and r.spec ->> 'sync' = 'trigger' and r.stage in ('syncing', 'backfilled', 'verified', 'constrained')
 $$;
 
--- Returns the publications of a table and the logical replication slots of this database. Returns
--- null if nothing is published, or if the publications have lists of columns, which leave the new
--- column out.
+-- Returns a text with the publications of a table and the number of logical replication slots of
+-- this database. Leaves out each publication with a column list for the table, because the list
+-- does not contain the new column. Returns null if there is no such publication, or if there is no
+-- such slot.
 create or replace function backfill._subscribers(relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select format('publication %s, %s', string_agg(distinct format('"%s"', p.pubname), ', '), (select count(*) || case count(*) when 1 then ' slot' else ' slots' end from pg_replication_slots x where x.slot_type = 'logical' and x.database = current_database()))
@@ -271,7 +276,8 @@ declare
 begin
   select d.* into f from backfill.rollout_statement d where d.id = r.pending_statement;
   if r.pending_error is not null and f.alone then
-    -- A unique index that could not be completed can refuse rows that the application writes.
+    -- A unique index that could not be completed can refuse rows that the application writes, so it
+    -- is dropped before the rollout counts as failed.
     if exists (select from backfill._rollout_index(r, f.part, f.undo_sql)) then
       return backfill._lease_rollout(r, f.stage, f.ordinal, f.part, true, f.undo_sql, null, f.lock, true, worker, ttl);
     end if;
@@ -281,8 +287,8 @@ begin
     return null;
   elsif r.pending_error is not null then
     -- The validation of a constraint has failed. The constraint would refuse rows that the
-    -- application writes, so it is dropped before the rollout counts as failed.
-    -- A foreign key of a partitioned table has been added to each partition.
+    -- application writes, so it is dropped before the rollout counts as failed. A foreign key of a
+    -- partitioned table was added to each partition, so it is dropped from each partition.
     select d.*, exists (select from backfill.rollout_statement u where u.rollout_id = r.id and u.undo and u.stage = d.stage and u.ordinal = d.ordinal and u.part = d.part and u.done_at is not null) as undone into s
       from backfill.rollout_statement d
      where d.rollout_id = r.id and d.stage = 'constrained' and not d.undo and d.done_at is not null and d.sql like '% not valid'
@@ -290,7 +296,8 @@ begin
     if found and not s.undone then
       return backfill._lease_rollout(r, s.stage, s.ordinal, s.part, true, coalesce(s.undo_sql, regexp_replace(s.sql, '^alter table (.*?) add constraint (.*?) foreign key .*$', 'alter table \1 drop constraint if exists \2')), null, 'ACCESS EXCLUSIVE', false, worker, ttl);
     end if;
-    -- The validations of the partitions have to be repeated with the new constraint.
+    -- The records of the dropped constraint and of its validations are deleted. When the rollout is
+    -- resumed, it adds the constraint again and repeats the validations.
     delete from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal in (s.ordinal, s.ordinal + 1);
     update backfill.rollout x set pending_error = null, pending_hint = null, pending_statement = null where x.id = r.id;
     perform backfill._fail_rollout(r.id, r.pending_error, r.pending_hint);
@@ -337,7 +344,7 @@ begin
      order by x.ordinal, x.part limit 1;
     if found then
       if s.alone then
-        -- An attempt that was interrupted leaves an invalid index.
+        -- An interrupted attempt may have left an index, which is valid or invalid.
         select x.valid into v_index from backfill._rollout_index(r, s.part, s.undo_sql) x;
         if found and exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = s.stage and d.ordinal = s.ordinal and d.part = s.part and not d.undo) then
           if v_index.valid then
@@ -364,7 +371,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from pg_attribute a join pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = a.attrelid and d.refobjsubid = a.attnum and d.deptype = 'n'
      where (a.attrelid = r.relation or a.attrelid in (select p.part from backfill._partitions(r.relation) p)) and a.attname = r.spec ->> 'column' and not a.attisdropped
        and not exists (select from pg_trigger g where d.classid = 'pg_trigger'::regclass and g.oid = d.objid and g.tgname in (backfill._sync_name(r.spec) || '_insert', backfill._sync_name(r.spec) || '_update'))
-       -- A foreign key of the rollout itself, of a table that refers to itself.
+       -- If the table refers to itself, leave out the foreign key that the rollout has created.
        and not exists (select from pg_constraint k where d.classid = 'pg_constraint'::regclass and k.oid = d.objid and k.conkey = array[a.attnum] and (k.conrelid = r.relation or k.conrelid in (select p.part from backfill._partitions(r.relation) p)))
      limit 5) x
 $$;
@@ -386,14 +393,16 @@ begin
       return null;
     end if;
   end loop;
-  -- Nothing is undone if the column cannot be dropped in the end.
+  -- Check first that the column can be dropped. If it cannot, no statement of the rollout is
+  -- undone.
   v_differs := backfill._dependents(r);
   if v_differs is not null then
     perform backfill._fail_rollout(r.id, format('column "%s" cannot be dropped, because other objects depend on it: %s', r.spec ->> 'column', v_differs),
       format('Change or drop these objects, then run: select backfill.rollout_rollback(%L);', r.name));
     return null;
   end if;
-  -- The undo of an index also removes what an interrupted attempt has left.
+  -- The undo statement of an index also runs if an interrupted attempt has left an incomplete
+  -- index.
   select d.* into s from backfill.rollout_statement d
    where d.rollout_id = r.id and not d.undo and d.undo_sql is not null
      and case when d.alone then exists (select from backfill._rollout_index(r, d.part, d.undo_sql)) else d.done_at is not null end
@@ -412,10 +421,12 @@ begin
     (select '+ ' || b from regexp_split_to_table(v_now, E'\n') b except select '+ ' || a from regexp_split_to_table(r.fingerprint, E'\n') a)) y
    where not exists (select from backfill.rollout o where o.relation = r.relation and o.id <> r.id and (o.finished_at is null or o.finished_at > r.started_at)
                         and (position(backfill._sync_name(o.spec) in y.line) > 0 or y.line ~ format('(^|[^\w"])%s($|[^\w"])', regexp_replace(quote_ident(o.spec ->> 'column'), '(\W)', '\\\1', 'g'))))
-     -- Partitions come and go while a rollout runs.
+     -- Partitions may be attached or detached while a rollout runs, so only partitions that are in
+     -- both fingerprints are compared.
      and (substr(y.line, 3) not like 'partition % | %' or split_part(substr(y.line, 3), ' | ', 1) in (select split_part(a, ' | ', 1) from regexp_split_to_table(r.fingerprint, E'\n') a)
                                                     and split_part(substr(y.line, 3), ' | ', 1) in (select split_part(b, ' | ', 1) from regexp_split_to_table(v_now, E'\n') b));
-  -- A partition that was detached meanwhile keeps the column, and could not be attached again.
+  -- A partition that was detached during the rollout still has the column, so it could not be
+  -- attached again.
   select concat_ws('; ', v_differs, string_agg(format('%s was detached and keeps column "%s"; to remove it: alter table %s drop column %I', p.name, r.spec ->> 'column', p.name, r.spec ->> 'column'), '; ')) into v_differs
     from (select distinct substring(a from '^partition (.*?) \| ') as name from regexp_split_to_table(r.fingerprint, E'\n') a) p
    where p.name is not null and not exists (select from backfill._partitions(r.relation) x where x.name = p.name)
@@ -429,10 +440,10 @@ begin
   return null;
 end $$;
 
--- Renews the lease of a rollout, and notes for whom its statement waits. Returns false if the
--- daemon has lost the rollout, or if the rollout was paused or is to be rolled back, so that a long
--- statement is cancelled. The creation of a unique index is not cancelled by a pause, because the
--- incomplete index could refuse rows that the application writes.
+-- Renews the lease of a rollout, and records the sessions for which its statement waits. Returns
+-- false if the daemon has lost the rollout, or if the rollout was paused or is to be rolled back.
+-- The daemon then cancels the statement. The creation of a unique index is not cancelled by a
+-- pause, because the incomplete index could refuse rows that the application writes.
 create or replace function backfill._renew_rollout(id bigint, token uuid, ttl interval, undo boolean) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -451,8 +462,8 @@ begin
 end $$;
 
 -- Reports that a statement failed. If the failure is temporary, the daemons try the statement again
--- after a pause that doubles with each attempt. A statement that has been tried for an hour ends
--- the work on the rollout.
+-- after a pause that doubles with each attempt. If the failure is permanent, or if the statement
+-- still fails after an hour, the rollout fails.
 create or replace function backfill._rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -480,8 +491,8 @@ begin
   end if;
 end $$;
 
--- Returns how to list the rows that make a statement fail: the validation of a constraint, or the
--- creation of a unique index. Returns null for other statements.
+-- Returns a hint with a query that lists the rows that make a statement fail. The statement is the
+-- validation of a constraint or the creation of a unique index. Returns null for other statements.
 create or replace function backfill._rows_that_violate(s backfill.rollout_statement) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select 'To list rows that violate it: ' || case
@@ -492,7 +503,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
     from backfill.rollout r where r.id = s.rollout_id
 $$;
 
--- Returns the rollout to the queue after a statement. Returns whether the statement was recorded.
+-- Releases the rollout if its statement has been recorded. Returns whether the statement has been
+-- recorded.
 create or replace function backfill._release_rollout(id bigint, token uuid, statement bigint) returns boolean
 language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.rollout_statement d set committed = clock_timestamp() - d.locked_at - d.held
@@ -502,15 +514,16 @@ language sql set search_path = pg_catalog, pg_temp as $$
   select exists (select from backfill.rollout_statement d where d.id = _release_rollout.statement and d.done_at is not null)
 $$;
 
--- Notes the beginning of a statement, in its transaction. Until the transaction ends, no other
--- attempt of the statement begins. Raises BF006 unless the session user is an executor login for
--- the role of the rollout, and the token is current.
+-- Records the start of a statement, in the transaction of the statement. Until this transaction
+-- ends, no other attempt to run the statement can start. Raises BF006 unless the session user is an
+-- executor login for the role of the rollout, and the token is current.
 create or replace function backfill.rollout_begun(rollout bigint, token uuid, statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
   begin
-    -- Waits for a command on the rollout, before the statement locks the table. The lock on the
-    -- rollout is given up again, because code of the user may run in the statement.
+    -- Lock the rollout, so that a concurrent command on the rollout ends before the statement locks
+    -- the table. The exception then releases the lock on the rollout, because the statement may run
+    -- user code.
     perform from backfill.rollout r join backfill.executor e on e.run_as = r.run_as
       where r.id = rollout_begun.rollout and r.token = rollout_begun.token and r.desired_state = 'running' and e.login = session_user for no key update of r;
     if found then
@@ -527,8 +540,9 @@ begin
 end $$;
 comment on function backfill.rollout_begun(bigint, uuid, bigint) is 'Notes the beginning of a statement of a rollout, in the transaction of the statement. For daemons.';
 
--- Records a statement, at the end of its transaction. Raises BF006 unless the session user is an
--- executor login for the role of the rollout, and the token is current.
+-- Records that a statement is done, at the end of the transaction of the statement. Raises BF006
+-- unless the session user is an executor login for the role of the rollout, and the token is
+-- current.
 create or replace function backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -550,8 +564,8 @@ begin
 end $$;
 comment on function backfill.rollout_recorded(bigint, uuid, bigint) is 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
 
--- Notes the time at which the statement has its locks. Raises BF001 if the name of the table now
--- belongs to another table.
+-- Records the time at which the statement acquired its locks. Raises BF001 if the name of the table
+-- now belongs to another table.
 create or replace function backfill.rollout_locked(statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -569,7 +583,7 @@ begin
 end $$;
 comment on function backfill.rollout_locked(bigint) is 'Notes the time at which a statement of a rollout has its locks. For daemons.';
 
--- Notes how long the statement has held its locks, and raises an error if the statement has
+-- Records how long the statement has held its locks, and raises an error if the statement has
 -- rewritten the table. The transaction is then rolled back.
 create or replace function backfill.rollout_unlocking(statement bigint, relation oid, files text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$

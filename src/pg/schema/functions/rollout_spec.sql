@@ -1,7 +1,7 @@
 -- These functions check the spec of a rollout and derive its statements. rollout_plan, the daemons
 -- and the tests of the lock table use the same list of statements.
 
--- Returns the beginning of a name, of at most this number of bytes.
+-- Truncates a name to at most this number of bytes.
 create or replace function backfill._fit(name text, bytes integer) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(name, n) from generate_series(length(name), 0, -1) n where octet_length(left(name, n)) <= bytes limit 1
@@ -46,7 +46,7 @@ begin
   end loop;
 end $$;
 
--- Returns the text of a value in a spec: a number, true or false without quotes.
+-- Converts a JSON value of a spec to text without quotes. Returns null if the text is blank.
 create or replace function backfill._spec_text(value jsonb) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select nullif(btrim(value #>> '{}', E' \t\n\r'), '')
@@ -169,7 +169,8 @@ declare
   v_parts text[];
   v_type oid;
 begin
-  -- The types of pg_catalog also have names that only the parser of the server knows.
+  -- A type of pg_catalog can also have a name that only the parser of the server knows. So this
+  -- block looks up only types of other schemas, and to_regtype below resolves the remaining names.
   begin
     v_parts := parse_ident(v_form[1]);
     select case when v_form[2] <> '' then t.typarray else t.oid end into v_type
@@ -184,8 +185,9 @@ exception when others then
   return null;
 end $$;
 
--- Returns whether an expression calls a function of this volatility (or, for stable, a volatile
--- one). Functions of PostgreSQL count only by their name.
+-- Returns whether an expression calls a function whose volatility is in `counts`. The argument
+-- types of a call are not known. So a call of a function of PostgreSQL counts only if all functions
+-- with this name in pg_catalog have such a volatility.
 create or replace function backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from backfill._called_functions(fragment, 'the expression', backfill._schemas_of(settings), run_as) c join pg_proc p on p.oid = c where p.provolatile = any (counts))
@@ -195,12 +197,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
          where t.kind in ('word', 'quoted')
            and (t.next = '(' and exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', ''))
                              and not exists (select from pg_proc p where p.pronamespace = 'pg_catalog'::regnamespace and p.proname = replace(t.body, '"', '') and p.provolatile <> all (counts))
-                -- Functions that are called without brackets.
+                -- Functions that are called without parentheses.
                 or 's' = any (counts) and t.kind = 'word' and t.body in ('current_timestamp', 'current_time', 'current_date', 'localtime', 'localtimestamp', 'current_user', 'session_user', 'user', 'current_role', 'current_schema', 'current_catalog')))
 $$;
 
--- Completes a spec in normal form with what the catalog says, and refuses what is not possible.
--- Reads only the catalog. settings are those of the session that starts the rollout.
+-- Adds data from the catalog to a spec in normal form, and refuses a spec that cannot be carried
+-- out. Reads only the catalog. The argument settings contains the settings of the session that
+-- starts the rollout.
 create or replace function backfill._rollout_spec(spec jsonb, settings jsonb) returns jsonb
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -313,8 +316,8 @@ begin
   return s;
 end $$;
 
--- Returns the privileges that roles lack which may write to a table, and whose statements will fire
--- the trigger of the rollout.
+-- Returns the privileges that the trigger of a rollout needs, but that roles with write access to
+-- the table lack. The statements of these roles will fire the trigger.
 create or replace function backfill._lacking_rights(relation oid, owner name, s jsonb, settings jsonb) returns table (writer text, missing text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with writers as (
@@ -364,20 +367,21 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    where r.relation = _columns_in_rollouts.relation and r.state not in ('done', 'rolled_back') and (backfill._may_run_as(session_user, r.run_as) or backfill._is_operator(session_user))
 $$;
 
--- Returns the columns of a table whose names occur in an expression. May return a column that the
--- expression does not read, but misses none.
+-- Returns the columns of a table whose names occur in an expression. May also return a column that
+-- the expression does not read, but never omits a column that it reads.
 create or replace function backfill._spec_columns(relation oid, fragment text) returns setof name
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select a.attname from pg_attribute a
    where a.attrelid = relation and a.attnum > 0 and not a.attisdropped
      and (a.attname::text in (select case l.kind when 'word' then lower(l.body) else replace(substr(l.body, 2, length(l.body) - 2), '""', '"') end from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted'))
-          -- A whole row reads each column.
+          -- A whole-row reference reads every column.
           or (select c.relname::text from pg_class c where c.oid = relation) in (select lower(replace(l.body, '"', '')) from backfill._lex(fragment, 'using') l where l.kind in ('word', 'quoted')))
    order by a.attnum
 $$;
 
--- Returns the cast with which a job compares the new column with the expression. Values of other
--- types can be equal although they differ, for example 1.0 and 1.00, or have no equality operator.
+-- Returns the cast that a job applies to compare the new column with the expression. The types
+-- listed below need no cast. Other types are compared as text, because different values can be
+-- equal (for example 1.0 and 1.00), or because the type has no equality operator.
 create or replace function backfill._comparison_cast(type oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when (select t.typtype = 'e' from pg_type t where t.oid = type)

@@ -1,13 +1,13 @@
--- Returns an expression in brackets. A line comment in the expression must not hide the closing
--- bracket.
+-- Returns an expression in parentheses. A line comment in the expression must not hide the closing
+-- parenthesis.
 create or replace function backfill._bracketed(expression text) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select case when position('--' in expression) > 0 then format(E'(\n%s\n)', expression) else format('(%s)', expression) end
 $$;
 
--- Returns the body of the trigger function that keeps the new column in sync. Until the stage
--- switched, the expression decides about the value of the column. From then on, a value that the
--- application writes stays, because new code no longer writes the old columns.
+-- Returns the body of the trigger function that keeps the new column in sync. Before the stage
+-- "switched", the expression determines the value of the column. From then on, a value that the
+-- application writes to the column is kept, because new code no longer writes the old columns.
 create or replace function backfill._sync_function(s jsonb, settings jsonb, switched boolean) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -64,8 +64,8 @@ begin
     return query values ('expanded', 2, 0::oid, t, format('alter table %s alter column %s set default %s', t, c, backfill._bracketed(s ->> 'default')), null::text, 'ACCESS EXCLUSIVE', false, instant);
   end if;
   if v_has_trigger then
-    -- Values can be equal and nevertheless give different results, for example 1.0 and 1.00. So the
-    -- images of the values are compared.
+    -- Equal values can give different results in the expression, for example 1.0 and 1.00. So the
+    -- condition of the trigger compares the binary images of the values.
     select string_agg('old.' || quote_ident(x.name), ', ' order by x.n), string_agg('new.' || quote_ident(x.name), ', ' order by x.n) into v_old, v_new
       from (select u.name, u.n from backfill._spec_columns(v_table, s ->> 'using') with ordinality u(name, n) where u.name <> s ->> 'column'
             union all select s ->> 'column', 100000) x;
@@ -75,7 +75,8 @@ begin
       ('syncing', 2, 0::oid, t, format('create trigger %I before insert on %s for each row execute function %I.%I()', v_trigger || '_insert', t, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_insert', t), 'SHARE ROW EXCLUSIVE', false, instant),
       ('syncing', 3, 0::oid, t, format('create trigger %I before update on %s for each row when (%s) execute function %I.%I()', v_trigger || '_update', t, v_when, s ->> 'schema', v_trigger), format('drop trigger if exists %I on %s', v_trigger || '_update', t), 'SHARE ROW EXCLUSIVE', false, instant);
     if coalesce((s -> 'subscribed')::boolean, false) then
-      -- The table receives changes of a publication. Only such a trigger fires for them.
+      -- The table receives changes through a subscription. Only a trigger that is enabled with
+      -- ENABLE ALWAYS fires for these changes.
       return query values
         ('syncing', 4, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_insert'), null::text, 'SHARE ROW EXCLUSIVE', false, instant),
         ('syncing', 5, 0::oid, t, format('alter table %s enable always trigger %I', t, v_trigger || '_update'), null::text, 'SHARE ROW EXCLUSIVE', false, instant);
@@ -83,9 +84,10 @@ begin
   end if;
   if v_parted and s ? 'index' then
     -- The server cannot create an index of a partitioned table concurrently. So the index of the
-    -- parent begins without partitions. A partition that is created from now on gets an index of
-    -- its own. Each existing partition gets one concurrently, and the parent's index becomes valid
-    -- with the last one (P30).
+    -- parent is first created without the indexes of the partitions (ON ONLY). A partition that is
+    -- created from now on gets an index automatically. Each existing partition gets an index
+    -- concurrently, and the parent's index becomes valid when the last of these indexes is attached
+    -- (P30).
     v_number := 3;
     return query values ('constrained', 1, 0::oid, t, format('create index %s on only %s using %s (%s)', v_index, t, v_method, c), format('drop index if exists %I.%s', s ->> 'schema', v_index), 'SHARE', false, instant);
     return query
@@ -130,8 +132,9 @@ begin
   if s ? 'references' then
     v_key := format('foreign key (%s) references %s (%I)%s', c, s #>> '{references,target}', s #>> '{references,column}', ' on delete ' || nullif(lower(s #>> '{references,on_delete}'), ''));
     if v_parted then
-      -- Before version 18, the server refuses a foreign key of a partitioned table that is not
-      -- valid. With validated foreign keys on all partitions, the parent's needs no scan (P30).
+      -- Before version 18, the server refuses a NOT VALID foreign key on a partitioned table. So
+      -- each partition first gets a foreign key that is then validated. After that, the foreign key
+      -- of the parent needs no scan (P30).
       return query
         select 'constrained', v_number + x.n, p.part, p.name, x.sql, null::text, x.lock, false, x.effect
           from backfill._partitions(v_table) p,
@@ -156,8 +159,8 @@ begin
   end if;
 end $$;
 
--- Returns the statements that validate a constraint: one for each partition, so that none is long,
--- and then one for the table itself.
+-- Returns the statements that validate a constraint: one for each partition, so that no single
+-- statement takes long, and then one for the table itself.
 create or replace function backfill._validation(s jsonb, number integer, name text) returns table (stage text, ordinal integer, part oid, target text, sql text, undo_sql text, lock text, alone boolean, effect text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select 'constrained', number, p.part, p.name, format('alter table %s validate constraint %I', p.name, _validation.name), null, 'SHARE UPDATE EXCLUSIVE', false, 'reads the whole partition; reads and writes continue'
@@ -193,9 +196,9 @@ begin
   end if;
 end $$;
 
--- Returns what the schema of a table consists of, one line for each object. Contains no OIDs and no
--- column numbers, so it is the same before a rollout and after its rollback. An object that another
--- session drops at this moment has no definition, and is left out.
+-- Returns a description of the schema of a table, with one line for each object. Contains no OIDs
+-- and no column numbers, so it is the same before a rollout and after its rollback. An object that
+-- another session drops at this moment has no definition, and is left out.
 create or replace function backfill._table_fingerprint(relation oid) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(x.line, E'\n' order by x.line collate "C") from (

@@ -3,8 +3,8 @@
 -- later batch reads values that an earlier batch has changed. The functions read the plans that the
 -- server makes. In a plan, views and simple functions in SQL are already expanded.
 
--- Returns all nodes of a plan. is_top is true for a node whose output contains only what is used:
--- the topmost node of a subquery, and each branch of a UNION or of a partitioned table.
+-- Returns all nodes of a plan. is_top is true for a node whose output contains only columns that
+-- are used: the topmost node of a subquery, and each branch of a UNION or of a partitioned table.
 create or replace function backfill._plan_nodes(plan jsonb) returns table (node jsonb, is_top boolean)
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   with recursive nodes(node, is_top) as (
@@ -16,7 +16,7 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns a condition of a plan, and the parts of it that are joined with AND at its top level. A
--- long condition, such as a list of a thousand values, is not taken apart.
+-- long condition, such as a list of a thousand values, is not split.
 create or replace function backfill._conjuncts(condition text) returns setof text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -46,9 +46,9 @@ end $$;
 -- in the row that the statement changes. Returns null if there is no such column. The plan must not
 -- contain index scans, because the condition of a partial index would be missing from it.
 --
--- `changes` is the table that the statement changes. If the plan is that of an UPDATE, the plan
--- itself tells which of its scans reads the row that is changed. If it is that of a SELECT with the
--- filter of the job, this is the scan that has the name of the target.
+-- `changes` is the table that the statement changes. In the plan of an UPDATE, the ModifyTable node
+-- shows which scan reads the row that is changed. In the plan of a SELECT with the filter of the
+-- job, it is the scan that has the name of the target.
 create or replace function backfill._column_read(plan jsonb, relation oid, tables oid[], columns text[], own_row boolean default false, changes oid default null) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -91,8 +91,8 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
-         -- With another collation or operator class, rows can be equal in the expression and differ
-         -- in the index.
+         -- If the index has another collation than the column, or an operator class other than the
+         -- default, values can be equal in the expression but different in the index.
          and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
                           where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (
@@ -133,7 +133,7 @@ begin
 end $$;
 
 -- Returns the types that a type consists of: the base type of a domain, the elements of an array,
--- the columns of a composite type. The row of a table counts as having none.
+-- the columns of a composite type. For the row type of a table, the function returns no types.
 create or replace function backfill._parts_of_type(type oid) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select p.oid from pg_type y
@@ -142,9 +142,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    where y.oid = type and p.oid <> 0
 $$;
 
--- Returns the functions that the columns of a table call without being named: those of the defaults
--- and of the domains of the assigned columns, and those of casts to and from the types of columns
--- that are assigned or named.
+-- Returns the functions that are called because of the columns of a table, although no expression
+-- names them: the functions in the defaults and domains of the assigned columns, and the functions
+-- of casts to and from the types of columns that are assigned or named.
 create or replace function backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive col as (
@@ -165,14 +165,13 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the functions that a fragment may call, except the functions of PostgreSQL itself and
--- functions in C. If a name is overloaded, all functions of this name are returned. In this case,
--- and for functions behind other objects, is_certain is false. The names are
--- looked up in the given schemas. A keyword that cannot name a function without quotes is no call.
--- The function may also be called as if it were a column (`row.function`), or it may be behind
--- another object that the fragment names: an operator, an aggregate, a cast from or to a type, a
--- domain, a view, or the default of an argument. Such an object counts only if run_as may act as
--- its owner. Otherwise any role could put an object in front of a function of another role, and
--- have the jobs of others refused.
+-- functions in C. If a name is overloaded, all functions of this name are returned. The names are
+-- looked up in the given schemas. A keyword that cannot name a function without quotes does not
+-- count as a call. The function may also be called as if it were a column (`row.function`), or it
+-- may be behind another object that the fragment names: an operator, an aggregate, a cast from or
+-- to a type, a domain, a view, or the default of an argument. Such an object counts only if run_as
+-- may act as its owner. Otherwise any role could create an object that uses a function of another
+-- role, and thereby cause jobs of other roles to be refused.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive token as (
@@ -202,7 +201,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where x.kind in ('word', 'quoted') and x.before = '.' and x.next is distinct from '(' and y.typtype = 'c' and p.pronargs - p.pronargdefaults <= 1
        and n.nspname = any (_called_functions.schemas) and pg_has_role(p.proowner, run_as, 'MEMBER')
     union
-    -- The tokens of an operator may be its single characters.
+    -- An operator may have been split into single characters, so its name is searched for in the
+    -- joined characters.
     select o.oprcode from pg_operator o join pg_namespace n on n.oid = o.oprnamespace
      where n.nspname <> 'pg_catalog' and (n.nspname = any (schemas) or n.nspname in (select t.body from token t where t.kind in ('word', 'quoted'))) and pg_has_role(o.oprowner, run_as, 'MEMBER')
        and exists (select from operator x where position(o.oprname in x.name) > 0)
@@ -216,14 +216,14 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   called(oid) as (
     select f.oid from named f
     union
-    -- The functions in the defaults of arguments.
+    -- The functions that are called in the default values of arguments.
     select d.refobjid from named f join pg_proc p on p.oid = f.oid and pg_has_role(p.proowner, run_as, 'MEMBER') join pg_depend d on d.classid = 'pg_proc'::regclass and d.objid = f.oid and d.refclassid = 'pg_proc'::regclass
     union
     select u.function from named f join pg_aggregate a on a.aggfnoid = f.oid cross join unnest(array[a.aggtransfn, a.aggfinalfn, a.aggmtransfn, a.aggminvtransfn, a.aggmfinalfn]::oid[]) u(function))
   select distinct p.oid from called f join pg_proc p on p.oid = f.oid join pg_namespace n on n.oid = p.pronamespace join pg_language g on g.oid = p.prolang
    where p.prokind = 'f' and n.nspname not in ('pg_catalog', 'information_schema', 'backfill') and g.lanname not in ('internal', 'c')
   union
-  -- These functions run a query that is in their arguments.
+  -- These functions run a query, or read a table, that is passed as an argument.
   select p.oid from called f join pg_proc p on p.oid = f.oid
    where p.pronamespace = 'pg_catalog'::regnamespace
      and p.proname = any (array['query_to_xml', 'query_to_xmlschema', 'query_to_xml_and_xmlschema', 'table_to_xml', 'table_to_xml_and_xmlschema', 'schema_to_xml', 'schema_to_xml_and_xmlschema',
@@ -281,14 +281,14 @@ begin
     into rows from unnest(f.proargtypes::oid[]) with ordinality a(type, n) join pg_type y on y.oid = a.type and y.typtype = 'c'
     cross join lateral unnest(array['_bf_argument_' || a.n, nullif(f.names[a.n], '')]) r(name) where r.name is not null and r.name is distinct from f.proname;
   -- Without "offset 0", the planner could conclude that a comparison with null is never true, and
-  -- leave out what the query reads.
+  -- remove scans of the query from the plan.
   return format(E'select _bf_body.* from (select %s offset 0) as %I%s cross join lateral (\n%s\n) as _bf_body',
     coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $$;
 
 -- Returns the columns that an update changes if it assigns `assigned`: also the generated columns
--- that depend on them, the system columns, and the columns that a foreign key with an action on
--- update changes. by_action is true for columns that are changed in this way.
+-- that depend on them, the system columns, and the columns that a foreign key changes through its
+-- ON UPDATE action. by_action is true for the columns that such an action changes.
 create or replace function backfill._changed_columns(relation oid, assigned text[]) returns table (changed oid, columns text[], by_action boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive col(relation, num, by_action) as (
@@ -299,8 +299,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
   dependent(relation, num, by_action) as (
     select * from col
     union
-    -- From version 15 on, the expression of a generated column depends on the other columns.
-    -- Before, the generated column itself depends on them.
+    -- In version 15 and later, pg_depend records that the expression of a generated column depends
+    -- on the other columns. In version 14 and earlier, it records that the generated column itself
+    -- depends on them.
     select c.relation, a.attnum, c.by_action
       from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num
       left join pg_attrdef d on p.classid = 'pg_attrdef'::regclass and d.oid = p.objid
@@ -310,8 +311,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
 $$;
 
--- Returns the first column that an update of `relation` changes in other rows than its own and that
--- a plan reads, and the table of this column. Returns nulls if there is no such column.
+-- Returns the first column that a plan reads in rows other than the row that the update changes,
+-- and that an update of `relation` can change in those rows. Also returns the table of this column.
+-- Returns nulls if there is no such column.
 create or replace function backfill._changed_column_read(plan jsonb, relation oid, assigned text[], changes oid default null, out source regclass, out name text)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -328,13 +330,14 @@ begin
 end $$;
 
 -- Finds out whether the expressions of an update read a column that the update changes in other
--- rows. Follows the functions in SQL that the expressions call. Returns in `place` what reads such
--- a column, in `name` the column, and in `source` its table. Returns in `unknown` the functions
--- that cannot be followed, unless they are immutable.
+-- rows. Also checks the bodies of the SQL functions that the expressions call. Returns in `place`
+-- the expression or function that reads such a column, in `name` the column, and in `source` its
+-- table. Returns in `unknown` the functions whose bodies cannot be checked, unless they are
+-- immutable.
 --
--- While the server plans the body of a function, it executes immutable functions. So a body is
--- followed only if its owner may act as run_as anyway, and not if the function is a security
--- definer.
+-- While the server plans the body of a function, it executes immutable functions. So the body of a
+-- function is checked only if the owner of the function may act as run_as anyway, and not if the
+-- function is a security definer function.
 create or replace function backfill._self_reads(run_as name, settings jsonb, relation oid, set_sql text, filter_sql text, assigned text[], out place text, out name text, out source regclass, out unknown text[])
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -347,8 +350,9 @@ declare
 begin
   unknown := '{}';
   -- In the plan of an UPDATE, a subquery of the filter outputs all columns, because the server
-  -- reads its rows again if they were changed meanwhile. In the plan of a SELECT, it outputs only
-  -- what is used. So the assignments and the filter are planned separately.
+  -- reads the rows of the subquery again if another transaction has changed them in the meantime.
+  -- In the plan of a SELECT, the subquery outputs only the columns that are used. So the
+  -- assignments and the filter are planned separately.
   v_source := (select h.source from backfill._heaps(relation) h limit 1);
   select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
   if name is null and filter_sql is not null then
@@ -383,7 +387,8 @@ begin
         pending := pending || (select coalesce(jsonb_agg(jsonb_build_object('function', c, 'settings', path)), '[]') from backfill._called_functions(body, 'set', backfill._schemas_of(path), run_as) c);
         continue when body is not null;
       exception when others then
-        -- The body is followed no further.
+        -- The body cannot be planned. Treat the function as volatile, so that it is added to
+        -- `unknown`.
         f.volatility := 'v';
       end;
     end if;
@@ -393,8 +398,8 @@ begin
   end loop;
 end $$;
 
--- Refuses an update whose expressions read a column that it changes in other rows. Returns one text
--- for each function or trigger for which this cannot be found out.
+-- Refuses an update whose expressions read a column that it changes in other rows. Returns one
+-- warning for each function or trigger for which the check is not possible.
 create or replace function backfill._check_self_reads(run_as name, settings jsonb, relation oid, plan jsonb, set_sql text, filter_sql text, assigned text[]) returns text[]
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -408,7 +413,7 @@ begin
       'The job changes the rows in batches. A later batch would read values that an earlier batch has changed, so the result would differ from the result of one UPDATE.',
       'First store the values that the expressions need in another column or table, with a separate job or statement. Then enqueue a job that reads them from there.');
   end if;
-  -- A trigger before update of each row may change any column.
+  -- A BEFORE UPDATE trigger for each row may change any column.
   select string_agg(quote_ident(t.tgname), ', ' order by t.tgname) into v_triggers
     from pg_trigger t where t.tgrelid = relation and t.tgtype & 19 = 19 and not t.tgisinternal and t.tgenabled in ('O', 'A');
   if v_triggers is not null then

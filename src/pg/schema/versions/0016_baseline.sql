@@ -169,7 +169,7 @@ create table backfill.lease (
   run_as          name        not null,
   claimed_at      timestamptz not null,
   expires_at      timestamptz not null,
-  -- The duration of the lease, as its holder is configured.
+  -- The duration of the lease, from the configuration of its holder.
   ttl             interval    not null default '6 s',
   -- The session in which the holder runs its batches. A takeover terminates this session.
   backend_pid     integer,
@@ -179,7 +179,7 @@ create table backfill.lease (
   waiting_text    text,
   throttled_by    text,
   throttled_text  text,
-  -- The share of the last seconds in which batches ran, 0 to 1.
+  -- The fraction of the last few seconds during which batches ran, 0 to 1.
   time_share      double precision,
   -- rows_per_second, averaged over about a minute.
   steady_rows_per_second double precision

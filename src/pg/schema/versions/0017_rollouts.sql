@@ -12,7 +12,8 @@ create table backfill.rollout (
   -- The owner of the table. All statements of the rollout run as this role.
   run_as         name        not null,
   started_by     name        not null default current_user,
-  -- The last stage that the daemons reach by themselves. Each advance raises it by one stage.
+  -- The last stage that the daemons reach without a further call of rollout_advance. A call raises
+  -- this value to the next stage if it is lower.
   until          text        not null default 'constrained',
   -- The last stage for which an operator has called rollout_advance.
   confirmed      text        not null default 'planned',
@@ -20,7 +21,7 @@ create table backfill.rollout (
   state          text        not null default 'running' check (state in ('running', 'waiting', 'failed', 'rolling_back', 'rolled_back', 'done')),
   desired_state  text        not null default 'running' check (desired_state in ('running', 'paused')),
   state_reason   text,
-  -- Whether the rollout is being rolled back. A failed rollback keeps this mark.
+  -- Whether the rollout is being rolled back. The value stays true if the rollback fails.
   backwards      boolean     not null default false,
   -- When the stage began.
   since          timestamptz not null default clock_timestamp(),
@@ -30,12 +31,12 @@ create table backfill.rollout (
   waiting_text   text,
   error          text,
   hint           text,
-  -- The error with which the rollout fails after a constraint or a unique index was dropped, and
-  -- the statement that failed.
+  -- The error and hint of a statement that failed, and the ID of this statement. The rollout is
+  -- marked as failed with them after its constraint or unique index has been dropped.
   pending_error  text,
   pending_hint   text,
   pending_statement bigint,
-  -- The job that works for the current stage.
+  -- The job of the current stage.
   job_id         bigint,
   -- The schema of the table before the rollout.
   fingerprint    text        not null default '',
@@ -77,7 +78,7 @@ create table backfill.rollout_statement (
   locked_at  timestamptz,
   waited     interval,
   held       interval,
-  -- From the beginning of the commit until the daemon had its answer.
+  -- Time from the start of the commit until the daemon received the answer.
   committed  interval,
   done_at    timestamptz,
   error      text,

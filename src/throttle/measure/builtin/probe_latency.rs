@@ -35,8 +35,8 @@ const SHARE: Duration = Duration::from_secs(6);
 /// Minimum number of probes that must have run at the same time as a batch. Fewer probes give no
 /// reliable mean.
 const FEW: usize = 20;
-/// The duration of a probe is capped at this multiple of the usual time, because only a rare event
-/// makes a probe take longer. This maximum applies once the usual time is reliable ([`LEARNT`]).
+/// The duration of a probe is capped at this multiple of the usual time, so that one rare event
+/// does not distort the mean. The cap applies once the usual time is reliable ([`LEARNT`]).
 const AT_MOST: f64 = 3.0;
 /// The usual time is a weighted mean. The first constant is the weight of a new quiet probe while
 /// no job runs. The second is its weight while a job runs. A probe is quiet if it did not run

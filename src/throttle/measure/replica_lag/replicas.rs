@@ -237,8 +237,8 @@ impl ReplicaLag {
     /// within their grace period, so that they no longer hold jobs. Keeps required replicas.
     pub fn forget_lost(&mut self) {
         self.lost.clear();
-        // Otherwise, at the end of its grace period, a replica that disconnected a moment ago would
-        // be moved to the lost replicas.
+        // If a replica that disconnected a moment ago were kept here, it would be added to the lost
+        // replicas at the end of its grace period.
         let rules = &self.rules;
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }

@@ -116,8 +116,9 @@ impl Standby {
 
 /// Returns the replayed position of a standby, in bytes.
 ///
-/// # Errors Returns [`Kind::Config`] if the server is not a standby. Returns another error if the
-/// standby has not replayed any WAL yet or cannot be queried.
+/// # Errors
+/// Returns [`Kind::Config`] if the server is not a standby. Returns another error if the standby
+/// has not replayed any WAL yet or cannot be queried.
 pub async fn replayed(session: &Session) -> Result<u64> {
     let late = |_| Error::new(Kind::Timeout, format!("no response within {} s", TIMEOUT.as_secs()));
     let row = timeout(TIMEOUT, session.client.query_one(ASK, &[])).await.map_err(late)??;
