@@ -168,7 +168,7 @@ mod tests {
         }
     }
 
-    /// Translates each detail and hint in `tests/it/messages.txt`, the snapshot of all refusals.
+    /// Translates each detail and hint in `tests/it/messages.txt`, the snapshot of messages.
     #[test]
     fn no_translated_message_still_speaks_sql() {
         let messages = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/messages.txt"));

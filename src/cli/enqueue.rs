@@ -114,7 +114,7 @@ fn next_step(state: &str, waiting: Option<&str>, name: &str, commands: &Commands
         (_, Some("daemon")) => format!("start a daemon (backfilld run), then: {}", verb(format!("watch {name}"))),
         (_, Some("executor")) => {
             format!(
-                "a daemon needs an executor for the role of the job; when it has one: {}",
+                "no daemon has an executor for the role of the job; configure one, then: {}",
                 verb(format!("watch {name}"))
             )
         }

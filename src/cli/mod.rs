@@ -49,7 +49,7 @@ use crate::error::Result;
     version,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 success, 1 failed, 2 usage error, 3 some jobs are still waiting,\n            \
+    after_help = "Exit codes: 0 success, 1 failed, 2 usage error, 3 no job failed, but some wait or are paused,\n            \
                   69 database not reachable, 75 timeout, 77 permission denied, 78 configuration error."
 )]
 pub struct Cli {
@@ -141,7 +141,7 @@ pub enum OnDatabase {
     Tune(tune::TuneArgs),
     /// Delete a finished job and free its name
     Forget(forget::ForgetArgs),
-    /// Plan, start and control a rollout: a new column from plan to contract
+    /// Plan, start and control a rollout, which adds a new column in stages
     Rollout(rollout::RolloutArgs),
     /// Check the setup and print how to fix each problem
     Doctor(doctor::DoctorArgs),

@@ -155,7 +155,7 @@ impl Census {
 
     fn told(&self) -> String {
         let mut text = format!(
-            "This removes schema backfill from database \"{}\": {} with definition and result, and all events.\n\
+            "This removes schema backfill from database \"{}\": {} with their definitions and results, and all events.\n\
              A migration that enqueues one of these jobs again will run it again. Your tables are not changed.\n\
              The roles backfill_reader, backfill_submitter and backfill_operator are kept: roles belong to the whole server,\n\
              and other databases may use them. To remove them: drop role backfill_reader, backfill_submitter, backfill_operator;",

@@ -181,7 +181,7 @@ impl Database {
         if let Some(limit) = self.max_workers_per_role.filter(|limit| !(1..=64).contains(limit)) {
             return refuse(
                 format!("max_workers_per_role is {limit}"),
-                "Set it to a number from 1 to 64, or remove it. Without it, one role can use all workers except one.",
+                "Set it to a number from 1 to 64, or remove the key. By default, one role can use all workers except one while jobs of other roles wait.",
             );
         }
         source::check(self.sources())?;

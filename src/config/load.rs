@@ -55,8 +55,8 @@ impl Config {
             let name = config.database().map_err(|error| no_database_for_the_url(error, path.is_none()))?.name.clone();
             for database in config.databases.iter_mut().filter(|database| database.name == name) {
                 let url = SecretUrl::new(url.as_str());
-                // The password in the configuration belongs to the replaced URL, which may be for
-                // another login than the new URL.
+                // The password in the configuration belongs to the replaced URL, which may be for a
+                // different login from the new URL.
                 if url.brings_password() {
                     database.password_env = None;
                     database.password_file = None;

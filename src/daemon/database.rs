@@ -146,7 +146,7 @@ impl Service {
         // Without this registration, a job that a worker claims before the first heartbeat would be
         // shown as waiting for a daemon.
         if let Err(error) = queue::register_worker(&started.control, worker_id, &started.roles, self.lease.ttl).await {
-            tracing::debug!(error = %error.message, "could not register the worker; its first heartbeat does so");
+            tracing::debug!(error = %error.message, "could not register the worker; the first heartbeat will register it");
         }
         let (wake, wakeups) = watch::channel(0);
         let (working, is_working) = watch::channel(false);
@@ -298,7 +298,7 @@ impl Service {
             "select session_user::text, clock_timestamp()::text, (select rolsuper from pg_roles where rolname = session_user), pg_is_in_recovery(), current_setting('session_replication_role')", &[])).await?;
         if row.read::<&str>(4)? == "replica" {
             return Err(Error::new(Kind::Config, "session_replication_role is \"replica\" in the sessions of the login, so the triggers of schema backfill do not fire")
-                .hint("As a superuser, remove it from the settings of the role and the database: alter role LOGIN reset session_replication_role;"));
+                .hint("As a superuser, remove this setting from the role and from the database: alter role LOGIN reset session_replication_role; alter database DATABASE reset session_replication_role;"));
         }
         let login: String = row.read(0)?;
         if row.read::<bool>(3)? {

@@ -21,7 +21,7 @@ const LOCK_WAIT: Duration = Duration::from_millis(100);
 /// initial sizes. A size is the sum over all tables in which the job has slices.
 const SIZES: &str = "select job_name, table_ratio, index_ratio from backfill._growth()";
 
-/// The current size divided by the size at planning.
+/// The current size divided by the size when the job was planned.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Ratios {
     pub table: Option<f64>,

@@ -56,7 +56,7 @@ impl Reloading {
         for key in self.config.needs_restart(&newer) {
             tracing::warn!(
                 key,
-                "this key changed in the configuration; the change takes effect only after backfilld restarts"
+                "a key of the configuration has changed; the change takes effect only after backfilld restarts"
             );
         }
         self.pages.set_access(access, self.address);

@@ -493,7 +493,7 @@ select backfill.suppressible($1::pg_catalog.oid),
         let read = match hard.run_until_cancelled(reading).await {
             Some(Ok(read)) => read,
             Some(Err(error)) => {
-                tracing::info!(standby = standby.name(), error = %error.message, "could not verify rows on the standby; the primary reads them");
+                tracing::info!(standby = standby.name(), error = %error.message, "could not verify rows on the standby; verifying them on the primary");
                 return Ok(None);
             }
             None => return Ok(None),

@@ -205,12 +205,7 @@ impl Guard {
         let mut failing = None;
         loop {
             let blind: Result<()> = match logins.open_control("backfilld guard", |_| {}).await {
-                Ok(session) => {
-                    if failing.take().is_some() {
-                        tracing::info!("backfilld can again read which sessions wait for a batch");
-                    }
-                    self.look_out(&session).await
-                }
+                Ok(session) => self.look_out(&session, &mut failing).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = blind.map_err(pooler::recognized) {
@@ -224,10 +219,14 @@ impl Guard {
         }
     }
 
-    /// Checks all watched statements whenever the check of one of them is due. Returns the error
-    /// when a query fails.
-    async fn look_out(&self, session: &Session) -> Result<()> {
+    /// Checks all watched statements whenever the check of one of them is due. `failing` is the
+    /// kind of the last error, and becomes none when the session is ready. Returns the error when a
+    /// query fails.
+    async fn look_out(&self, session: &Session, failing: &mut Option<Kind>) -> Result<()> {
         let look = within(CHECK_TIMEOUT, session.client.prepare(WAITING_SESSIONS)).await?;
+        if failing.take().is_some() {
+            tracing::info!("backfilld can again read which sessions are waiting for a batch");
+        }
         self.shared.refused.store(false, Ordering::Relaxed);
         loop {
             let next = self.flights().in_flight.values().map(|flight| flight.look_at).min();

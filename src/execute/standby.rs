@@ -110,7 +110,7 @@ select pg_catalog.pg_is_in_recovery(), (select c.system_identifier from pg_catal
             let seconds = REPLAY.as_secs();
             return Err(Error::new(
                 Kind::ServerUnavailable,
-                format!("the standby has not replayed the position {written} within {seconds} s"),
+                format!("the standby has not replayed the WAL up to {written} within {seconds} s"),
             ));
         }
         tokio::time::sleep(POLL).await;

@@ -19,7 +19,7 @@ pub struct Options {
     pub slices: u32,
     /// Maximum time in milliseconds that another session may wait for a batch.
     pub max_victim_wait_ms: u32,
-    /// Maximum time in milliseconds of a batch that consists of one row.
+    /// Maximum duration, in milliseconds, of a batch that consists of one row.
     pub max_row_ms: u32,
     pub throttle: Switch,
     pub verify: Proof,

@@ -39,7 +39,7 @@ pub struct JobGauges {
     pub last_progress_at: Option<f64>,
     pub eta: Option<f64>,
     pub deadline: Option<f64>,
-    /// The size of the table including TOAST, divided by its size at planning.
+    /// The size of the table including TOAST, divided by its size when the job was planned.
     pub heap_growth: Option<f64>,
     pub index_growth: Option<f64>,
 }

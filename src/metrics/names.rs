@@ -57,7 +57,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         VICTIM_WAIT,
         Unit::Seconds,
-        "Time that a session had waited for a lock before the daemon cancelled the batch, the planning or the vacuum that held the lock.",
+        "Time that a session waited for a lock before the daemon cancelled the batch, planning run or vacuum that held the lock.",
     ),
     (HOLD, Unit::Seconds, "Time for which slices were held, by reason."),
     (
@@ -68,7 +68,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         GUARD_YIELDS,
         Unit::Count,
-        "Batches, planning and vacuums cancelled because another session waited for their locks.",
+        "Batches, planning runs and vacuums cancelled because another session waited for one of their locks.",
     ),
     (LEASE_TAKEOVERS, Unit::Count, "Expired leases taken over by this daemon."),
     (FENCED_WRITES, Unit::Count, "Writes that were refused because this daemon no longer held the slice."),
@@ -94,8 +94,12 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
         "Share of HOT updates (no new index entries) among the row versions that the job wrote, sampled in the sessions of this daemon.",
     ),
     (JOB_WAL, Unit::Bytes, "WAL bytes that the batches of this daemon wrote per changed row."),
-    (JOB_HEAP_GROWTH, Unit::Count, "Size of the table including TOAST, divided by its size at planning."),
-    (JOB_INDEX_GROWTH, Unit::Count, "Size of the indexes of the table, divided by their size at planning."),
+    (JOB_HEAP_GROWTH, Unit::Count, "Size of the table including TOAST, divided by its size when the job was planned."),
+    (
+        JOB_INDEX_GROWTH,
+        Unit::Count,
+        "Size of the indexes of the table, divided by their size when the job was planned.",
+    ),
     (
         SIGNAL_UTILIZATION,
         Unit::Count,
@@ -105,7 +109,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 if it has replayed all WAL."),
     (REPLICA_LAG_BYTES, Unit::Bytes, "WAL bytes that the replica has not replayed yet."),
     (REPLICA_LAG_LIMIT, Unit::Seconds, "Replay lag at which jobs are held."),
-    (ROLLOUT_INFO, Unit::Count, "Always 1; the labels tell the stage and the state of a rollout."),
+    (ROLLOUT_INFO, Unit::Count, "Stage and state of a rollout, as labels; the value is always 1."),
     (ROLLOUT_STAGE, Unit::Seconds, "Unix time at which the rollout reached its stage."),
     (ROLLOUT_LOCK_WAIT, Unit::Seconds, "Longest time that a statement of the rollout has waited for its locks."),
     (ROLLOUT_LOCK_HOLD, Unit::Seconds, "Longest time that a statement of the rollout has held its locks."),

@@ -119,7 +119,7 @@ impl Session {
             return Ok(());
         }
         Err(Error::new(Kind::Refused, "the code of the job leaves prepared statements in its session")
-            .detail("A prepared statement can take the place of a statement of the daemon.")
+            .detail("The server could execute such a prepared statement instead of a statement of the daemon.")
             .hint("Look for PREPARE in the functions that the job calls and in the triggers of its table, and remove the prepared statement with DEALLOCATE in the same function. Then run backfill.retry."))
     }
 

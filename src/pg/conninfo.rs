@@ -265,7 +265,7 @@ impl Given {
             return Err(wrong(
                 "user",
                 "contains a colon",
-                "Write the password separately, for example postgres://USER:PASSWORD@HOST/DATABASE, or in password_file.",
+                "Write the password in its own part of the URL (postgres://USER:PASSWORD@HOST/DATABASE), or in password_file.",
             ));
         }
         base.user(&user).application_name(application_name);

@@ -212,7 +212,7 @@ impl Logins {
         let opened = match self.open(read, |_| {}).await {
             Err(error) if error.kind == Kind::TooManyConnections && !self.executor(run_as)?.1 => Err(Error {
                 message: format!(
-                    "no connection is free for the executor of role \"{run_as}\", which needs one for each of its running jobs; raise the connection limit of its login, or lower \"workers\""
+                    "no connection is free for the executor of role \"{run_as}\", which needs one connection for each slice that is being processed; raise the connection limit of its login, or lower \"workers\""
                 ),
                 ..error
             }),

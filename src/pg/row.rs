@@ -1,9 +1,9 @@
 //! Reads values from the server's answers.
 //!
-//! `Row::get` of the driver panics if a value has another type than the caller expects, is null, or
-//! is not valid UTF-8. An answer can have such a value: the code of a job can change the settings
-//! of its session, and the server itself can be hostile. So `clippy.toml` forbids `Row::get`, and
-//! this module returns an error instead.
+//! The driver's `Row::get` panics if a value does not have the type that the caller expects, is
+//! null, or is not valid UTF-8. An answer can have such a value: the code of a job can change the
+//! settings of its session, and the server itself can be hostile. So `clippy.toml` forbids
+//! `Row::get`, and this module returns an error instead.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -66,7 +66,7 @@ pub fn key(row: &Row, column: impl RowIndex + fmt::Display) -> Result<Option<Key
     if sent.len() > KEY_LIMIT {
         return Err(Error::new(Kind::Refused, format!("the key of a row has {} bytes as text", sent.len()))
             .detail("The checkpoint of a slice contains the key. A key can have at most 64 KiB.")
-            .hint("Enqueue the job with a key on columns of a simple type."));
+            .hint("Enqueue the job with a key whose values are shorter as text, for example a unique key on an integer or uuid column."));
     }
     let values: Vec<Option<String>> = serde_json::from_slice(sent).map_err(unreadable)?;
     Ok(values.into_iter().collect::<Option<Vec<String>>>().map(Key))

@@ -64,14 +64,14 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         Kind::TimeLimit => (Action::TooSlow, "the batch took too long: searching for the row that takes too long"),
         Kind::Stalled => (
             Action::Again,
-            "the batch took too long, and meanwhile the server did not answer other statements either: retrying",
+            "the batch took too long, and during this time the server did not answer other statements: retrying",
         ),
         Kind::Yielded => {
             (Action::Again, "the batch blocked another session and was cancelled: retrying with fewer rows")
         }
         Kind::Overrun => (
             Action::Restart,
-            "a function or trigger that the job calls ignored the time limit and a cancel request: its session was ended; retrying with fewer rows",
+            "the code of the job ignored the time limit, so the daemon stopped the statement: retrying with fewer rows in another session",
         ),
         Kind::ServerResources => (
             Action::Again,
@@ -91,9 +91,10 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
             Action::Reconnect,
             "a pooler in transaction or statement mode is between the daemon and the server: waiting; use a url that connects to the server directly",
         ),
-        Kind::Tls => {
-            (Action::Reconnect, "TLS connection failed: retrying; certificate files are read again at each attempt")
-        }
+        Kind::Tls => (
+            Action::Reconnect,
+            "the TLS connection failed: retrying; the certificate files are read again for each attempt",
+        ),
         Kind::ServerUnavailable => {
             (Action::Reconnect, "the server is starting up or shutting down: reconnecting until it accepts connections")
         }
@@ -107,7 +108,7 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
         ),
         Kind::Authentication => (
             Action::Reconnect,
-            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again at each attempt; environment variables are read only when backfilld starts",
+            "the server rejected the login (user, password or pg_hba.conf): retrying; url_file and password_file are read again for each attempt; environment variables are read only when backfilld starts",
         ),
         Kind::Statement | Kind::Permission => {
             (Action::Doubt, "the batch failed: finding out whether a row or the statement is the cause")
@@ -374,7 +375,7 @@ fn of_no_row(error: Error) -> Error {
 /// `sqlstate` is the SQLSTATE of the server's last message, if there was one.
 pub fn deadly(message: &str, sqlstate: Option<&str>) -> Error {
     let error = Error { sqlstate: Some(sqlstate.unwrap_or("08006").to_owned()), ..Error::new(Kind::Data, message) }
-        .context("the connection was lost at each attempt to change this row in a batch of its own");
+        .context("the connection was lost on each attempt to change this row in a batch of its own");
     if sqlstate == Some("57P01") {
         return error.hint("Look for a tool that terminates sessions (pg_terminate_backend), for example those with long statements, and for a function or trigger that terminates its own session on the row that backfill.row_errors lists. Then run backfill.retry.");
     }

@@ -114,7 +114,7 @@ impl ClaimRun<'_> {
             && self.plan.kind == JobKind::Update
             && !self.executor.is_lenient();
         if may_come_from_the_filter {
-            tracing::debug!(error = %error.message, "a batch failed; trying again without the filter on changed rows");
+            tracing::debug!(error = %error.message, "a batch failed; retrying without evaluating the filter on the changed rows");
             self.executor.set_lenient(true);
         }
         may_come_from_the_filter
@@ -214,7 +214,7 @@ impl ClaimRun<'_> {
         let control = &self.scope.context.control;
         let Some(stored) = queue::checkpoint_ctid(control, self.scope.claim).await? else { return Ok(error) };
         if stored != self.walk.checkpoint().ctid {
-            return Ok(Error::new(Kind::Unanswered, "a batch has committed, but its answer was lost"));
+            return Ok(Error::new(Kind::Unanswered, "a batch was committed, but the server's answer was lost"));
         }
         let context = &*self.scope.context;
         if !daemon::is_registered(control, context.leases.worker(), &context.settings.roles).await? {

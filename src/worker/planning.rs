@@ -111,8 +111,8 @@ async fn attempt<T>(
     }
 }
 
-/// Postpones the slice if the error is temporary. The pause doubles with each attempt. Returns
-/// other errors, and the error of the last attempt.
+/// Postpones the slice if the error is temporary. The pause doubles with each attempt that counts,
+/// up to 5 s. Returns any other error, and the error of the last attempt that counts.
 async fn put_off(context: &Context, claim: &Claim, error: Error) -> Result<ClaimEnd> {
     let (what, sentence) = action(error.kind);
     if !matches!(what, Action::Again | Action::GoAround | Action::Restart)

@@ -83,7 +83,7 @@ async fn deletes_are_reported_as_deleted_rows() {
     // Hints about a delete job do not mention assignments.
     for arguments in [&["retry", "gone"][..], &["tune", "gone", "--option=slices=2"]] {
         let (_, text) = run_command(&cluster.owner_url(), arguments).await;
-        assert!(text.contains("backfilld rerun gone. It deletes the rows that match"), "{text}");
+        assert!(text.contains("backfilld rerun gone. The rerun deletes the rows that match"), "{text}");
         assert!(!text.contains("assignments") && !text.contains("change"), "{text}");
     }
 }
@@ -229,8 +229,9 @@ async fn small_and_large_values_of_signals_are_readable() {
     }
 }
 
-/// The context of an error has one line, which names the public function. Only functions such as
-/// `pause` add a second line, which names the internal function that they share.
+/// The context of an error has at most one line, which names the public function. For commands that
+/// share an internal function, such as `pause` and `resume`, it may have a second line, which names
+/// that function.
 #[tokio::test]
 async fn a_refused_call_does_not_list_the_functions_on_the_way() {
     let cluster = installed(Options::default()).await;

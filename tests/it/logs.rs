@@ -91,8 +91,8 @@ async fn the_log_level_follows_the_configuration_of_a_running_daemon() {
     daemon.reload("log: {format: json, level: debug}\n");
     wait::until(SOON, "a line is logged at level debug", at_debug).await;
     daemon.reload("log: {format: json, level: warn}\n");
-    // Level debug applies until the reload is finished, so the line about SIGHUP is still logged,
-    // although its level is only info.
+    // Level warn applies only after the reload is finished. Until then the level is debug, so the
+    // info line about SIGHUP is still logged.
     wait::until(SOON, "the configuration is reloaded", async || said(&lines(&daemon), "received SIGHUP").len() == 2)
         .await;
     tokio::time::sleep(Duration::from_millis(500)).await;

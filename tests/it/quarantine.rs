@@ -72,7 +72,7 @@ async fn a_row_that_ends_its_own_session_is_quarantined() {
     })
     .await;
     until_true(&owner, SOON * 4, "select state = 'failed' from backfill.jobs").await;
-    let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost at each attempt to change this row in a batch of its own%terminating connection%'";
+    let left = "select coalesce(string_agg(key ->> 'id', ' ' order by key ->> 'id'), '') from backfill.row_errors where message like 'the connection was lost on each attempt to change this row in a batch of its own%terminating connection%'";
     assert_eq!(value::<String>(&owner, left).await, "333 777");
     assert_eq!(value::<i64>(&owner, "select count(*) from t where n <> 1").await, 2);
     run(&owner, "truncate t_trap; select backfill.retry('t')").await;

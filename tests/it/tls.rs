@@ -177,8 +177,8 @@ async fn a_wrong_certificate_is_refused_with_its_name_the_reason_and_the_remedy(
     let error = refusal(&url(&cluster, "owner", "127.0.0.1", &format!("sslmode=verify-full&sslrootcert={root}"))).await;
     assert_eq!(error.message, "the certificate of the server \"127.0.0.1\" is for localhost");
 
-    // The certificate has an alternative name, but of another type than the host (an IP address,
-    // not a DNS name).
+    // The certificate has an alternative name, but of a different type from the host (an IP
+    // address, not a DNS name).
     install(authority.issue(&Order::server(&["127.0.0.1"]))).await;
     open_url(&full).await.unwrap();
 
@@ -530,7 +530,12 @@ async fn a_replica_is_polled_over_tls_and_holds_jobs_while_it_is_not_trusted() {
     let promoted = "select coalesce(waiting_text like '%far%this server is not a standby%', false) from backfill.jobs";
     until_true(&owner, SOON, promoted).await;
     let doctor = self::doctor(&cluster, &config, &asked).await;
-    assert!(doctor.contains("could not read its lag, so every job is held: this server is not a standby"), "{doctor}");
+    assert!(
+        doctor.contains(
+            "could not read its lag, so all jobs except those with throttle off are held: this server is not a standby"
+        ),
+        "{doctor}"
+    );
     assert!(!(daemon.output() + &doctor).contains("opensesame"));
 }
 

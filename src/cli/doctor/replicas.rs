@@ -60,7 +60,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             None => found.fail(
                 "replicas",
                 format!(
-                    "{name}: role \"{login}\" cannot read the lag of this replica, so every job is held (replica_lag)"
+                    "{name}: role \"{login}\" cannot read the lag of this replica, so all jobs except those with throttle off are held (replica_lag)"
                 ),
                 format!("As an administrator, run: {}", grant("pg_read_all_stats", &login)),
             ),
@@ -76,7 +76,10 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     for rule in database.replicas.iter().filter(lacks) {
         found.fail(
             "replicas",
-            format!("no replica matches the required rule \"{}\", so every job is held", rule.pattern),
+            format!(
+                "no replica matches the required rule \"{}\", so all jobs except those with throttle off are held",
+                rule.pattern
+            ),
             "Restore the replica, correct its application_name, or set required: false in the rule.",
         );
     }
@@ -86,7 +89,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if !reads_all && replicas.is_empty() {
         found.warn(
             "replicas",
-            format!("role \"{login}\" cannot read replica lag: every job will be held as soon as a replica connects"),
+            format!("role \"{login}\" cannot read replica lag: all jobs except those with throttle off will be held as soon as a replica connects"),
             format!("As an administrator, run: {}", grant("pg_read_all_stats", &login)),
         );
     }
@@ -108,7 +111,7 @@ async fn verifies(database: &Database, name: &str, found: &mut Findings) {
     };
     found.warn(
         "replicas",
-        format!("{name}: verifications cannot read on this standby, and read on another server: {trouble}"),
+        format!("{name}: this standby cannot be used for verifications, so another server is used: {trouble}"),
         "Correct or remove the standby in verify_on.",
     );
 }
@@ -135,7 +138,10 @@ async fn ask(primary: &Session, rule: &ReplicaRule, found: &mut Findings) -> Res
         }
         Err(error) => found.fail(
             "replicas",
-            format!("{name}: could not read its lag, so every job is held: {}", error.message),
+            format!(
+                "{name}: could not read its lag, so all jobs except those with throttle off are held: {}",
+                error.message
+            ),
             error.hint.unwrap_or_else(|| {
                 "In the rule of the replica, correct or remove the setting url_env or url_file.".to_owned()
             }),

@@ -31,7 +31,7 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
     if !database.executors.is_empty() && !cell::<bool>(&row, "may_signal")? {
         found.warn(
             "login",
-            format!("\"{login}\" lacks pg_signal_backend: if an executor login changes its own password, the daemon cannot end the sessions of this login"),
+            format!("\"{login}\" lacks pg_signal_backend: the daemon cannot terminate the session of an executor login if the code of a job has changed the password of this login, or if another daemon opened the session and its lease has expired"),
             format!("As an administrator, run: {}", grant("pg_signal_backend", &login)),
         );
     }

@@ -52,7 +52,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
         } else if !cell::<bool>(&row, "lists_archive")? {
             found.fail(
                 "signals",
-                "archiver: this role cannot list the WAL files to be archived, so every job is held",
+                "archiver: this role cannot list the WAL files to be archived, so all jobs except those with throttle off are held",
                 format!(
                     "As an administrator, run: grant execute on function pg_catalog.pg_ls_archive_statusdir() to {};",
                     cell::<String>(&row, "quoted")?
@@ -72,7 +72,10 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
             Some(Ok(said)) => found.ok("signals", format!("{name}: {said}")),
             Some(Err(error)) => found.fail(
                 "signals",
-                format!("{name}: could not be read, so every job is held: {}", error.message),
+                format!(
+                    "{name}: could not be read, so all jobs except those with throttle off are held: {}",
+                    error.message
+                ),
                 error.hint.unwrap_or_else(|| {
                     "Correct the signal in the configuration, or remove it from the signals list.".to_owned()
                 }),

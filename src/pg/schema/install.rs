@@ -229,7 +229,7 @@ async fn refuse_publication(transaction: &Transaction<'_>) -> Result<()> {
     match publications {
         None => Ok(()),
         Some(names) => Err(Error::new(Kind::Schema, format!("publication {names} is FOR ALL TABLES and would publish the tables of schema backfill"))
-            .detail("Its subscribers would stop at the first row of a table that they do not have.")
+            .detail("Replication to a subscriber that lacks these tables would stop at the first row that backfilld writes to them.")
             .hint("On each subscriber, run the SQL that backfilld migrate --print prints. Then run on this database: backfilld migrate --with-publication")),
     }
 }

@@ -356,7 +356,7 @@ begin
   end if;
   select * into j from backfill.job where name = new.job_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', new.job_name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs may not be visible to your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   end if;
   if not (backfill._is_operator(new.actor) or new.verb <> 'approve'
           and exists (select from pg_roles r where r.rolname = j.enqueued_by and pg_has_role(new.actor, r.oid, 'MEMBER'))) then
@@ -364,7 +364,7 @@ begin
       detail = case when new.verb = 'approve' then 'A member of backfill_operator must approve the job.' when backfill._may_see(j.enqueued_by) then format('It was enqueued by "%s".', j.enqueued_by) else 'It was enqueued by another role.' end, hint = case when new.verb = 'approve' then 'Ask a member of backfill_operator to approve it.' else 'Only the submitter of the job and members of backfill_operator can do this.' end;
   end if;
   ended := j.state in ('succeeded', 'failed', 'cancelled');
-  v_caution := case j.kind when 'delete' then '. It deletes the rows that match the filter then.' else ', but only if applying the assignments (set) twice gives the same result as applying them once.' end;
+  v_caution := case j.kind when 'delete' then '. The rerun deletes the rows that match the filter at that time.' else ', but only if applying the assignments (set) twice gives the same result as applying them once.' end;
 
   if new.verb in ('pause', 'resume', 'cancel', 'approve') and ended then
     raise exception using errcode = 'BF005', message = format('job "%s" has finished: %s', j.name, j.state), detail = format('%s applies to active jobs only.', new.verb),
@@ -473,7 +473,7 @@ begin
   perform backfill._check_bounds(new.actor, null, new.reason);
   select * into r from backfill.rollout x where x.name = new.rollout_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no rollout "%s"', new.rollout_name), detail = 'Names are case-sensitive, and some rollouts can be hidden from your role.', hint = 'List the rollouts with: select name, stage, state from backfill.rollouts;';
+    raise exception using errcode = 'BF003', message = format('there is no rollout "%s"', new.rollout_name), detail = 'Names are case-sensitive, and some rollouts may not be visible to your role.', hint = 'List the rollouts with: select name, stage, state from backfill.rollouts;';
   elsif not backfill._may_control(new.actor, r.started_by) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = 'It was started by another role.', hint = 'Only the role that started the rollout and members of backfill_operator can do this.';
   elsif not backfill._is_operator(new.actor) and not backfill._may_run_as(new.actor, r.run_as) then
@@ -488,7 +488,7 @@ begin
     when 'advance' then
       if r.state <> 'waiting' then
         raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('It is in stage "%s".', r.stage),
-          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'A rollout that is being rolled back does not advance any more.'
+          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'Wait until the rollback is complete. To start the rollout again, run backfill.rollout_start with its spec.'
               else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage "%s".', r.until) end end;
       end if;
       update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;
@@ -831,7 +831,7 @@ CREATE FUNCTION backfill._check_outcome(to_position text[], most bigint, least_c
 begin
   if octet_length(to_position::text) > 65536 then
     raise exception using errcode = 'BF001', message = format('the key of a row has %s bytes as text', octet_length(to_position::text)), detail = 'The checkpoint of a slice contains the key. A key can have at most 64 KiB.',
-      hint = 'Enqueue the job with a key on columns of a simple type.';
+      hint = 'Enqueue the job with a key whose values are shorter as text, for example a unique key on an integer or uuid column.';
   elsif least_count < 0 or most > 1000000 then
     raise exception using errcode = 'BF006', message = format('a batch cannot have %s rows', case when least_count < 0 then least_count else most end);
   end if;
@@ -902,11 +902,11 @@ declare
   v_run_as name := backfill._resolve_run_as(current_user, asked);
 begin
   if not exists (select from pg_roles r where r.rolname = v_run_as) then
-    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Correct the name of the role: run_as => ''ROLE''. Without this argument the job runs as the default role.');
+    perform backfill._refuse(format('role "%s" does not exist', v_run_as), 'The job would run as this role.', 'Correct the name of the role: run_as => ''ROLE''. Without this argument, the job runs as your own role, or as the role of the daemon if the daemon has a single url and your role is a member of the role of the daemon.');
   elsif not backfill._may_run_as(current_user, v_run_as) then
     perform backfill._refuse(format('role "%s" may not run jobs as "%s"', current_user, v_run_as), format('Role "%s" is not a member of "%s".', current_user, v_run_as),
-      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Name the owner of the table: run_as => ''OWNER''. Without this argument the job runs as the default role.'
-           else format('Without run_as => ''%1$s'' the job runs as the default role. Or, as an administrator, run: grant %1$I to %2$I%3$s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
+      case when (select r.rolsuper from pg_roles r where r.rolname = v_run_as) then 'That role is a superuser. Name the owner of the table: run_as => ''OWNER''. Without this argument, the job runs as your own role, or as the role of the daemon if the daemon has a single url and your role is a member of the role of the daemon.'
+           else format('Leave out run_as => ''%1$s''. Or, as an administrator, run: grant %1$I to %2$I%3$s; This gives "%2$s" all privileges of "%1$s".', v_run_as, current_user, case when current_setting('server_version_num')::int >= 160000 then ' with inherit false, set true' end) end);
   end if;
   return v_run_as;
 end $_$;
@@ -1405,8 +1405,8 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
-         -- If the index has another collation than the column, or an operator class other than the
-         -- default, values can be equal in the expression but different in the index.
+         -- If the index has a different collation from the column, or an operator class other than
+         -- the default, values can be equal in the expression but different in the index.
          and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
                           where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (
@@ -1498,15 +1498,15 @@ CREATE FUNCTION backfill._compare_spec(job_name text, kind text, relation oid, s
     AS $$
   select j.id, j.state, d.difference
     from backfill._visible j cross join lateral (select case
-      when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, this call is of kind %s', j.kind, _compare_spec.kind)
+      when j.kind <> _compare_spec.kind then format('The existing job is of kind %s, and this call is of kind %s', j.kind, _compare_spec.kind)
       when j.relation <> _compare_spec.relation and j.target = (select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = _compare_spec.relation)
         then format('The existing job is for an earlier table named %s, which has since been replaced', j.target)
-      when j.relation <> _compare_spec.relation then format('target of the existing job: %s. target of this call: %s', j.target, _compare_spec.relation::regclass)
+      when j.relation <> _compare_spec.relation then format('Target of the existing job: %s. Target of this call: %s', j.target, _compare_spec.relation::regclass)
       when j.run_as_asked is distinct from _compare_spec.run_as_asked
         then format('Role of the existing job: %s. Role of this call: %s', coalesce(quote_ident(j.run_as_asked), 'the default'), coalesce(quote_ident(_compare_spec.run_as_asked), 'the default'))
-      when j.key is distinct from _compare_spec.key then format('key of the existing job: %s. key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
+      when j.key is distinct from _compare_spec.key then format('Key of the existing job: %s. Key of this call: %s', coalesce(j.key::text, 'the primary key'), coalesce(_compare_spec.key::text, 'the primary key'))
       when not backfill._same_sql(j.set_sql, _compare_spec.set_sql, 'set') then format('Assignments (set) of the existing job: %s. Assignments (set) of this call: %s', j.set_sql, _compare_spec.set_sql)
-      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('filter of the existing job: %s. filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
+      when not backfill._same_sql(j.filter_sql, _compare_spec.filter_sql, 'filter') then format('Filter of the existing job: %s. Filter of this call: %s', coalesce(j.filter_sql, 'none'), coalesce(_compare_spec.filter_sql, 'none'))
     end as difference) d
    where j.name = job_name
   union all
@@ -2092,7 +2092,7 @@ CREATE FUNCTION backfill._executor_note(run_as name, relation oid) RETURNS text
     when not exists (select from backfill.executor e where e.run_as = _executor_note.run_as)
       then format('no daemon runs jobs as role "%s"; the job stays queued until one does (waiting_reason executor)', run_as)
     when exists (select from backfill.executor e where e.run_as = _executor_note.run_as and e.one_url and e.trusts_owners)
-      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, although %s can change these triggers and functions', relation::regclass, run_as,
+      then (select format('triggers and functions of table %s will run with the privileges of "%s"%s, and %s can change these triggers and functions', relation::regclass, run_as,
                           case when (select bool_or(e.is_superuser) from backfill.executor e where e.run_as = _executor_note.run_as) then ', a superuser' else '' end, backfill._role_list(u.roles))
               from (select backfill._untrusted_roles(relation, run_as)) u(roles) where u.roles <> '{}')
   end
@@ -3062,7 +3062,7 @@ begin
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif kind = 'quoted' and body ~* '^u&' and substr(fragment, begins + used + length(body)) ~* ('^' || blank || '*uescape\M') then
-      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld does not read names with an escape character of their own.', 'Use the character \ in U&"...", and leave UESCAPE out.');
+      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld cannot parse identifiers with an escape character other than \.', 'Use the character \ in U&"...", and leave UESCAPE out.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
@@ -3251,7 +3251,7 @@ begin
     end if;
     v_problem := backfill._sync_problem(r);
     if v_problem is not null then
-      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
+      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written while the trigger did not keep the column in sync. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
         case when backfill._later_trigger(r.relation) is not null then 'Rename the trigger so that its name sorts before "zzz_backfill".' else 'Enable the trigger, or create it again with its statement in backfill.rollout_statements.' end, r.name, r.name));
       return null;
     end if;
@@ -4019,7 +4019,7 @@ begin
       message = case when most = 0 then format('row %s of %s could not be changed: %s', failure ->> 'key', v_relation, v_message)
                      else format('more than %s rows could not be changed; the last is row %s of %s: %s', most, failure ->> 'key', v_relation, v_message) end,
       detail = format('SQLSTATE is %s; option max_row_errors is %s.', v_state, most),
-      hint = format('If the rows are wrong, fix them (select relation, key, message from backfill.row_errors where name = %L and resolved_at is null;), or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. With more rows allowed, the job changes all other rows, and fails at its end until these rows are fixed. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
+      hint = format('To list the rows, run: select relation, key, message from backfill.row_errors where name = %L and resolved_at is null; If the rows are wrong, fix them, or allow more such rows: backfill.tune(name, ''{"max_row_errors": %s}''). Then run backfill.retry. If you allow more such rows, the job changes all other rows, and then fails if any of these rows still cannot be changed. The assignments (set) of a job cannot be changed: if they are wrong, enqueue a corrected job under another name, with a filter that excludes the rows that are already changed.', j.name, greatest(1000, 10 * most));
   elsif n = 1 and j.rows_quarantined = 0 then
     perform backfill._record_event(_quarantine_row.job, 'row_error', format('a row of %s could not be changed: %s; the job continues, and backfill.row_errors lists each such row', v_relation, v_message), null, null, 'a row could not be changed; the job continues');
   end if;
@@ -4515,12 +4515,12 @@ begin
   c := spec -> 'add_column';
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
   if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
-    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
+    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'The name of a column has 1 to 63 bytes.', 'Correct the key "name" in add_column.');
   elsif coalesce(c ->> 'type', '') = '' then
-    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'A new column needs a data type.', 'Add the key "type" to add_column, for example: type: bigint');
   end if;
   if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
-    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'A type has no comment, no semicolon and no line break.', 'Write only the type, for example: type: numeric(10, 2)');
+    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'The type must not contain a comment, a semicolon or a line break, and has at most 200 characters.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;
@@ -4539,20 +4539,20 @@ begin
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
     if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
-      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Use for example: index: {method: btree}');
+      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Write, for example: index: {method: btree}');
     end if;
   end if;
   v_references := c -> 'references';
   if jsonb_typeof(v_references) = 'string' then
     v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', case when btrim(m[2]) ~ '^".*"$' then replace(btrim(btrim(m[2]), '"'), '""', '"') else lower(btrim(m[2])) end) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
     if v_references is null then
-      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
+      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write, for example: references: public.customers (id)');
     end if;
   elsif jsonb_typeof(v_references) = 'object' then
     perform backfill._check_keys(v_references, 'references', '{"table": "string", "column": "string", "on_delete": "string"}');
     if v_references ->> 'table' is null or v_references ->> 'column' is null
        or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
-      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
+      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write, for example: references: {table: public.customers, column: id}');
     end if;
   end if;
   if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
@@ -4612,7 +4612,7 @@ declare
 begin
   v_rel := backfill._resolve_table(s ->> 'table', settings);
   if v_rel is null then
-    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The table was searched in the search_path of this session.', 'Name the table with its schema, for example: table: public.orders');
+    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The search_path of this session contains no table with this name.', 'Name the table with its schema, for example: table: public.orders');
   end if;
   perform backfill._check_target(v_rel);
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
@@ -4633,7 +4633,7 @@ begin
   end if;
   select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
   if v_type.oid is null then
-    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The search_path of this session contains no type with this name.' end,
       case when s ->> 'type' ~* '\mcollate\M' then 'Leave the collation out. Create a domain with the collation, and use it as the type.' when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
   elsif exists (with recursive domain as (
                   select v_type.oid
@@ -4663,10 +4663,10 @@ begin
     end if;
     select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
     if found then
-      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write its expression instead of the column.');
+      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write the expression of that column instead of its name.');
     end if;
     if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
-      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
+      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'Converted to a date or a time, such a string has a different value at different times.', 'Use a constant date, or a column. If the expression needs the word itself as text, split the string, for example: ''n'' || ''ow''.');
     end if;
     v_after := backfill._later_trigger(v_rel);
     if v_after is not null and s ->> 'sync' = 'trigger' then
@@ -4684,9 +4684,9 @@ begin
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
-      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key needs a table and a column.', 'Correct the names.');
+      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key must refer to an existing table and column.', 'Correct the names.');
     elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
-      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index.', 'Create the unique index first, with create unique index concurrently.');
     end if;
     if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
@@ -4698,7 +4698,7 @@ begin
     begin
       perform backfill._key_of(v_rel, null);
     exception when sqlstate 'BF001' then
-      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches along the primary key. ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
+      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches in the order of the primary key. The check of the key reported: ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
     end;
   end if;
   select k.conname into v_name from pg_constraint k
@@ -5983,7 +5983,7 @@ begin
     perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
-    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them before, run rollout_plan on the primary, as a role that may create temporary tables.';
+    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them now, run rollout_plan on the primary, as a role that may create temporary tables.';
     return;
   end if;
   begin
@@ -6337,20 +6337,20 @@ declare
 begin
   select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+    raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs may not be visible to your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
     raise exception using errcode = 'BF004',
       message = format('job "%s" is not complete: %s, at %s percent%s', assert_complete.name, j.state, round(j.percent_done::numeric, 1), coalesce(', waiting: ' || j.waiting_reason, '')),
       detail = coalesce(nullif(j.error, ''), case j.state when 'cancelled' then 'It was cancelled' when 'paused' then 'It is paused' else 'It has not finished' end || coalesce(': ' || nullif(j.reason, ''), '') || '.'),
       hint = backfill._next_step(assert_complete.name, j.state, j.waiting_reason);
   elsif j.verified_at is null then
-    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. ' || case j.kind when 'delete' then 'The rerun deletes the rows that match the filter then.' else 'The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.' end, assert_complete.name);
+    raise exception using errcode = 'BF004', message = format('job "%s" succeeded without verification', assert_complete.name), detail = 'The job ran with option verify = none.', hint = backfill._name_job('Run backfill.tune(name, ''{"verify": "auto"}''), then backfill.rerun. ' || case j.kind when 'delete' then 'The rerun deletes the rows that match the filter at that time.' else 'The rerun changes the rows again: run it only if applying the assignments (set) twice gives the same result as applying them once. Otherwise check the rows with your own query instead of assert_complete.' end, assert_complete.name);
   elsif j.replaced is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not the table that the job changed', assert_complete.name, j.target), detail = j.replaced,
       hint = 'If the table was only renamed, rename it back. If another table took its place, delete this job with backfill.forget, and enqueue a job for the current table.';
   elsif j.replaced_leaf is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but a partition or child of %s is not the one that the job changed', assert_complete.name, j.target), detail = j.replaced_leaf,
-      hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise run backfill.rerun if applying the assignments (set) twice gives the same result as applying them once, or enqueue a job for the partition.', assert_complete.name);
+      hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise enqueue a job for the partition, or run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', assert_complete.name);
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -6902,13 +6902,13 @@ declare
 begin
   if pg_catalog.now() operator(pg_catalog.<>) pg_catalog.statement_timestamp() then
     raise exception using errcode = 'BF005', message = 'backfill.wait cannot run inside a transaction block',
-      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call it outside a transaction, or run the command backfilld wait NAME.';
+      detail = 'The transaction''s snapshot would be held during the wait.', hint = 'Call backfill.wait outside a transaction block, or run the command backfilld wait NAME.';
   end if;
   loop
     if n operator(pg_catalog.%) 10 operator(pg_catalog.=) 0 then
       select v.state, v.error, v.percent_done, v.waiting_reason into j from backfill.jobs v where v.name operator(pg_catalog.=) wait.name;
       if not found then
-        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs can be hidden from your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
+        raise exception using errcode = 'BF003', message = pg_catalog.format('there is no job "%s"', wait.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs may not be visible to your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
       elsif j.state operator(pg_catalog.=) 'succeeded' then
         return;
       elsif j.state operator(pg_catalog.=) any (array['failed', 'cancelled']) then
@@ -7122,7 +7122,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
     w.reason AS waiting_reason,
         CASE w.reason
             WHEN 'approval'::text THEN format('a member of backfill_operator must approve the job: select backfill.approve(%L)'::text, j.name)
-            WHEN 'run_at'::text THEN format('the job starts at %s; to start it earlier, cancel it and enqueue it again'::text, j.run_at)
+            WHEN 'run_at'::text THEN format('the job starts at %s; to start it earlier, cancel it, delete it with backfill.forget, and enqueue it again without run_at'::text, j.run_at)
             WHEN 'window'::text THEN COALESCE(format('the window of the job opens at %s; to change it: backfill.tune(%L, ''{"window": ...}'')'::text, j.closed_until, j.name), format('the window in the configuration of the daemon opens at %s'::text, ( SELECT min(x.closed_until) AS min
                FROM backfill.worker x
               WHERE (x.expires_at > clock_timestamp()))), l.waiting_text)
@@ -7461,7 +7461,7 @@ COMMENT ON COLUMN backfill.jobs.throttled_text IS 'A sentence that explains thro
 
 -- Name: COLUMN jobs.time_share; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.time_share IS 'Share of the last seconds in which batches of the job ran, 0 to 1; null while no worker holds a slice.';
+COMMENT ON COLUMN backfill.jobs.time_share IS 'Share of the last few seconds during which batches of the job ran, 0 to 1; null while no worker holds a slice.';
 
 -- Name: _gauges; Type: VIEW
 
@@ -8014,7 +8014,7 @@ COMMENT ON COLUMN backfill.rollouts.job IS 'The job that works for the next stag
 
 -- Name: COLUMN rollouts.error; Type: COMMENT
 
-COMMENT ON COLUMN backfill.rollouts.error IS 'Why the rollout failed; after a rollback, why the schema of the table is not what it was.';
+COMMENT ON COLUMN backfill.rollouts.error IS 'Error that made the rollout fail; after a rollback, a note if the schema of the table differs from the schema before the rollout.';
 
 -- Name: COLUMN rollouts.hint; Type: COMMENT
 

@@ -73,7 +73,7 @@ pub(super) fn too_old(version: i32) -> Error {
     let what = format!("schema backfill is at version {version}, which cannot be upgraded");
     Error::new(Kind::Schema, what)
         .detail(format!("Versions before {FIRST_VERSION} were used only during development, before release 0.3.0."))
-        .hint("Finish the jobs and run `backfilld uninstall` with the binary that installed the schema. The uninstall deletes all jobs and their history. Then run `backfilld migrate` with this binary.")
+        .hint("Finish the jobs and run `backfilld uninstall` with the binary that installed the schema. This deletes all jobs and their history. Then run `backfilld migrate` with this binary.")
 }
 
 pub(super) fn too_new(version: i32, min_compatible: i32, own: i32) -> Error {

@@ -22,7 +22,7 @@ select j.id, j.name, case when j.compares then 'compare' else j.kind end as kind
        w.reason as waiting_reason,
        case w.reason
          when 'approval' then pg_catalog.format('a member of backfill_operator must approve the job: select backfill.approve(%L)', j.name)
-         when 'run_at' then pg_catalog.format('the job starts at %s; to start it earlier, cancel it and enqueue it again', j.run_at)
+         when 'run_at' then pg_catalog.format('the job starts at %s; to start it earlier, cancel it, delete it with backfill.forget, and enqueue it again without run_at', j.run_at)
          when 'window' then coalesce(pg_catalog.format('the window of the job opens at %s; to change it: backfill.tune(%L, ''{"window": ...}'')', j.closed_until, j.name),
                                      pg_catalog.format('the window in the configuration of the daemon opens at %s', (select pg_catalog.min(x.closed_until) from backfill.worker x where x.expires_at > pg_catalog.clock_timestamp())), l.waiting_text)
          when 'paused_all' then 'all jobs are paused; a member of backfill_operator can resume them: select backfill.resume_all()'
@@ -213,7 +213,7 @@ comment on column backfill.jobs.error is 'Error that made the job fail; null if 
 comment on column backfill.jobs.hint is 'Hint that says how to fix the error. For a job that succeeded with rows_unresolved above 0, it says how to inspect these rows.';
 comment on column backfill.jobs.throttled_by is 'What slows the job down: replica_lag, lock_waits, load, signal or rate; null while the job is held or runs at full speed.';
 comment on column backfill.jobs.throttled_text is 'A sentence that explains throttled_by.';
-comment on column backfill.jobs.time_share is 'Share of the last seconds in which batches of the job ran, 0 to 1; null while no worker holds a slice.';
+comment on column backfill.jobs.time_share is 'Share of the last few seconds during which batches of the job ran, 0 to 1; null while no worker holds a slice.';
 comment on column backfill.jobs.enqueued_at is 'Time at which the job was enqueued.';
 comment on column backfill.jobs.started_at is 'Time at which a worker first claimed the job in its current run; null if no worker has claimed it.';
 comment on column backfill.jobs.finished_at is 'Time at which the job succeeded, failed or was cancelled; null if it has not finished.';
@@ -325,7 +325,7 @@ comment on column backfill.rollouts.kind is 'add_column.';
 comment on column backfill.rollouts.table_name is 'Schema and name of the table.';
 comment on column backfill.rollouts.desired_state is 'running or paused.';
 comment on column backfill.rollouts.waiting_text is 'What the rollout waits for, and what an operator can do.';
-comment on column backfill.rollouts.error is 'Why the rollout failed; after a rollback, why the schema of the table is not what it was.';
+comment on column backfill.rollouts.error is 'Error that made the rollout fail; after a rollback, a note if the schema of the table differs from the schema before the rollout.';
 comment on column backfill.rollouts.hint is 'What to do about the error.';
 comment on column backfill.rollouts.until is 'The last stage that the daemons reach without backfill.rollout_advance.';
 comment on column backfill.rollouts.started_by is 'Role that started the rollout.';

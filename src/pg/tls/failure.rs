@@ -17,7 +17,7 @@ pub(super) fn of_handshake(error: &io::Error, host: &str, terms: &Terms) -> Erro
         Some(rustls::Error::InvalidCertificate(why)) => of_certificate(why, host, terms),
         Some(rustls::Error::AlertReceived(alert)) => of_alert(*alert, host, terms),
         Some(rustls::Error::PeerIncompatible(why)) => tls(
-            format!("the server \"{host}\" and backfilld have no TLS version or cipher in common ({why:?})"),
+            format!("the server \"{host}\" and backfilld have no TLS parameters in common ({why:?})"),
             "backfilld supports TLS 1.2 and 1.3. Check ssl_ciphers on the server, and ssl_min_protocol_version and \
              ssl_max_protocol_version in the connection string and on the server.",
         ),

@@ -57,7 +57,7 @@ struct Shared {
     /// If true, the proxy makes errors that plpgsql code raises look like errors of the server
     /// itself.
     disguises: AtomicBool,
-    /// A message of the client, and the message that is sent in its place.
+    /// A message from the client, and the message that the proxy sends in its place.
     exchange: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
 }
 

@@ -147,7 +147,7 @@ pub(super) fn explain(reason: &str) -> &'static str {
         "worker" => "no worker is free",
         "connections" => "the server has no free connection",
         "commit" => "a commit waits for a synchronous standby",
-        "locked_rows" => "other sessions have locked the rows that are left",
+        "locked_rows" => "other sessions have locked the rows that are still to be changed",
         "vacuum" => "autovacuum is running on the table",
         "daemon" => "no daemon is running",
         _ => "unknown reason",

@@ -165,7 +165,7 @@ language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 begin
   if octet_length(to_position::text) > 65536 then
     raise exception using errcode = 'BF001', message = format('the key of a row has %s bytes as text', octet_length(to_position::text)), detail = 'The checkpoint of a slice contains the key. A key can have at most 64 KiB.',
-      hint = 'Enqueue the job with a key on columns of a simple type.';
+      hint = 'Enqueue the job with a key whose values are shorter as text, for example a unique key on an integer or uuid column.';
   elsif least_count < 0 or most > 1000000 then
     raise exception using errcode = 'BF006', message = format('a batch cannot have %s rows', case when least_count < 0 then least_count else most end);
   end if;

@@ -1,6 +1,6 @@
--- Runs a GRANT if the role lacks one of the privileges in the object's access list. acl is this
--- list, and privileges are its privilege types. A GRANT that changes nothing would still fire the
--- event triggers of the database, update the catalog and be written to an audit log.
+-- Runs a GRANT unless the object's access list (acl) already gives the role all of the privileges.
+-- A GRANT that changes nothing would still fire the event triggers of the database, update the
+-- catalog and be written to an audit log.
 create or replace function backfill._grant(acl aclitem[], privileges text[], statement text, role name) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

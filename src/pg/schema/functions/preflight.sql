@@ -267,8 +267,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end
 $$;
 
--- Checks a spec against the table and the server. Returns the key in the same form as _key_of, the
--- assigned columns, and warnings (notes).
+-- Checks a spec against the table and the server. Returns the key (in the same form as _key_of),
+-- the assigned columns, and the warnings (notes).
 create or replace function backfill._check_spec(kind text, relation oid, set_sql text, filter_sql text, key name[], run_as name, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

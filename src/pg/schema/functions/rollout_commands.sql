@@ -23,7 +23,7 @@ begin
     perform backfill._refuse(format('role "%s" may not change table %s', current_user, s ->> 'target'), format('The statements of a rollout run as "%s", the owner of the table, and "%s" is not a member of that role.', s ->> 'owner', current_user), 'Let the owner of the table start the rollout, or ask an administrator for membership in that role.');
   end if;
   if current_setting('transaction_read_only') = 'on' or not has_database_privilege(v_owner, current_database(), 'temporary') then
-    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them before, run rollout_plan on the primary, as a role that may create temporary tables.';
+    raise warning 'the expressions were not checked: this session cannot create a temporary table' using hint = 'The server checks them when the rollout adds the column. To check them now, run rollout_plan on the primary, as a role that may create temporary tables.';
     return;
   end if;
   begin
@@ -151,7 +151,7 @@ begin
   perform backfill._check_bounds(new.actor, null, new.reason);
   select * into r from backfill.rollout x where x.name = new.rollout_name for update;
   if not found then
-    raise exception using errcode = 'BF003', message = format('there is no rollout "%s"', new.rollout_name), detail = 'Names are case-sensitive, and some rollouts can be hidden from your role.', hint = 'List the rollouts with: select name, stage, state from backfill.rollouts;';
+    raise exception using errcode = 'BF003', message = format('there is no rollout "%s"', new.rollout_name), detail = 'Names are case-sensitive, and some rollouts may not be visible to your role.', hint = 'List the rollouts with: select name, stage, state from backfill.rollouts;';
   elsif not backfill._may_control(new.actor, r.started_by) then
     raise exception using errcode = '42501', message = format('role "%s" is not allowed to %s rollout "%s"', new.actor, new.verb, r.name), detail = 'It was started by another role.', hint = 'Only the role that started the rollout and members of backfill_operator can do this.';
   elsif not backfill._is_operator(new.actor) and not backfill._may_run_as(new.actor, r.run_as) then
@@ -166,7 +166,7 @@ begin
     when 'advance' then
       if r.state <> 'waiting' then
         raise exception using errcode = 'BF005', message = format('cannot advance rollout "%s": it %s', r.name, case when r.desired_state = 'paused' then 'is paused' when r.state = 'rolling_back' then 'is being rolled back' when r.state = 'failed' then 'has failed' else 'is ' || r.state end), detail = format('It is in stage "%s".', r.stage),
-          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'A rollout that is being rolled back does not advance any more.'
+          hint = case r.state when 'failed' then 'Fix the cause, then run backfill.rollout_resume.' when 'rolling_back' then 'Wait until the rollback is complete. To start the rollout again, run backfill.rollout_start with its spec.'
               else case when r.desired_state = 'paused' then format('Run: select backfill.rollout_resume(%L);', r.name) else format('Wait until it has reached stage "%s".', r.until) end end;
       end if;
       update backfill.rollout x set until = case when backfill._stage_number(x.until) < backfill._stage_number(v_next) then v_next else x.until end, confirmed = v_next, state = 'running', waiting_reason = null, waiting_text = null, due_at = clock_timestamp() where x.id = r.id;

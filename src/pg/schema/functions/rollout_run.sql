@@ -312,7 +312,7 @@ begin
     end if;
     v_problem := backfill._sync_problem(r);
     if v_problem is not null then
-      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written meanwhile. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
+      perform backfill._fail_rollout(r.id, v_problem, format('%s Then run: select backfill.rollout_resume(%L); The next comparison finds the rows that were written while the trigger did not keep the column in sync. To roll the rollout back instead, run: select backfill.rollout_rollback(%L);',
         case when backfill._later_trigger(r.relation) is not null then 'Rename the trigger so that its name sorts before "zzz_backfill".' else 'Enable the trigger, or create it again with its statement in backfill.rollout_statements.' end, r.name, r.name));
       return null;
     end if;

@@ -26,8 +26,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select (array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'])[number]
 $$;
 
--- Refuses a JSON object with an unknown key, or with a value of another type than the key needs.
--- keys maps each known key to its type.
+-- Refuses a JSON object with an unknown key, or with a value that does not have the type of its
+-- key. keys maps each known key to its type.
 create or replace function backfill._check_keys(object jsonb, what text, keys jsonb) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -80,12 +80,12 @@ begin
   c := spec -> 'add_column';
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
   if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
-    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'PostgreSQL would truncate a longer name.', 'Correct the key "name" in add_column.');
+    perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'The name of a column has 1 to 63 bytes.', 'Correct the key "name" in add_column.');
   elsif coalesce(c ->> 'type', '') = '' then
-    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'The type is any type of PostgreSQL.', 'Add the key "type" to add_column, for example: type: bigint');
+    perform backfill._refuse(format('column "%s" has no type', c ->> 'name'), 'A new column needs a data type.', 'Add the key "type" to add_column, for example: type: bigint');
   end if;
   if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
-    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'A type has no comment, no semicolon and no line break.', 'Write only the type, for example: type: numeric(10, 2)');
+    perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'The type must not contain a comment, a semicolon or a line break, and has at most 200 characters.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
   for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
     perform backfill._lex(f.body, f.key) where f.body is not null;
@@ -104,20 +104,20 @@ begin
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
     if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
-      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Use for example: index: {method: btree}');
+      perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Write, for example: index: {method: btree}');
     end if;
   end if;
   v_references := c -> 'references';
   if jsonb_typeof(v_references) = 'string' then
     v_references := (select jsonb_build_object('table', btrim(m[1]), 'column', case when btrim(m[2]) ~ '^".*"$' then replace(btrim(btrim(m[2]), '"'), '""', '"') else lower(btrim(m[2])) end) from regexp_match(v_references #>> '{}', '^([^()]+)\(([^(),]+)\)$') m where m is not null);
     if v_references is null then
-      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write for example: references: public.customers (id)');
+      perform backfill._refuse(format('"references" is %s', c -> 'references'), 'It must name a table and one column.', 'Write, for example: references: public.customers (id)');
     end if;
   elsif jsonb_typeof(v_references) = 'object' then
     perform backfill._check_keys(v_references, 'references', '{"table": "string", "column": "string", "on_delete": "string"}');
     if v_references ->> 'table' is null or v_references ->> 'column' is null
        or lower(v_references ->> 'on_delete') <> all (array['no action', 'restrict', 'cascade', 'set null', 'set default']) then
-      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write for example: references: {table: public.customers, column: id}');
+      perform backfill._refuse(format('"references" is %s', v_references), 'It needs a table and a column. on_delete is no action, restrict, cascade, set null or set default.', 'Write, for example: references: {table: public.customers, column: id}');
     end if;
   end if;
   if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
@@ -218,7 +218,7 @@ declare
 begin
   v_rel := backfill._resolve_table(s ->> 'table', settings);
   if v_rel is null then
-    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The table was searched in the search_path of this session.', 'Name the table with its schema, for example: table: public.orders');
+    perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The search_path of this session contains no table with this name.', 'Name the table with its schema, for example: table: public.orders');
   end if;
   perform backfill._check_target(v_rel);
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
@@ -239,7 +239,7 @@ begin
   end if;
   select t.oid, t.typtype, t.typbasetype, t.typnotnull into v_type from pg_type t where t.oid = backfill._resolve_type(s ->> 'type', settings);
   if v_type.oid is null then
-    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The type was searched in the search_path of this session.' end,
+    perform backfill._refuse(format('type "%s" does not exist', s ->> 'type'), case when s ->> 'type' ~* '\mcollate\M' then 'A collation is not part of the type.' when s ->> 'type' ~* 'serial' then 'The serial types are only abbreviations, and adding such a column rewrites the table.' else 'The search_path of this session contains no type with this name.' end,
       case when s ->> 'type' ~* '\mcollate\M' then 'Leave the collation out. Create a domain with the collation, and use it as the type.' when s ->> 'type' ~* 'serial' then 'Use bigint with "using" or a default.' else 'Correct the type.' end);
   elsif exists (with recursive domain as (
                   select v_type.oid
@@ -269,10 +269,10 @@ begin
     end if;
     select x.name into v_name from backfill._spec_columns(v_rel, s ->> 'using') x(name) where exists (select from backfill._columns_in_rollouts(v_rel) r(name) where r.name = x.name) limit 1;
     if found then
-      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write its expression instead of the column.');
+      perform backfill._refuse(format('"using" reads column "%s", which another rollout adds', v_name), 'The triggers of the two rollouts could fire in the wrong order.', 'Wait until the other rollout is contracted, or write the expression of that column instead of its name.');
     end if;
     if exists (select from backfill._lex(s ->> 'using', 'using') l where l.kind = 'string' and lower(btrim(l.body, ''' ')) in ('now', 'today', 'tomorrow', 'yesterday')) then
-      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'As a date or a time, such a string means another value in each session.', 'Use a constant date, or a column. For a text with this value, write for example ''n'' || ''ow''.');
+      perform backfill._refuse('"using" contains a string such as ''now'' or ''today''', 'Converted to a date or a time, such a string has a different value at different times.', 'Use a constant date, or a column. If the expression needs the word itself as text, split the string, for example: ''n'' || ''ow''.');
     end if;
     v_after := backfill._later_trigger(v_rel);
     if v_after is not null and s ->> 'sync' = 'trigger' then
@@ -290,9 +290,9 @@ begin
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
-      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key needs a table and a column.', 'Correct the names.');
+      perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key must refer to an existing table and column.', 'Correct the names.');
     elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
-      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'A foreign key refers to a column with a unique index.', 'Create the unique index first, with create unique index concurrently.');
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index.', 'Create the unique index first, with create unique index concurrently.');
     end if;
     if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
@@ -304,7 +304,7 @@ begin
     begin
       perform backfill._key_of(v_rel, null);
     exception when sqlstate 'BF001' then
-      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches along the primary key. ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
+      perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches in the order of the primary key. The check of the key reported: ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
     end;
   end if;
   select k.conname into v_name from pg_constraint k

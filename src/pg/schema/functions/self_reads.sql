@@ -40,7 +40,7 @@ begin
   return query select unnest(parts || left(btrim(part), -1)) where parts <> '{}';
 end $$;
 
--- Returns the first of the given columns that a plan reads in other rows than the row that the
+-- Returns the first of the given columns that a plan reads in rows other than the row that the
 -- statement changes. `relation` is the target of the job or another table, and `tables` are the
 -- tables that hold its rows. With own_row, the function also returns a column that the plan reads
 -- in the row that the statement changes. Returns null if there is no such column. The plan must not
@@ -91,8 +91,8 @@ begin
       select from pg_index i
        where i.indrelid = case when target is null then null when is_partitioned then relation when scan.heap = target_heap then target_heap end
          and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
-         -- If the index has another collation than the column, or an operator class other than the
-         -- default, values can be equal in the expression but different in the index.
+         -- If the index has a different collation from the column, or an operator class other than
+         -- the default, values can be equal in the expression but different in the index.
          and not exists (select from unnest(i.indcollation::oid[], i.indclass::oid[], (i.indkey::smallint[])[0:i.indnkeyatts - 1]) k(collation_oid, class, num) join pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.num
                           where k.collation_oid <> a.attcollation or not (select o.opcdefault from pg_opclass o where o.oid = k.class))
          and (select bool_and(exists (

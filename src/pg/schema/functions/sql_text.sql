@@ -79,7 +79,7 @@ begin
     elsif body is null then
       perform backfill._refuse(format('unterminated quote in %s', what), format('The quoted text begins with: %s', left(look, 40)), 'Close the quote.');
     elsif kind = 'quoted' and body ~* '^u&' and substr(fragment, begins + used + length(body)) ~* ('^' || blank || '*uescape\M') then
-      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld does not read names with an escape character of their own.', 'Use the character \ in U&"...", and leave UESCAPE out.');
+      perform backfill._refuse(format('%s contains UESCAPE', what), 'backfilld cannot parse identifiers with an escape character other than \.', 'Use the character \ in U&"...", and leave UESCAPE out.');
     elsif body = ';' then
       perform backfill._refuse(format('%s contains a semicolon', what), 'Each batch is a single statement.', 'Remove the semicolon and everything after it.');
     elsif body = '$' then
