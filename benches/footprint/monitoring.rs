@@ -21,7 +21,7 @@ const TABLE: &str = "
 create table public.heard (id bigint primary key, n bigint not null default 0) with (fillfactor = 50, autovacuum_enabled = off);
 insert into public.heard select generate_series(1, ROWS);
 alter table public.heard owner to owner";
-const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld heard%'";
+const SESSIONS: &str = "select pid, application_name from pg_stat_activity where application_name like 'backfilld %' and application_name not like 'backfilld job %'";
 
 /// The goals: the maximum processor time, in percent of a core.
 const AT_REST: f64 = 1.0;

@@ -161,7 +161,7 @@ async fn in_own_settings(session: &Session, sql: &str, spec: &str) -> Result<Vec
 
 const ALL: &str = "
 select name, table_name, stage, state, coalesce(waiting_reason, case desired_state when 'paused' then 'paused' end) as waiting_reason,
-       waiting_text, error, hint, reason, until, job
+       waiting_text, error, hint, reason, until, job, nullif(rows_unverified, 0)::text as rows_unverified
   from backfill.rollouts where $1::text is null or name = $1 order by finished_at is not null, id";
 /// Reads the statements of a rollout. Each statement is shortened to fit into one line. The view
 /// contains the whole statement.
@@ -196,9 +196,14 @@ async fn status(config: &Config, name: Option<&str>) -> Result<u8> {
     let mut page = format!("{}\n", lines.next().unwrap_or_default());
     for (line, row) in lines.zip(&rollouts) {
         page.push_str(&format!("{line}\n"));
-        for (label, column) in
-            [("waiting", "waiting_text"), ("job", "job"), ("reason", "reason"), ("error", "error"), ("hint", "hint")]
-        {
+        for (label, column) in [
+            ("waiting", "waiting_text"),
+            ("job", "job"),
+            ("rows unverified", "rows_unverified"),
+            ("reason", "reason"),
+            ("error", "error"),
+            ("hint", "hint"),
+        ] {
             if let Some(text) = row.read::<Option<String>>(column)? {
                 page.push_str(&format!("  {label}: {text}\n"));
             }

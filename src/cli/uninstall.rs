@@ -19,8 +19,8 @@ pub struct UninstallArgs {
     /// Do not ask for confirmation; required if standard input is not a terminal
     #[arg(long)]
     yes: bool,
-    /// Uninstall even if jobs are unfinished, a daemon is running, or other objects depend on the
-    /// schema
+    /// Uninstall even if jobs or rollouts are unfinished, a daemon is running, or other objects
+    /// depend on the schema
     #[arg(long)]
     force: bool,
 }
@@ -132,7 +132,7 @@ impl Census {
             (
                 "some rollouts have not finished".to_owned(),
                 rollouts.clone(),
-                "Their triggers would stay in the tables. Finish each rollout, or roll it back with: backfilld rollout rollback NAME. --force overrides this check.",
+                "The triggers of the rollouts would stay in the tables. Finish each rollout, or roll it back with: backfilld rollout rollback NAME. --force overrides this check.",
             )
         } else if let Some(daemons) = &self.daemons {
             let what = "a daemon is running on this database".to_owned();

@@ -40,9 +40,9 @@ pub struct Database {
     /// One login for each role that jobs run as. Default: none. Jobs then run as the control login.
     #[serde(deserialize_with = "units::or_default")]
     pub executors: Vec<Executor>,
-    /// Whether the owners of the tables may do everything that the control login may. Applies only
-    /// to a database without executors. Default: false. While this is false, jobs on tables of
-    /// other roles are refused.
+    /// Whether jobs may change tables whose owners lack privileges of the control login. The code
+    /// of these owners then runs as the control login. Applies only to a database without
+    /// executors. Default: false, such jobs are refused.
     pub trust_table_owners: bool,
     /// The lag limits of the replicas. The first rule that matches a replica applies. Default: one
     /// rule that matches every replica.
@@ -168,7 +168,7 @@ impl Database {
         let named = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         if self.name.is_empty() || self.name.len() > 63 || !self.name.chars().all(named) {
             return refuse(
-                "the name must have 1 to 63 characters, and only these: A-Z a-z 0-9 . _ -".to_owned(),
+                "the name must have 1 to 63 characters; the allowed characters are A-Z a-z 0-9 . _ -".to_owned(),
                 "Use a short name, for example main.",
             );
         }
@@ -212,11 +212,8 @@ impl Database {
             rule.check().map_err(|error| error.context(format!("replicas[{at}]")))?;
             if rule.asks_itself() && self.replicas[..at].iter().any(|other| other.pattern == rule.pattern) {
                 return refuse(
-                    format!(
-                        "replicas[{at}]: \"{}\" is never used: an earlier rule matches the same replicas",
-                        rule.pattern
-                    ),
-                    "If a rule has a url, write no other rule with the same `match`.",
+                    format!("replicas[{at}]: \"{}\" has a url, but an earlier rule has the same `match`", rule.pattern),
+                    "Remove one of the two rules. Or, if the earlier rule has no url, put it after this rule.",
                 );
             }
         }

@@ -172,7 +172,7 @@ impl SignalRule {
         if name.is_empty() {
             return refuse(
                 "signals: an entry has no name".to_owned(),
-                "Set the key `name`. The view backfill.signals shows its value.",
+                "Set the key `name`. The view backfill.signals shows this name in the column source.",
             );
         }
         if self.is_built_in() && ways > 0 {

@@ -208,7 +208,7 @@ fn impossible_combinations_are_refused_with_the_remedy() {
         ("databases: [{url_env: A, replicas: [{match: a, password_env: B}]}]", "without a url"),
         (
             "databases: [{url_env: A, replicas: [{match: a, url_env: B}, {match: a, url_env: C}]}]",
-            "an earlier rule matches",
+            "an earlier rule has the same",
         ),
     ] {
         let said = refusal(text);

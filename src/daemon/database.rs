@@ -307,7 +307,7 @@ impl Service {
         if row.read::<Option<bool>>(2)? == Some(true) {
             tracing::warn!(
                 login,
-                "the login is a superuser: the functions that a job calls, and the triggers that it fires, run with all privileges; connect as the table owner instead"
+                "the login is a superuser: if its role has no executor, the functions that a job calls, and the triggers that it fires, run with all privileges; connect as the table owner, or configure executors"
             );
         }
         within(

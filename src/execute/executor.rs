@@ -11,6 +11,7 @@ use tokio_postgres::{Row, Statement};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
+use crate::execute::answer::{outcome, read, retried};
 use crate::execute::bounds::{Bounds, why_cancelled};
 use crate::execute::guard::Guard;
 use crate::execute::standby::Standby;
@@ -23,7 +24,7 @@ use crate::execute::written::Ledger;
 use crate::failpoint;
 use crate::job::batch::{Batch, BatchMode, Outcome, RetryOutcome};
 use crate::job::checkpoint::Checkpoint;
-use crate::job::claim::{Claim, DeferredRow, Desired};
+use crate::job::claim::{Claim, DeferredRow};
 use crate::job::plan::{Isolation, Plan};
 use crate::key::Key;
 use crate::metrics::Written;
@@ -499,24 +500,7 @@ select backfill.suppressible($1::pg_catalog.oid),
             None => return Ok(None),
         };
         self.standby = Some(standby);
-        let from = batch.from().map(|key| &key.0);
-        let key = row::key(&read, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
-        let counts: [i64; 3] = [read.read("scanned")?, read.read("changed")?, read.read("unresolved")?];
-        let (done, took): (bool, f64) = (read.read("done")?, read.read("took")?);
-        let moved: [&(dyn ToSql + Sync); 10] = [
-            &claim.slice_id,
-            &claim.token,
-            &batch.checkpoint.ctid,
-            &from,
-            &key,
-            &counts[0],
-            &counts[1],
-            &counts[2],
-            &done,
-            &took,
-        ];
-        let sql = apart::checkpoint(Some((&self.plan, table)));
-        self.session.bounded(self.limit, self.session.client.query(&sql, &moved)).await.map(Some)
+        self.advance_apart(claim, batch, &read, Some((&self.plan, table))).await.map(Some)
     }
 
     /// Commits the rows and the checkpoint in two transactions; see [`apart`].
@@ -528,22 +512,36 @@ select backfill.suppressible($1::pg_catalog.oid),
         let asked: [&(dyn ToSql + Sync); 3] = [&from, &i64::from(batch.rows), &batch.upper.0];
         let changed = self.session.bounded(self.limit, client.query_one(&rows, &asked)).await?;
         failpoint::point("between_rows_and_checkpoint")?;
-        let key = row::key(&changed, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
-        let (scanned, count, done): (i64, i64, bool) =
-            (changed.read("scanned")?, changed.read("changed")?, changed.read("done")?);
-        let moved: [&(dyn ToSql + Sync); 10] = [
+        self.advance_apart(claim, batch, &changed, None).await
+    }
+
+    /// Advances the checkpoint of a batch whose rows another statement has processed. `done` is the
+    /// result of this statement; see [`apart`].
+    async fn advance_apart(
+        &self,
+        claim: &Claim,
+        batch: &Batch,
+        done: &Row,
+        checked: Option<(&Plan, Table)>,
+    ) -> Result<Vec<Row>> {
+        let from = batch.from().map(|key| &key.0);
+        let key = row::key(done, "key")?.unwrap_or_else(|| batch.upper.clone()).0;
+        let counts: [i64; 3] = [done.read("scanned")?, done.read("changed")?, done.read("unresolved")?];
+        let (is_last, took): (bool, f64) = (done.read("done")?, done.read("took")?);
+        let values: [&(dyn ToSql + Sync); 10] = [
             &claim.slice_id,
             &claim.token,
             &batch.checkpoint.ctid,
             &from,
             &key,
-            &scanned,
-            &count,
-            &0_i64,
-            &done,
-            &0_f64,
+            &counts[0],
+            &counts[1],
+            &counts[2],
+            &is_last,
+            &took,
         ];
-        self.session.bounded(self.limit, client.query(&apart::checkpoint(None), &moved)).await
+        let sql = apart::checkpoint(checked);
+        self.session.bounded(self.limit, self.session.client.query(&sql, &values)).await
     }
 }
 
@@ -561,45 +559,7 @@ fn recipe<'a>(claim: &'a Claim, plan: &Plan, bounds: Bounds) -> Recipe<'a> {
     }
 }
 
-fn count(row: &Row, column: &str) -> Result<u64> {
-    Ok(u64::try_from(row.read::<i64>(column)?).unwrap_or(0))
-}
-
 /// Returns the SQLSTATE and the message of the error, or neither if the row is only deferred.
 fn described(error: Option<&Error>) -> (Option<String>, Option<String>) {
     error.map(|error| (error.sqlstate.clone().unwrap_or_else(|| "XX000".to_owned()), error.message.clone())).unzip()
-}
-
-fn outcome(answer: &[Row]) -> Result<Outcome> {
-    let none = || Error::new(Kind::Internal, "a batch was committed, but it did not return its checkpoint");
-    answer.first().ok_or_else(none).and_then(read)
-}
-
-fn read(row: &Row) -> Result<Outcome> {
-    let position = row::key(row, "key")?.ok_or_else(|| row::unreadable("the key is null"))?;
-    Ok(Outcome {
-        checkpoint: Checkpoint { position: Some(position), done: row.read("done")?, ctid: row.read("new_ctid")? },
-        scanned: count(row, "scanned")?,
-        changed: count(row, "changed")?,
-        deferred: count(row, "deferred")?,
-        quarantined: count(row, "quarantined")?,
-        // `took` is negative if the server's clock was set back during the batch.
-        took: Duration::try_from_secs_f64(row.read("took")?).unwrap_or_default(),
-        desired: Desired::read(row.read("desired")?),
-        revision: row.read("revision")?,
-    })
-}
-
-fn retried(answer: &[Row]) -> Result<RetryOutcome> {
-    let row = answer.first().ok_or_else(|| {
-        Error::new(Kind::Internal, "a retry of deferred rows was committed, but it did not return its outcome")
-    })?;
-    Ok(RetryOutcome {
-        ctid: row.read("new_ctid")?,
-        changed: count(row, "changed")?,
-        deferred: count(row, "deferred")?,
-        quarantined: count(row, "quarantined")?,
-        desired: Desired::read(row.read("desired")?),
-        revision: row.read("revision")?,
-    })
 }

@@ -47,7 +47,7 @@ pub async fn serve(
 fn cannot_listen(listen: SocketAddr, error: &io::Error) -> Error {
     let kind = if error.kind() == io::ErrorKind::PermissionDenied { Kind::Permission } else { Kind::Config };
     let remedy = match error.kind() {
-        io::ErrorKind::AddrInUse => "Another process uses the address, perhaps another backfilld.",
+        io::ErrorKind::AddrInUse => "Another process, perhaps another backfilld, is already using this address.",
         io::ErrorKind::PermissionDenied => {
             "Only root, or a process with CAP_NET_BIND_SERVICE, can listen on a port below 1024."
         }

@@ -76,12 +76,16 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (
         JOB_INFO,
         Unit::Count,
-        "State and waiting reason of a job that is unfinished or has ended within the last few minutes; the value is always 1.",
+        "State and waiting reason of a job that is unfinished, has ended within the last 2 minutes, or has failed within the last 15 minutes; the value is always 1.",
     ),
     (JOB_PROGRESS, Unit::Count, "Progress of the job's walk, 0 to 1."),
     (JOB_REMAINING, Unit::Count, "Estimated number of rows still to be processed."),
     (JOB_LAST_PROGRESS, Unit::Seconds, "Unix time at which this daemon last saw the job make progress."),
-    (JOB_ETA, Unit::Seconds, "Unix time at which the job's walk is expected to finish at its current rate."),
+    (
+        JOB_ETA,
+        Unit::Seconds,
+        "Unix time at which the job's walk or, while the job is verifying, its verification is expected to finish at the current rate.",
+    ),
     (JOB_DEADLINE, Unit::Seconds, "Unix time of the deadline of the job."),
     (
         RATE_LIMIT,
@@ -93,7 +97,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Share of HOT updates (no new index entries) among the row versions that the job wrote, sampled in the sessions of this daemon.",
     ),
-    (JOB_WAL, Unit::Bytes, "WAL bytes that the batches of this daemon wrote per changed row."),
+    (JOB_WAL, Unit::Bytes, "WAL bytes that the batches of this daemon wrote per changed row; PostgreSQL 18 and later."),
     (JOB_HEAP_GROWTH, Unit::Count, "Size of the table including TOAST, divided by its size when the job was planned."),
     (
         JOB_INDEX_GROWTH,
@@ -109,7 +113,7 @@ pub(super) const HELP: &[(&str, Unit, &str)] = &[
     (REPLICA_LAG_SECONDS, Unit::Seconds, "Replay lag of the replica; 0 if it has replayed all WAL."),
     (REPLICA_LAG_BYTES, Unit::Bytes, "WAL bytes that the replica has not replayed yet."),
     (REPLICA_LAG_LIMIT, Unit::Seconds, "Replay lag at which jobs are held."),
-    (ROLLOUT_INFO, Unit::Count, "Stage and state of a rollout, as labels; the value is always 1."),
+    (ROLLOUT_INFO, Unit::Count, "Stage, state and waiting reason of a rollout, as labels; the value is always 1."),
     (ROLLOUT_STAGE, Unit::Seconds, "Unix time at which the rollout reached its stage."),
     (ROLLOUT_LOCK_WAIT, Unit::Seconds, "Longest time that a statement of the rollout has waited for its locks."),
     (ROLLOUT_LOCK_HOLD, Unit::Seconds, "Longest time that a statement of the rollout has held its locks."),

@@ -118,7 +118,7 @@ select (select pg_catalog.array_agg(a.attname order by a.attnum) from pg_catalog
     .detail(
         "An expression converts a whole row to text. This text would differ between this partition or child and the table named in the job.",
     )
-    .hint("Write the names of the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
+    .hint("The expressions of a job cannot be changed. Enqueue the job under another name, and write the names of the columns in the expression, for example concat_ws(',', a, b) instead of t::text."))
 }
 
 /// Runs EXPLAIN on the statement that changes the leaf, so that the server reports errors now and

@@ -136,8 +136,8 @@ fn incomparable(needs: &expressions::Needs) -> Error {
     }
     let (reason, hint) = if needs.unseen.is_some() {
         (
-            "The role of the job lacks the TEMPORARY privilege, so the planner cannot find out what the expressions read.",
-            "Grant TEMPORARY on the database to the role, or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",
+            "The planner cannot find out what the expressions read: the role of the job lacks the TEMPORARY privilege on the database, or an event trigger rejects CREATE FUNCTION.",
+            "Grant TEMPORARY on the database to the role, or let the event trigger allow CREATE FUNCTION in the temporary schema. Or run backfill.tune(name, '{\"verify\": \"auto\"}'). Then run backfill.retry.",
         )
     } else if needs.self_reading {
         (

@@ -225,7 +225,7 @@ impl Rollouts {
         let cause = match error.kind {
             Kind::LockTimeout | Kind::Deadlock => format!("waiting for a lock on table {}", step.target),
             Kind::TimeLimit => format!(
-                "the statement was cancelled, because it waited for its locks on table {} or held them for too long; retrying",
+                "the statement was cancelled, because it waited too long for its locks on table {} or held them too long; retrying",
                 step.target
             ),
             Kind::Cancelled => return error.message.clone(),

@@ -233,7 +233,7 @@ impl<'a> ClaimRun<'a> {
     /// worker. The slice continues when a worker is free for the job's role.
     pub(super) async fn leave_share(&mut self) -> Result<Step> {
         if self.timers.share.is_owed(self.scope.context, self.scope.lease).await? {
-            tracing::debug!("released the slice, because a job of another role waits for a worker");
+            tracing::debug!("released the slice because a job of another role was waiting for a worker");
             return Ok(Step::End(ClaimEnd::Stopped));
         }
         Ok(Step::Continue)

@@ -49,11 +49,11 @@ pub fn action(kind: Kind) -> (Action, &'static str) {
     match kind {
         Kind::LockTimeout => (
             Action::GoAround,
-            "another session holds a lock that the batch needs: deferring locked rows and continuing with the others",
+            "another session holds a lock that the batch needs: deferring the locked rows if possible, otherwise waiting",
         ),
         Kind::Deadlock => (
             Action::GoAround,
-            "the batch was chosen as the deadlock victim: deferring the locked rows and continuing with the others",
+            "the batch was chosen as the deadlock victim: deferring the locked rows if possible, otherwise waiting",
         ),
         Kind::Unmatched => (
             Action::TellApart,
@@ -379,7 +379,7 @@ pub fn deadly(message: &str, sqlstate: Option<&str>) -> Error {
     if sqlstate == Some("57P01") {
         return error.hint("Look for a tool that terminates sessions (pg_terminate_backend), for example those with long statements, and for a function or trigger that terminates its own session on the row that backfill.row_errors lists. Then run backfill.retry.");
     }
-    error.hint("Do not retry yet, because a retry may crash the server again and end all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
+    error.hint("Do not retry yet, because a change of this row may crash the server, and a crash ends all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.

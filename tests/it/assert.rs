@@ -63,3 +63,25 @@ async fn an_expression_that_writes_is_not_evaluated_for_the_whole_table_check() 
     assert_eq!(refused(&owner, "select backfill.assert_complete('w', true)").await.sqlstate, "25006");
     assert_eq!(value::<i64>(&owner, "select count(*) from trace").await, 0);
 }
+
+/// After the job has succeeded, the column that it filled is dropped and added again. The new
+/// column is empty. A column that was only renamed, and a source column that was dropped, change
+/// nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_column_that_was_added_again_is_not_complete() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table t (id int primary key, a int, b int, c int); insert into t select g, g from generate_series(1, 100) g").await;
+    let _daemon = daemon(&cluster).await;
+    for (name, column) in [("filled", "b"), ("renamed", "c")] {
+        run(&owner, &format!("select backfill.enqueue('{name}', 't', '{column} = a', '{column} is null')")).await;
+        until_state(&cluster, name, "succeeded", SOON).await;
+    }
+    run(&owner, "alter table t rename column c to d; alter table t drop column a").await;
+    run(&owner, "select backfill.assert_complete('filled'); select backfill.assert_complete('renamed')").await;
+    run(&owner, "alter table t drop column b; alter table t add column b int").await;
+    run(&owner, "select backfill.assert_complete('renamed')").await;
+    let error = refused(&owner, "select backfill.assert_complete('filled')").await;
+    assert_eq!(error.sqlstate, "BF004");
+    assert!(error.message.contains("another column in place of the one that the job changed"), "{error:?}");
+}

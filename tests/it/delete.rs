@@ -75,7 +75,10 @@ async fn a_repeated_delete_finds_its_job_and_an_update_of_that_name_is_another_s
     let refusal = refused(&owner, "select backfill.enqueue('j', 't', 'a = 1', 'a = 1')").await;
     assert_eq!(
         (refusal.sqlstate.as_str(), refusal.detail.as_deref()),
-        ("BF002", Some("The existing job is of kind delete, this call is of kind update. The existing job is queued."))
+        (
+            "BF002",
+            Some("The existing job is of kind delete, and this call is of kind update. The existing job is queued.")
+        )
     );
     let arguments: String = value(&owner, "select pg_get_function_arguments('backfill.enqueue_delete'::regproc)").await;
     assert_eq!(

@@ -129,7 +129,7 @@ async fn on_a_slow_network_batches_grow_and_the_job_says_why_it_is_slow() {
     wait::until(SOON, "the delay has an effect and is reported", async || {
         proxy.harm_open_flows(fault);
         let told =
-            "select throttled_text like 'the network to the server is slow: each batch spends%' from backfill.jobs";
+            "select throttled_text like 'the network to the server is slow: it adds % ms to each batch%' from backfill.jobs";
         value::<Option<bool>>(&owner, told).await == Some(true)
     })
     .await;

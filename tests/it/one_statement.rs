@@ -227,6 +227,37 @@ async fn a_job_that_reads_other_columns_or_other_tables_is_accepted() {
     assert!(!heard.iter().any(|line| line.contains("find out")), "{heard:?}");
 }
 
+/// A delete whose filter reads other rows of the table gives a warning, because a later batch does
+/// not find the rows that an earlier batch has deleted.
+#[tokio::test]
+async fn a_delete_that_reads_other_rows_of_its_table_gives_a_warning() {
+    let cluster = installed(Options::default()).await;
+    let (owner, heard) = notices(&cluster.owner_url()).await;
+    run(&owner, SHELF).await;
+    run(&owner, "create function others(int) returns bigint language sql stable as 'select count(*) from cu where grp = $1'; create function limited(int) returns int language sql stable as 'select id from cu where grp = $1 order by id limit 1'").await;
+    let cases = [
+        ("cu", "(select count(*) from cu x where x.grp = cu.grp) > 1", true),
+        ("cu", "id not in (select min(id) from cu group by perm)", true),
+        ("cu", "exists (select from cu x where x.grp = cu.grp and x.id < cu.id)", true),
+        ("cu", "others(grp) > 1", true),
+        ("cu", "limited(grp) <> id", true),
+        ("pa", "(select count(*) from pa x where x.grp = pa.grp) > 1", true),
+        ("cu", "perm = ''rw''", false),
+        ("cu", "exists (select from cu x where x.id = cu.id and x.perm = ''rw'')", false),
+        ("pa", "exists (select from cu x where x.grp = pa.grp)", false),
+    ];
+    for (n, (table, filter, warns)) in cases.iter().enumerate() {
+        heard.lock().unwrap().clear();
+        run(&owner, &format!("select backfill.enqueue_delete('d{n}', '{table}', '{filter}')")).await;
+        let warned = heard.lock().unwrap().iter().any(|line| line.contains("a later batch no longer finds"));
+        assert_eq!(warned, *warns, "{filter}: {heard:?}");
+        let shown = format!(
+            "select count(*) from backfill.preview('{table}', null, '{filter}') where item = 'warning' and value like '%a later batch no longer finds%'"
+        );
+        assert_eq!(value::<i64>(&owner, &shown).await, i64::from(*warns), "{filter}");
+    }
+}
+
 /// backfilld cannot determine which rows a function reads if the function is not written in SQL.
 #[tokio::test]
 async fn a_function_that_cannot_be_followed_is_named_in_a_warning() {

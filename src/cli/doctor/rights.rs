@@ -24,14 +24,14 @@ pub(super) async fn login(session: &Session, database: &Database, found: &mut Fi
     if cell(&row, "is_superuser")? {
         found.warn(
             "login",
-            format!("\"{login}\" is a superuser: the functions that a job calls, and the triggers that it fires, run with all privileges"),
+            format!("\"{login}\" is a superuser: if its role has no executor, the functions that a job calls, and the triggers that it fires, run with all privileges"),
             "Connect as the table owner, or configure `executors` (see SECURITY.md).",
         );
     }
     if !database.executors.is_empty() && !cell::<bool>(&row, "may_signal")? {
         found.warn(
             "login",
-            format!("\"{login}\" lacks pg_signal_backend: the daemon cannot terminate the session of an executor login if the code of a job has changed the password of this login, or if another daemon opened the session and its lease has expired"),
+            format!("\"{login}\" lacks pg_signal_backend: the daemon cannot terminate the session of an executor login if the code of a job has changed the password of this login, or if another daemon opened the session and the lease of that daemon has expired"),
             format!("As an administrator, run: {}", grant("pg_signal_backend", &login)),
         );
     }
@@ -180,7 +180,7 @@ pub(super) async fn executors(database: &Database, found: &mut Findings) {
             Ok((login, gains)) => {
                 for (reason, remedy) in gains {
                     let message = format!(
-                        "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can run RESET ROLE and then use these rights of the login"
+                        "executor for \"{role}\": login \"{login}\" {reason}; the code of a job can run RESET ROLE and then has all rights of the login"
                     );
                     found.fail("executor", message, remedy_for(role, &remedy));
                 }

@@ -86,7 +86,7 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     if !cell::<bool>(&row, "autovacuum")? {
         found.warn(
             "settings",
-            "autovacuum is off: a backfilled table grows to about twice its size and keeps that size",
+            "autovacuum is off: a backfilled table can grow to about twice its size, and then keeps that size",
             "Set autovacuum = on.",
         );
     }

@@ -333,6 +333,26 @@ CREATE FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as n
                 or 's' = any (counts) and t.kind = 'word' and t.body in ('current_timestamp', 'current_time', 'current_date', 'localtime', 'localtimestamp', 'current_user', 'session_user', 'user', 'current_role', 'current_schema', 'current_catalog')))
 $$;
 
+-- Name: _can_refer(oid, oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._can_refer(type oid, referred oid, column_name text) RETURNS boolean
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  with recursive base(oid, next) as (
+    select t.oid, nullif(t.typbasetype, 0) from pg_type t where t.oid = _can_refer.type
+    union all
+    select t.oid, nullif(t.typbasetype, 0) from base b join pg_type t on t.oid = b.next)
+  select exists (
+    select from base b join pg_attribute a on a.attrelid = referred and a.attname = column_name
+      join pg_index i on i.indrelid = referred and i.indisunique and i.indimmediate and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+      join pg_opclass o on o.oid = i.indclass[0] join pg_type p on p.oid = o.opcintype
+     where b.next is null
+       and (b.oid = o.opcintype or p.typtype = 'p'
+            or exists (select from pg_amop m where m.amopfamily = o.opcfamily and m.amoplefttype = o.opcintype and m.amoprighttype = b.oid)
+            or exists (select from pg_cast k where k.castsource = b.oid and k.casttarget = o.opcintype and k.castcontext = 'i')))
+$$;
+
 -- Name: _carry_out_command(); Type: FUNCTION
 
 CREATE FUNCTION backfill._carry_out_command() RETURNS trigger
@@ -575,9 +595,11 @@ CREATE FUNCTION backfill._changed_columns(relation oid, assigned text[]) RETURNS
       from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num
       left join pg_attrdef d on p.classid = 'pg_attrdef'::regclass and d.oid = p.objid
       join pg_attribute a on a.attrelid = c.relation and a.attgenerated <> '' and (a.attnum = d.adnum and d.adrelid = c.relation or p.classid = 'pg_class'::regclass and p.objid = c.relation and a.attnum = p.objsubid))
-  select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
+  select _changed_columns.relation, array['*'], false where assigned = array['*']
+  union all
+  (select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
     from dependent d join pg_attribute a on a.attrelid = d.relation and a.attnum = d.num
-   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
+   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text)
 $$;
 
 -- Name: _check_arguments(text, oid, text, text, jsonb, boolean); Type: FUNCTION
@@ -607,7 +629,7 @@ begin
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
       perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
-        'Use verify = auto: it verifies that every row was processed and, if the job has a filter, that no row matches the filter any more.');
+        'Use verify = auto. It verifies that every row was processed. If the job has a filter, and the expressions do not read columns that they assign, it also verifies that no row matches the filter any more.');
     end if;
   end if;
 end $$;
@@ -687,13 +709,13 @@ begin
    where d.attname = any (assigned) limit 1;
   if found then
     perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'If the partition key of a row changes, the row moves to another partition and can be missed or changed twice.', 'Leave the column out of the assignments (set).');
+      'If the partition key of a row changes, the row can move to another partition. It can then be missed or changed twice.', 'Leave the column out of the assignments (set).');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
     perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would silently skip the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as).'
+      'The daemon runs jobs with row_security = off, so the server would refuse each batch instead of silently skipping the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as). The jobs of a rollout run as the owner of the table, which then needs BYPASSRLS.'
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   if spread then
@@ -816,7 +838,7 @@ begin
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'Write a timestamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), format('The server reports: %s.', sqlerrm), 'Write a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
@@ -851,7 +873,7 @@ begin
     if untrusted <> '{}' then
       perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
         format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too. A role can add such code if it owns the table or an object that the table uses, or has the privilege TRIGGER or REFERENCES on the table (GRANT ALL includes both).', run_as),
-        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
+        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database, and reload the configuration of the daemon (SIGHUP).', run_as));
     end if;
   end if;
 end $$;
@@ -953,7 +975,7 @@ begin
   end if;
   return array(select format('an expression reads columns of other rows of %s (%s): if a trigger (%s) changes one of these columns, the result depends on the order of the batches', relation::regclass, v_others, v_triggers) where v_others is not null)
          || array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
-         || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
+         || case when cardinality(found.unknown) > 10 then array[format('backfilld also cannot find out what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;
 
 -- Name: _check_spec(text, oid, text, text, name[], name, jsonb); Type: FUNCTION
@@ -1024,6 +1046,9 @@ begin
     v_notes := backfill._check_self_reads(run_as, settings, relation, v_plan, set_sql, filter_sql, v_assigned);
   end if;
   if kind = 'delete' then
+    select format('%s reads other rows of %s, from which the job deletes rows in batches: a later batch no longer finds the rows that an earlier batch has deleted. If this changes the result, first enqueue a job that marks the rows in a new column, and then delete the marked rows', case r.place when 'an expression' then 'the filter' else r.place end, v_target)
+      into v_column from backfill._self_reads(run_as, settings, relation, null, filter_sql, array['*']) r where r.place is not null;
+    v_notes := v_notes || case when v_column is not null then array[v_column] else '{}' end;
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
     if a.keys is not null then
@@ -1288,6 +1313,7 @@ CREATE FUNCTION backfill._claim_rollout(worker uuid, run_as name[], ttl interval
 declare
   r backfill.rollout;
   answer jsonb;
+  v_now text;
   v_error text;
   v_hint text;
 begin
@@ -1325,6 +1351,12 @@ begin
     end if;
     if backfill._other_table(r.target, r.relation) is not null then
       perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
+      return null;
+    end if;
+    v_now := (select a.attname from pg_attribute a where a.attrelid = r.relation and a.attnum = r.attnum and not a.attisdropped and a.attname <> r.spec ->> 'column');
+    if v_now is not null then
+      perform backfill._fail_rollout(r.id, format('column "%s" of table %s was renamed to "%s"', r.spec ->> 'column', r.target, v_now),
+        format('Run: alter table %s rename column %I to %I; Then run: select backfill.%s(%L);', r.target, v_now, r.spec ->> 'column', case when r.backwards then 'rollout_rollback' else 'rollout_resume' end, r.name));
       return null;
     end if;
     return case when r.backwards then backfill._next_undo(r, worker, ttl) else backfill._next_step(r, worker, ttl) end;
@@ -1415,6 +1447,10 @@ begin
                              format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there))))
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
+    -- A deleted row is missing from each later read of the table, whatever the read outputs.
+    if columns = array['*'] then
+      return '*';
+    end if;
     foreach col in array columns loop
       if exists (select from unnest(expressions) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
@@ -1679,6 +1715,7 @@ CREATE TABLE backfill.rollout (
     pending_hint text,
     pending_statement bigint,
     job_id bigint,
+    attnum smallint,
     fingerprint text DEFAULT ''::text NOT NULL,
     holder uuid,
     token uuid,
@@ -1986,7 +2023,8 @@ declare
   v_job bigint;
 begin
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
-  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings,
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, -- With on_error = null, any number of rows may stay null.
+         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}', r.settings,
          what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
     from backfill._rollout_work(r.spec, r.settings) w
   returning id into v_job;
@@ -2304,7 +2342,7 @@ begin
     perform backfill._grant(c.relacl, array['SELECT'], format('select on backfill.%I', c.relname), r) from pg_class c
       where c.relnamespace = 'backfill'::regnamespace and c.relname = any (array['jobs', 'slices', 'events', 'row_errors', 'workers', 'signals', 'quota', 'rollouts', 'rollout_statements']);
     perform backfill._grant(p.proacl, array['EXECUTE'], format('execute on routine %s', p.oid::regprocedure), r) from pg_proc p
-      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_replaced_leaf', '_provable', 'wait']);
+      where p.pronamespace = 'backfill'::regnamespace and p.proname = any (array['assert_complete', '_refuse', '_readable', '_is_utf8', '_next_step', '_name_job', '_sees_all', '_is_operator', '_state_of', '_replaced', '_replaced_leaf', '_replaced_column', '_provable', 'wait']);
   end loop;
   foreach r in array array['backfill_submitter', 'backfill_operator'] loop
     continue when r = any (missing);
@@ -2315,7 +2353,7 @@ begin
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_conjuncts', '_identifier', '_functions_of_columns', '_parts_of_type', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
                 'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
-                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
+                '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_unlimited', '_can_refer', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
                 '_statements_with_all_columns', '_leaves', '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
     perform backfill._grant_columns('backfill.job', 'insert', array['name', 'kind', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'priority', 'run_at', 'run_as', 'run_as_asked', 'needs_approval', 'options', 'settings'], r);
@@ -2592,7 +2630,9 @@ CREATE FUNCTION backfill._is_rollout_job_done(r backfill.rollout, what text) RET
 declare
   j record;
 begin
-  if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
+  -- Without "using" there is nothing to compare. A null in a column with a volatile default may
+  -- have been written by the application.
+  if not exists (select from backfill._rollout_work(r.spec, r.settings)) or what <> 'backfill' and not r.spec ? 'using' then
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
@@ -2612,10 +2652,11 @@ begin
       perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s differed from the expression and %s corrected by job "%s"', backfill._rows_text(j.rows_changed), case j.rows_changed when 1 then 'was' else 'were' end, j.name));
     end if;
     return true;
-  elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
+  elsif j.state in ('failed', 'cancelled') and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
         and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
     -- All rows are done except the quarantined rows. With on_error = null, the column stays null in
-    -- the quarantined rows, and the stage counts as complete.
+    -- the quarantined rows, and the stage counts as complete. The job is then not shown as failed.
+    perform backfill._set_aside(j.id, 'the rollout accepts rows for which the expression fails (on_error: null)');
     if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
       perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
@@ -3333,8 +3374,10 @@ declare
   v_now text;
   v_differs text;
 begin
-  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'failed', 'cancelled') loop
-    if j.desired_state <> 'cancelled' then
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'cancelled') loop
+    if j.state = 'failed' then
+      perform backfill._set_aside(j.id, 'the rollout is being rolled back');
+    elsif j.desired_state <> 'cancelled' then
       insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
     end if;
     if exists (select from backfill.job x where x.id = j.id and x.state <> 'cancelled') then
@@ -3615,6 +3658,8 @@ begin
   v_rel := (s ->> 'relation')::bigint::oid;
   select coalesce(sum(greatest(c.reltuples, 0)), 0), sum(pg_table_size(c.oid)) into v_rows, v_size from backfill._leaves(v_rel) l join pg_class c on c.oid = l.leaf;
   v_fills := exists (select from backfill._rollout_work(s, settings));
+  perform backfill._check_options(s -> 'backfill', 'true', backfill._is_operator(current_user));
+  perform backfill._check_job(v_rel, 'update', null, null, s ->> 'owner');
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
   v_rate := coalesce((select x.rows_per_second from backfill._recent_rate(v_rel) x where x.rows_per_second > 0), 5000);
@@ -3634,7 +3679,7 @@ begin
       union all
       select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
              case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
-        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using') x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told
@@ -4293,6 +4338,19 @@ CREATE FUNCTION backfill._replaced(job_name text) RETURNS text
   select backfill._other_table(target, relation) from backfill.job where name = job_name and backfill._may_see(enqueued_by)
 $$;
 
+-- Name: _replaced_column(text); Type: FUNCTION
+
+CREATE FUNCTION backfill._replaced_column(job_name text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select format('Column "%s" has number %s, and the job changed a column that had this name before.', a.attname, a.attnum)
+    from backfill.job j cross join lateral jsonb_array_elements(j.plan -> 'assignments') s cross join lateral jsonb_array_elements_text(s -> 'columns') c
+    join pg_attribute a on a.attrelid = j.relation and a.attname = c and a.attnum > 0 and not a.attisdropped
+   where j.name = _replaced_column.job_name and backfill._may_see(j.enqueued_by) and jsonb_typeof(j.plan -> 'columns') = 'array' and not j.plan -> 'columns' @> to_jsonb(a.attnum)
+   order by a.attnum limit 1
+$$;
+
 -- Name: _replaced_leaf(text); Type: FUNCTION
 
 CREATE FUNCTION backfill._replaced_leaf(job_name text) RETURNS text
@@ -4513,6 +4571,10 @@ begin
     perform backfill._refuse('the rollout has no key "add_column"', 'A rollout adds one column.', 'Add the key, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
   end if;
   c := spec -> 'add_column';
+  -- In YAML, "on_error: null" without quotes is null and not a string.
+  if jsonb_typeof(c -> 'on_error') = 'null' then
+    c := c || '{"on_error": "null"}';
+  end if;
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
   if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
     perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'The name of a column has 1 to 63 bytes.', 'Correct the key "name" in add_column.');
@@ -4522,24 +4584,30 @@ begin
   if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
     perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'The type must not contain a comment, a semicolon or a line break, and has at most 200 characters.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
-  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
+  c := jsonb_strip_nulls(c);
+  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) where c ? x.key loop
+    if f.body is null then
+      perform backfill._refuse(format('"%s" is empty', f.key), 'It must be an SQL expression.', 'Write the expression, or leave the key out.');
+    end if;
     perform backfill._lex(f.body, f.key) where f.body is not null;
     if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
       perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'First fill a helper column with a job (backfill.enqueue), and let the expression read this column.');
     end if;
   end loop;
-  if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
+  if (c -> 'not_null')::boolean and c -> 'using' is null and coalesce(lower(backfill._spec_text(c -> 'default')), 'null') = 'null' then
     perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
   elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
     perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
-    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, a null could be replaced by the value of either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, it would be ambiguous whether a row that is inserted without a value gets the default or the result of "using".', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
     if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
       perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Write, for example: index: {method: btree}');
+    elsif (c -> 'unique')::boolean and coalesce(v_index ->> 'method', 'btree') <> 'btree' then
+      perform backfill._refuse(format('"unique" is given, but the method of the index is "%s"', v_index ->> 'method'), 'Only an index with the method btree can be unique.', 'Leave the method or "unique" out.');
     end if;
   end if;
   v_references := c -> 'references';
@@ -4557,6 +4625,9 @@ begin
   end if;
   if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
     perform backfill._refuse('"not_null" is given, but on_delete is "set null"', 'A delete in the referenced table would fail.', 'Leave one of them out.');
+  elsif c ? 'using' and lower(v_references ->> 'on_delete') in ('set null', 'set default') then
+    perform backfill._refuse(format('"using" is given, but on_delete is "%s"', lower(v_references ->> 'on_delete')), 'After a delete in the referenced table, the trigger or the next comparison would set the column to the value of "using" again, and the row would refer to a row that does not exist.',
+      'Use no action, restrict or cascade. When the rollout is contracted, replace the foreign key.');
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
@@ -4564,7 +4635,7 @@ begin
   elsif v_sync = 'application' and c -> 'using' is null then
     perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
   elsif spec ->> 'on_difference' not in ('repair', 'report') then
-    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails and tells how to list them (report).', 'Use repair or report.');
+    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails, and its hint contains a query that lists them (report).', 'Use repair or report.');
   elsif spec ->> 'on_difference' = 'report' and c -> 'using' is null then
     perform backfill._refuse('"on_difference" is given without "using"', 'Without an expression there is nothing to compare.', 'Leave "on_difference" out.');
   elsif v_sync = 'application' and c ->> 'on_error' = 'null' then
@@ -4615,6 +4686,9 @@ begin
     perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The search_path of this session contains no table with this name.', 'Name the table with its schema, for example: table: public.orders');
   end if;
   perform backfill._check_target(v_rel);
+  if exists (select from pg_class k where k.oid = v_rel and k.reloftype <> 0) then
+    perform backfill._refuse(format('table "%s" is a typed table', s ->> 'table'), 'Its columns are those of a composite type, and no column can be added to the table itself.', 'Add the attribute to the type (alter type ... add attribute ... cascade), and fill the column with backfill.enqueue.');
+  end if;
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
   s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
   if exists (select from pg_inherits i where i.inhrelid = v_rel) then
@@ -4644,7 +4718,7 @@ begin
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
   end if;
-  s := s || jsonb_build_object('partitioned', c.relkind = 'p');
+  s := s || jsonb_build_object('partitioned', c.relkind = 'p', 'cast', backfill._unlimited(v_type.oid, s ->> 'type'));
   if s ? 'using' then
     if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
       perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
@@ -4681,12 +4755,19 @@ begin
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
   s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel or x.srrelid in (select p.part from backfill._partitions(v_rel) p)), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  if (s -> 'unique')::boolean and s ? 'default' and not (s -> 'volatile_default')::boolean then
+    perform backfill._refuse('"unique" is given with a default that is the same for all rows', 'Two rows with the default would violate the constraint.', 'Leave one of them out, or use "using" or a volatile default, for example gen_random_uuid().');
+  end if;
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
       perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key must refer to an existing table and column.', 'Correct the names.');
-    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
-      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index.', 'Create the unique index first, with create unique index concurrently.');
+    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indimmediate and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index that is not deferrable.', 'Create the unique index first, with create unique index concurrently.');
+    elsif exists (select from pg_class k, pg_class x where k.oid = v_rel and x.oid = v_referred and (x.relpersistence = 't' or x.relpersistence = 'u' and k.relpersistence = 'p')) then
+      perform backfill._refuse(format('table %s cannot refer to %s', s ->> 'target', v_referred::regclass), 'A permanent table cannot refer to an unlogged or temporary table.', format('Run: alter table %s set logged; or leave "references" out.', v_referred::regclass));
+    elsif not backfill._can_refer(v_type.oid, v_referred, s #>> '{references,column}') then
+      perform backfill._refuse(format('a column of type %s cannot refer to %s (%I)', s ->> 'type', v_referred::regclass, s #>> '{references,column}'), format('That column has type %s, and the two types cannot be compared.', (select format_type(a.atttypid, a.atttypmod) from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}')), 'Use the type of the referenced column.');
     end if;
     if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
@@ -4879,8 +4960,8 @@ declare
   v_as text := backfill._comparison_cast(backfill._resolve_type(s ->> 'type', settings));
 begin
   if s ? 'using' then
-    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),
-      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'type'));
+    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'cast'),
+      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'cast'));
   elsif (s -> 'volatile_default')::boolean then
     return query values (format('%s = %s', c, backfill._bracketed(s ->> 'default')), format('%s is null', c));
   end if;
@@ -5273,7 +5354,9 @@ begin
   -- In the plan of a SELECT, the subquery outputs only the columns that are used. So the
   -- assignments and the filter are planned separately.
   v_source := (select h.source from backfill._heaps(relation) h limit 1);
-  select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  if set_sql is not null then
+    select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  end if;
   if name is null and filter_sql is not null then
     select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, format(E'select from only %s where (\n%s\n)', v_source, filter_sql)), relation, assigned, relation) r;
   end if;
@@ -5283,9 +5366,9 @@ begin
   end if;
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
-                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
+                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c where set_sql is not null
                       union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
-                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
+                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c where set_sql is not null) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -5342,6 +5425,15 @@ CREATE FUNCTION backfill._sessions_with_locks(relation oid) RETURNS text
            where l.locktype = 'relation' and l.granted and (l.relation = _sessions_with_locks.relation or l.relation in (select v.leaf from backfill._leaves(_sessions_with_locks.relation) v))
              and l.database = (select d.oid from pg_database d where d.datname = current_database()) and coalesce(a.application_name, '') not like 'backfilld %'
            order by a.xact_start limit 3) x
+$$;
+
+-- Name: _set_aside(bigint, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._set_aside(job_id bigint, reason text) RETURNS void
+    LANGUAGE sql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  update backfill.job j set state = 'cancelled', desired_state = 'cancelled', state_reason = reason, error = null, hint = null, redacted = null where j.id = _set_aside.job_id and j.state = 'failed'
 $$;
 
 -- Name: _set_worker_window(uuid, timestamp with time zone); Type: FUNCTION
@@ -5866,7 +5958,7 @@ CREATE FUNCTION backfill._sync_function(s jsonb, settings jsonb, switched boolea
     AS $_$
 declare
   v_column text := quote_ident(s ->> 'column');
-  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'name');
+  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'cast', s ->> 'name');
 begin
   if s ->> 'on_error' = 'null' then
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
@@ -5875,7 +5967,7 @@ begin
     v_set := format('if tg_op operator(pg_catalog.=) ''INSERT'' and new.%1$s is null or tg_op operator(pg_catalog.=) ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
       format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
-  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
+  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s set extra_float_digits = 1 set bytea_output = hex set array_nulls = on set transform_null_equals = off set xmloption = content set quote_all_identifiers = off set standard_conforming_strings = on as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
     concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
 end $_$;
 
@@ -5970,7 +6062,7 @@ CREATE FUNCTION backfill._try_expressions(s jsonb, settings jsonb) RETURNS void
 declare
   v_copy text := format('create temporary table %I (like %s)', s ->> 'name', s ->> 'target');
   v_column text := format('alter table pg_temp.%I add column %I %s', s ->> 'name', s ->> 'column', s ->> 'type');
-  v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'type') || ') stored';
+  v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'cast') || ') stored';
   v_other text := concat(v_column, E' default (\n' || (s ->> 'default') || E'\n)', E' check (\n' || (s ->> 'check') || E'\n)');
   v_drop text := format('alter table pg_temp.%I drop column %I', s ->> 'name', s ->> 'column');
   v_index text := case when s ? 'index' or (s -> 'unique')::boolean then format('create index on pg_temp.%I using %s (%I)', s ->> 'name', coalesce(s #>> '{index,method}', 'btree'), s ->> 'column') end;
@@ -6074,6 +6166,16 @@ CREATE FUNCTION backfill._unfinished_jobs() RETURNS TABLE(id bigint, name text, 
     AS $$
   select j.id, j.name, j.kind, j.target, j.relation, j.run_as, exists (select from backfill.executor e where e.run_as = j.run_as)
     from backfill.job j where j.finished_at is null order by j.id limit 100
+$$;
+
+-- Name: _unlimited(oid, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._unlimited(type oid, name text) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select case type when 'varchar'::regtype then 'varchar' when 'bpchar'::regtype then 'bpchar' when 'bit'::regtype then 'varbit' when 'varbit'::regtype then 'varbit'
+                   when 'varchar[]'::regtype then 'varchar[]' when 'bpchar[]'::regtype then 'bpchar[]' when 'bit[]'::regtype then 'varbit[]' when 'varbit[]'::regtype then 'varbit[]' else name end
 $$;
 
 -- Name: _untrusted_roles(oid, name); Type: FUNCTION
@@ -6335,7 +6437,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf, backfill._replaced_column(v.name) as replaced_column into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs may not be visible to your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -6351,6 +6453,9 @@ begin
   elsif j.replaced_leaf is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but a partition or child of %s is not the one that the job changed', assert_complete.name, j.target), detail = j.replaced_leaf,
       hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise enqueue a job for the partition, or run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', assert_complete.name);
+  elsif j.replaced_column is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s has another column in place of the one that the job changed', assert_complete.name, j.target), detail = j.replaced_column,
+      hint = 'To fill the new column, delete this job with backfill.forget, and enqueue it again.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -6385,7 +6490,7 @@ begin
   end;
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'The row was inserted after planning, or written after the job had processed the row''s key.',
+      detail = 'The row was inserted after planning, was written after the job had processed the row''s key, or still matches the filter after its update.',
       hint = backfill._name_job('Change the application, or add a trigger, so that rows written from now on need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;
@@ -6719,7 +6824,7 @@ declare
   r record;
 begin
   perform set_config('synchronous_commit', 'on', true);
-  select x.started_by, x.run_as into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
+  select x.started_by, x.run_as, x.relation, x.spec into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
     where x.id = rollout_recorded.rollout and x.token = rollout_recorded.token and x.desired_state = 'running' and e.login = session_user for no key update of x;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
@@ -6731,6 +6836,8 @@ begin
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
   end if;
+  update backfill.rollout x set attnum = (select a.attnum from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped)
+    from backfill.rollout_statement d where d.id = rollout_recorded.statement and d.stage = 'expanded' and d.ordinal = 1 and not d.undo and x.id = rollout_recorded.rollout;
 end $$;
 
 -- Name: FUNCTION rollout_recorded(rollout bigint, token uuid, statement bigint); Type: COMMENT
@@ -7397,7 +7504,7 @@ COMMENT ON COLUMN backfill.jobs.rows_per_second IS 'Rows processed per second no
 
 -- Name: COLUMN jobs.eta; Type: COMMENT
 
-COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk is expected to finish; null if the job is not running or the time cannot be estimated.';
+COMMENT ON COLUMN backfill.jobs.eta IS 'Time at which the walk or, in state verifying, the verification is expected to finish; null in other states, or if the time cannot be estimated.';
 
 -- Name: COLUMN jobs.deadline; Type: COMMENT
 
@@ -7644,6 +7751,7 @@ CREATE VIEW backfill._visible_rollouts WITH (security_barrier='true') AS
     r.pending_hint,
     r.pending_statement,
     r.job_id,
+    r.attnum,
     r.fingerprint,
     r.holder,
     r.token,
@@ -7904,6 +8012,22 @@ COMMENT ON COLUMN backfill.rollout_statements.done_at IS 'Time at which the stat
 
 COMMENT ON COLUMN backfill.rollout_statements.committed IS 'How long the commit took, until the daemon had the answer. The locks are held until the commit, also while it waits for a synchronous standby.';
 
+-- Name: row_error; Type: TABLE
+
+CREATE TABLE backfill.row_error (
+    job_id bigint NOT NULL,
+    relation text NOT NULL,
+    key jsonb NOT NULL,
+    sqlstate text NOT NULL,
+    message text NOT NULL,
+    attempts integer DEFAULT 1 NOT NULL,
+    first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    last_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    resolved_at timestamp with time zone,
+    slice_id bigint,
+    "position" text[]
+);
+
 -- Name: rollouts; Type: VIEW
 
 CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
@@ -7946,7 +8070,13 @@ CREATE VIEW backfill.rollouts WITH (security_barrier='true') AS
     r.run_as,
     r.state_reason AS reason,
     r.started_at,
-    r.finished_at
+    r.finished_at,
+        CASE
+            WHEN (((r.spec ->> 'on_error'::text) = 'null'::text) AND (r.job_id IS NOT NULL)) THEN ( SELECT count(*) AS count
+               FROM backfill.row_error e
+              WHERE ((e.job_id = r.job_id) AND (e.resolved_at IS NULL)))
+            ELSE NULL::bigint
+        END AS rows_unverified
    FROM (backfill._visible_rollouts r
      LEFT JOIN LATERAL ( SELECT
                 CASE
@@ -8044,21 +8174,9 @@ COMMENT ON COLUMN backfill.rollouts.started_at IS 'Time at which the rollout was
 
 COMMENT ON COLUMN backfill.rollouts.finished_at IS 'Time at which the rollout was done or rolled back; null if it is unfinished.';
 
--- Name: row_error; Type: TABLE
+-- Name: COLUMN rollouts.rows_unverified; Type: COMMENT
 
-CREATE TABLE backfill.row_error (
-    job_id bigint NOT NULL,
-    relation text NOT NULL,
-    key jsonb NOT NULL,
-    sqlstate text NOT NULL,
-    message text NOT NULL,
-    attempts integer DEFAULT 1 NOT NULL,
-    first_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    last_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    resolved_at timestamp with time zone,
-    slice_id bigint,
-    "position" text[]
-);
+COMMENT ON COLUMN backfill.rollouts.rows_unverified IS 'Rows in which the column stays null because the expression failed in the last job of the rollout (on_error: null); backfill.row_errors lists them.';
 
 -- Name: row_errors; Type: VIEW
 
@@ -8812,6 +8930,12 @@ GRANT ALL ON FUNCTION backfill._caller_settings() TO backfill_operator;
 REVOKE ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) FROM PUBLIC;
 GRANT ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) TO backfill_operator;
+
+-- Name: FUNCTION _can_refer(type oid, referred oid, column_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._can_refer(type oid, referred oid, column_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._can_refer(type oid, referred oid, column_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._can_refer(type oid, referred oid, column_name text) TO backfill_operator;
 
 -- Name: FUNCTION _carry_out_command(); Type: ACL
 
@@ -9577,6 +9701,14 @@ GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_submitter;
 GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO backfill_operator;
 GRANT ALL ON FUNCTION backfill._replaced(job_name text) TO pg_monitor;
 
+-- Name: FUNCTION _replaced_column(job_name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._replaced_column(job_name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._replaced_column(job_name text) TO backfill_reader;
+GRANT ALL ON FUNCTION backfill._replaced_column(job_name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._replaced_column(job_name text) TO backfill_operator;
+GRANT ALL ON FUNCTION backfill._replaced_column(job_name text) TO pg_monitor;
+
 -- Name: FUNCTION _replaced_leaf(job_name text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._replaced_leaf(job_name text) FROM PUBLIC;
@@ -9743,6 +9875,10 @@ REVOKE ALL ON FUNCTION backfill._server_identity() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION backfill._sessions_with_locks(relation oid) FROM PUBLIC;
 
+-- Name: FUNCTION _set_aside(job_id bigint, reason text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._set_aside(job_id bigint, reason text) FROM PUBLIC;
+
 -- Name: FUNCTION _set_worker_window(worker uuid, until timestamp with time zone); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._set_worker_window(worker uuid, until timestamp with time zone) FROM PUBLIC;
@@ -9892,6 +10028,12 @@ GRANT ALL ON FUNCTION backfill._type_name(type oid, modifier integer) TO backfil
 -- Name: FUNCTION _unfinished_jobs(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._unfinished_jobs() FROM PUBLIC;
+
+-- Name: FUNCTION _unlimited(type oid, name text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._unlimited(type oid, name text) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._unlimited(type oid, name text) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._unlimited(type oid, name text) TO backfill_operator;
 
 -- Name: FUNCTION _untrusted_roles(relation oid, login name); Type: ACL
 

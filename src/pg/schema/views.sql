@@ -207,7 +207,7 @@ comment on column backfill.jobs.rows_quarantined is 'Rows that are quarantined, 
 comment on column backfill.jobs.rows_estimated is 'Estimated number of rows of the table at planning, plus the rows of partitions and children that were attached later; null if the job has not been planned.';
 comment on column backfill.jobs.percent_done is 'Progress of the walk, 0 to 100.';
 comment on column backfill.jobs.rows_per_second is 'Rows processed per second now, over all slices; null while no worker reports a rate.';
-comment on column backfill.jobs.eta is 'Time at which the walk is expected to finish; null if the job is not running or the time cannot be estimated.';
+comment on column backfill.jobs.eta is 'Time at which the walk or, in state verifying, the verification is expected to finish; null in other states, or if the time cannot be estimated.';
 comment on column backfill.jobs.deadline is 'Deadline of the job (option deadline); null if it has none.';
 comment on column backfill.jobs.error is 'Error that made the job fail; null if it has not failed.';
 comment on column backfill.jobs.hint is 'Hint that says how to fix the error. For a job that succeeded with rows_unresolved above 0, it says how to inspect these rows.';
@@ -307,7 +307,8 @@ select r.id, r.name, r.kind, r.target as table_name, r.stage, r.state, r.desired
          when 'job' then coalesce((select pg_catalog.format('job "%s" is %s%s%s', j.name, j.state, ', ' || pg_catalog.round(j.percent_done::pg_catalog.numeric, 1) || ' %', ', waiting: ' || j.waiting_text) from backfill.jobs j where j.id = r.job_id and j.finished_at is null), r.waiting_text)
          else case when w.reason is not null then r.waiting_text end end as waiting_text,
        r.since, (select j.name from backfill._visible j where j.id = r.job_id) as job, r.error, r.hint,
-       r.until, r.started_by, r.run_as, r.state_reason as reason, r.started_at, r.finished_at
+       r.until, r.started_by, r.run_as, r.state_reason as reason, r.started_at, r.finished_at,
+       case when r.spec ->> 'on_error' = 'null' and r.job_id is not null then (select pg_catalog.count(*) from backfill.row_error e where e.job_id = r.job_id and e.resolved_at is null) end as rows_unverified
   from backfill._visible_rollouts r
   left join lateral (
     select case
@@ -327,6 +328,7 @@ comment on column backfill.rollouts.desired_state is 'running or paused.';
 comment on column backfill.rollouts.waiting_text is 'What the rollout waits for, and what an operator can do.';
 comment on column backfill.rollouts.error is 'Error that made the rollout fail; after a rollback, a note if the schema of the table differs from the schema before the rollout.';
 comment on column backfill.rollouts.hint is 'What to do about the error.';
+comment on column backfill.rollouts.rows_unverified is 'Rows in which the column stays null because the expression failed in the last job of the rollout (on_error: null); backfill.row_errors lists them.';
 comment on column backfill.rollouts.until is 'The last stage that the daemons reach without backfill.rollout_advance.';
 comment on column backfill.rollouts.started_by is 'Role that started the rollout.';
 comment on column backfill.rollouts.run_as is 'Role that runs the statements: the owner of the table.';

@@ -128,7 +128,7 @@ fn plain(name: &str) -> String {
 fn roots(terms: &Terms) -> String {
     match &terms.roots {
         Roots::File(path) => format!("sslrootcert {}", path.display()),
-        Roots::System | Roots::Anybody => "the system".to_owned(),
+        Roots::System | Roots::Anybody => "the CA store of the system".to_owned(),
     }
 }
 

@@ -473,7 +473,7 @@ mod tests {
         bench.publish(None);
         assert!(matches!(gate.admit(FREE, Duration::from_secs(60)).await, Admission::Go(_)));
         let told = gate.paced().map(|waiting| waiting.text);
-        assert_eq!(told.as_deref(), Some("the network to the server is slow: each batch spends 1000 ms on it"));
+        assert_eq!(told.as_deref(), Some("the network to the server is slow: it adds 1000 ms to each batch"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -38,8 +38,7 @@ impl Network {
     pub fn tell(&self) -> Option<String> {
         let time = self.time();
         let millis = time.as_millis();
-        (time >= WORTH_TELLING)
-            .then(|| format!("the network to the server is slow: each batch spends {millis} ms on it"))
+        (time >= WORTH_TELLING).then(|| format!("the network to the server is slow: it adds {millis} ms to each batch"))
     }
 }
 
@@ -55,10 +54,7 @@ mod tests {
         assert_eq!((network.time(), network.tell()), (Duration::ZERO, None));
         network.measured(MS * 1030, MS * 5);
         assert_eq!(network.time(), MS * 1000);
-        assert_eq!(
-            network.tell().as_deref(),
-            Some("the network to the server is slow: each batch spends 1000 ms on it")
-        );
+        assert_eq!(network.tell().as_deref(), Some("the network to the server is slow: it adds 1000 ms to each batch"));
         network.measured(MS * 35, MS * 10);
         assert_eq!((network.time(), network.tell()), (Duration::ZERO, None));
         network.measured(MS * 835, MS * 10);

@@ -73,6 +73,7 @@ async fn the_table_of_rights_in_the_document_matches_the_catalog() {
                 "_readable",
                 "_refuse",
                 "_replaced",
+                "_replaced_column",
                 "_replaced_leaf",
                 "_sees_all",
                 "_state_of"

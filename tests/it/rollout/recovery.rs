@@ -248,3 +248,147 @@ async fn a_unique_index_that_cannot_be_completed_is_dropped() {
         .await
     );
 }
+
+/// The new column is renamed. Neither the rollout nor its rollback continues before it has its name
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renamed_column_stops_the_rollout_and_its_rollback() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let before = fingerprint(&owner).await;
+    let _daemon = daemon(&cluster).start();
+    start(&owner, &spec("constrained")).await;
+    until_rollout(&owner, "cents", "stage = 'constrained' and state = 'waiting'").await;
+    run(&owner, "alter table orders rename column total_cents to cents; select backfill.rollout_advance('cents')")
+        .await;
+    let renamed = "state = 'failed' and error like '%was renamed to \"cents\"'";
+    until_rollout(&owner, "cents", renamed).await;
+    run(&owner, "select backfill.rollout_rollback('cents')").await;
+    until_rollout(
+        &owner,
+        "cents",
+        &format!("{renamed} and hint like '%rename column cents to total_cents;%rollout_rollback%'"),
+    )
+    .await;
+    assert_eq!(
+        value::<i64>(
+            &owner,
+            "select count(*) from pg_trigger where tgrelid = 'orders'::regclass and tgname like 'zzz%'"
+        )
+        .await,
+        2
+    );
+    run(&owner, "alter table orders rename column cents to total_cents; select backfill.rollout_rollback('cents')")
+        .await;
+    until_rollout(&owner, "cents", "state = 'rolled_back' and error is null").await;
+    assert_eq!(fingerprint(&owner).await, before);
+}
+
+/// The expression fails for many rows, and the spec accepts this. No job of the rollout counts as
+/// failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rollout_that_accepts_errors_continues_with_many_of_them() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(
+        &owner,
+        "update orders set note = 'bad' where id % 20 = 0; update orders set note = id::text where id % 20 <> 0",
+    )
+    .await;
+    let _daemon = daemon(&cluster).start();
+    let accepting = r#"{"rollout": "parsed", "table": "orders", "until": "switched", "add_column": {"name": "parsed", "type": "bigint", "using": "note::bigint", "on_error": null}}"#;
+    start(&owner, accepting).await;
+    until_rollout(&owner, "parsed", "stage = 'switched'").await;
+    let wrong =
+        "select count(*) from orders where parsed is distinct from case when note <> 'bad' then note::bigint end";
+    assert_eq!(value::<i64>(&owner, wrong).await, 0);
+    assert_eq!(value::<i64>(&owner, "select count(*) from backfill.jobs where state = 'failed'").await, 0);
+    let told = "select count(*) from backfill.events where kind = 'rollout unverified' and message like '%250 rows%'";
+    assert_eq!(value::<i64>(&owner, told).await, 3);
+    assert_eq!(value::<i64>(&owner, "select rows_unverified from backfill.rollouts").await, 250);
+}
+
+/// A value that is too long for the type is an error, as in an assignment, and is not truncated.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_value_is_truncated() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    let types = [
+        ("varchar(5)", "text", "abcde", "abcdef"),
+        ("char(5)", "text", "abc", "abcdef"),
+        ("bit(3)", "varbit", "101", "1011"),
+        ("varbit(3)", "varbit", "11", "1011"),
+        ("varchar(5)[]", "text[]", "{abcde}", "{abcdef}"),
+    ];
+    for (n, (kind, plain, fits, long)) in types.iter().enumerate() {
+        for (name, value) in [("fits", fits), ("long", long)] {
+            let table = format!("create table {name}_{n} (id int primary key, v {plain})");
+            run(&owner, &format!("{table}; insert into {name}_{n} values (1, '{fits}'), (2, '{value}')")).await;
+            let spec = format!(
+                r#"{{"rollout": "{name}_{n}", "table": "{name}_{n}", "add_column": {{"name": "short", "type": "{kind}", "using": "v"}}}}"#
+            );
+            start(&owner, &spec).await;
+        }
+    }
+    let _daemon = daemon(&cluster).start();
+    for n in 0..types.len() {
+        until_rollout(&owner, &format!("fits_{n}"), "stage = 'constrained' and state = 'waiting'").await;
+        until_rollout(&owner, &format!("long_{n}"), "state = 'failed'").await;
+        let error = crate::support::refused(
+            &owner,
+            &format!("insert into fits_{n} (id, v) select 3, v from long_{n} where id = 2"),
+        )
+        .await;
+        assert!(["22001", "22026"].contains(&error.sqlstate.as_str()), "{n}: {error:?}");
+    }
+}
+
+/// A null that the application writes stays if the column has a volatile default.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_null_in_a_column_with_a_volatile_default_stays() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    let _daemon = daemon(&cluster).start();
+    let volatile = r#"{"rollout": "tokens", "table": "orders", "add_column": {"name": "tok", "type": "uuid", "default": "gen_random_uuid()"}}"#;
+    start(&owner, volatile).await;
+    until_rollout(&owner, "tokens", "stage = 'constrained' and state = 'waiting'").await;
+    assert_eq!(value::<i64>(&owner, "select count(distinct tok) from orders").await, 5000);
+    run(&owner, "update orders set tok = null where id <= 3; insert into orders (tok) values (null), (default)").await;
+    for stage in ["switched", "contracted"] {
+        run(&owner, "select backfill.rollout_advance('tokens')").await;
+        until_rollout(&owner, "tokens", &format!("stage = '{stage}'")).await;
+    }
+    assert_eq!(value::<i64>(&owner, "select count(*) from orders where tok is null").await, 4);
+}
+
+/// The trigger computes the same value as the jobs, whatever settings the session of the
+/// application has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trigger_does_not_depend_on_the_settings_of_the_application() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, "create table f (id int primary key, f float8, b bytea, a text); insert into f values (1, 1 / 3.0, 'x', '{null}')").await;
+    let _daemon = daemon(&cluster).start();
+    for (name, using) in [
+        ("of_f", "f::text"),
+        ("of_b", "b::text"),
+        ("of_n", "case when a = null then 1 else 2 end"),
+        ("of_q", "a || 'it''s \\\\'"),
+    ] {
+        let spec = format!(
+            r#"{{"rollout": "{name}", "table": "f", "on_difference": "report", "add_column": {{"name": "{name}", "type": "text", "using": "{using}"}}}}"#
+        );
+        start(&owner, &spec).await;
+        until_rollout(&owner, name, "stage = 'constrained' and state = 'waiting'").await;
+    }
+    let other = cluster.owner().await;
+    run(&other, "set extra_float_digits = -5; set bytea_output = escape; set array_nulls = off; set standard_conforming_strings = off; set quote_all_identifiers = on; set transform_null_equals = on").await;
+    run(&other, "insert into f select 2, f, b, a from f; update f set f = f + 1, b = b || b where id = 1").await;
+    for name in ["of_f", "of_b", "of_n", "of_q"] {
+        run(&owner, &format!("select backfill.rollout_advance('{name}')")).await;
+        until_rollout(&owner, name, "stage = 'switched'").await;
+    }
+}

@@ -16,7 +16,7 @@ async fn a_spec_that_is_not_possible_is_refused() {
     run(&owner, TABLE).await;
     run(
         &owner,
-        "create domain positive as int check (value > 0); create domain positive_too as positive; create table keyless (a int); create table named (id int primary key, constraint named_c_check check (id > 0)); alter table orders add g numeric generated always as (total * 2) stored",
+        "create type shape as (id int, total numeric); create table typed of shape (primary key (id)); create table deferred (id int unique deferrable); create unlogged table unlogged (id int primary key); create table hidden (id int primary key); alter table hidden enable row level security; alter table hidden force row level security; create domain positive as int check (value > 0); create domain positive_too as positive; create table keyless (a int); create table named (id int primary key, constraint named_c_check check (id > 0)); alter table orders add g numeric generated always as (total * 2) stored",
     )
     .await;
     let column =
@@ -34,6 +34,19 @@ async fn a_spec_that_is_not_possible_is_refused() {
         (column(r#""type": "int", "using": "1", "index": {"method": "nosuch"}"#), "\"nosuch\" does not exist"),
         (column(r#""type": "text", "using": "note", "index": {"method": "gist"}"#), "default operator class"),
         (column(r#""type": "int", "using": "1", "not_null": true, "on_error": "null""#), "\"on_error\" is \"null\""),
+        (column(r#""type": "int", "using": "1", "references": {"table": "customers", "column": "id", "on_delete": "set null"}"#), "on_delete is \"set null\""),
+        (column(r#""type": "int", "using": "1", "references": {"table": "customers", "column": "id", "on_delete": "SET DEFAULT"}"#), "on_delete is \"set default\""),
+        (column(r#""type": "text", "using": "note", "references": "customers (id)""#), "a column of type text cannot refer to"),
+        (column(r#""type": "int", "references": "deferred (id)""#), "is not unique"),
+        (column(r#""type": "int", "references": "unlogged (id)""#), "cannot refer to public.unlogged"),
+        (column(r#""type": "int", "using": "1", "unique": true, "index": {"method": "hash"}"#), "the method of the index is \"hash\""),
+        (column(r#""type": "int", "default": 1, "unique": true"#), "the same for all rows"),
+        (column(r#""type": "int", "using": " ", "not_null": true"#), "\"using\" is empty"),
+        (column(r#""type": "int", "default": "NULL", "not_null": true"#), "without \"using\""),
+        (column(r#""type": "int", "using": "1", "not_null": true, "on_error": null"#), "\"on_error\" is \"null\""),
+        (r#"{"rollout": "x", "table": "typed", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "is a typed table"),
+        (r#"{"rollout": "x", "table": "hidden", "add_column": {"name": "c", "type": "int"}}"#.to_owned(), "row-level security"),
+        (r#"{"rollout": "x", "table": "orders", "backfill": {"slicez": 2}, "add_column": {"name": "c", "type": "int", "using": "1"}}"#.to_owned(), "unknown option \"slicez\""),
         (column(r#""type": "int", "using": "1", "not_null": true, "references": {"table": "customers", "column": "id", "on_delete": "set null"}"#), "on_delete is \"set null\""),
         (r#"{"rollout": "x", "table": "named", "add_column": {"name": "c", "type": "int", "using": "1", "check": "c > 0"}}"#.to_owned(), "already has a constraint \"named_c_check\""),
         (r#"{"rollout": "x", "table": "keyless", "add_column": {"name": "c", "type": "int", "using": "1"}}"#.to_owned(), "no usable key"),
@@ -68,6 +81,17 @@ async fn a_spec_that_is_not_possible_is_refused() {
         assert_eq!(error.code().code(), "BF001", "{spec}: {text}");
         assert!(text.contains(told), "{spec}: {text}");
         assert!(error.detail().is_some() && error.hint().is_some(), "{spec}: {error:?}");
+        // The plan of such a rollout is refused with the same message.
+        let planned = owner.query("select from backfill.rollout_plan($1::text::jsonb)", &[&spec]).await.unwrap_err();
+        assert_eq!(planned.as_db_error().unwrap().message(), error.message(), "{spec}");
+    }
+    // Types that the server can compare with the referenced column are accepted.
+    for (name, kind) in [("small", "smallint"), ("big", "bigint"), ("domain", "positive_int")] {
+        run(&owner, "create domain positive_int as int").await;
+        let spec = format!(
+            r#"{{"rollout": "x", "table": "orders", "add_column": {{"name": "{name}", "type": "{kind}", "references": "customers (id)"}}}}"#
+        );
+        run(&owner, &format!("select from backfill.rollout_plan('{spec}'); drop domain positive_int")).await;
     }
     assert_eq!(value::<i64>(&owner, "select count(*) from backfill.rollout").await, 0);
     // A repeated call with the same spec returns the same rollout.

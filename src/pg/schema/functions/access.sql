@@ -88,8 +88,9 @@ begin
   return v_run_as;
 end $$;
 
--- Returns a hint that names the privilege that a job's role lacks on a table. If the role is not
--- the owner of the table, the hint also suggests running the job as the owner.
+-- Returns a hint for a job whose role lacks a privilege on a table or its schema. The hint contains
+-- the GRANT statement if the missing privilege can be determined. It also suggests running the job
+-- as the owner of the table if the caller may do so.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -221,7 +222,7 @@ begin
     if untrusted <> '{}' then
       perform backfill._refuse(format('a job on table %s would run code of %s with the privileges of "%s"', relation::regclass, backfill._role_list(untrusted), run_as),
         format('The daemon has one url, so each job runs as "%s". Triggers and functions of the table run as this role, too. A role can add such code if it owns the table or an object that the table uses, or has the privilege TRIGGER or REFERENCES on the table (GRANT ALL includes both).', run_as),
-        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database and restart the daemon.', run_as));
+        format('Revoke these privileges, or configure an executor for the owner of the table (executors). Or, if you accept that these roles can do everything that "%s" can do, set trust_table_owners: true for the database, and reload the configuration of the daemon (SIGHUP).', run_as));
     end if;
   end if;
 end $$;

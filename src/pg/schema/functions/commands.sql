@@ -206,6 +206,17 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    order by s.ordinal limit 1
 $$;
 
+-- Returns a sentence if a column that the job assigned was dropped, and another column now has its
+-- name. Otherwise returns null, also if the column was only dropped or renamed.
+create or replace function backfill._replaced_column(job_name text) returns text
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select format('Column "%s" has number %s, and the job changed a column that had this name before.', a.attname, a.attnum)
+    from backfill.job j cross join lateral jsonb_array_elements(j.plan -> 'assignments') s cross join lateral jsonb_array_elements_text(s -> 'columns') c
+    join pg_attribute a on a.attrelid = j.relation and a.attname = c and a.attnum > 0 and not a.attisdropped
+   where j.name = _replaced_column.job_name and backfill._may_see(j.enqueued_by) and jsonb_typeof(j.plan -> 'columns') = 'array' and not j.plan -> 'columns' @> to_jsonb(a.attnum)
+   order by a.attnum limit 1
+$$;
+
 -- Inserts a command and returns the job's state. An error is raised again here, so that it does not
 -- have a CONTEXT line for each trigger and inner function. The public functions that return a state
 -- are plain SQL without settings. The server replaces a call of such a function by its expression,

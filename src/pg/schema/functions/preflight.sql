@@ -127,7 +127,7 @@ begin
       begin
         perform (o.value #>> '{}')::timestamptz;
       exception when others then
-        perform backfill._refuse(format('option "deadline" is %s', o.value), sqlerrm, 'Write a timestamp, for example "2027-01-31 06:00+00".');
+        perform backfill._refuse(format('option "deadline" is %s', o.value), format('The server reports: %s.', sqlerrm), 'Write a timestamp, for example "2027-01-31 06:00+00".');
       end;
     end if;
   end loop;
@@ -208,7 +208,7 @@ begin
     v_reason := backfill._incomparable(set_sql);
     if v_reason is not null then
       perform backfill._refuse('verify = expression is not possible for these expressions', v_reason,
-        'Use verify = auto: it verifies that every row was processed and, if the job has a filter, that no row matches the filter any more.');
+        'Use verify = auto. It verifies that every row was processed. If the job has a filter, and the expressions do not read columns that they assign, it also verifies that no row matches the filter any more.');
     end if;
   end if;
 end $$;
@@ -333,6 +333,9 @@ begin
     v_notes := backfill._check_self_reads(run_as, settings, relation, v_plan, set_sql, filter_sql, v_assigned);
   end if;
   if kind = 'delete' then
+    select format('%s reads other rows of %s, from which the job deletes rows in batches: a later batch no longer finds the rows that an earlier batch has deleted. If this changes the result, first enqueue a job that marks the rows in a new column, and then delete the marked rows', case r.place when 'an expression' then 'the filter' else r.place end, v_target)
+      into v_column from backfill._self_reads(run_as, settings, relation, null, filter_sql, array['*']) r where r.place is not null;
+    v_notes := v_notes || case when v_column is not null then array[v_column] else '{}' end;
     select string_agg(format('%I of %s', r.constraint_name, r.referring), ', ') as keys, string_agg(distinct format('%s for each row deleted from %s', r.referring, r.referred), '; ') as reads, string_agg(distinct r.remedy, ' ') as remedies
       into a from backfill._referring(relation) r where r.index = 'none';
     if a.keys is not null then
@@ -415,13 +418,13 @@ begin
    where d.attname = any (assigned) limit 1;
   if found then
     perform backfill._refuse(format('the assignments (set) contain column "%s", which is part of the partition key of %s', moving, coalesce(pg_partition_root(relation), relation)::regclass),
-      'If the partition key of a row changes, the row moves to another partition and can be missed or changed twice.', 'Leave the column out of the assignments (set).');
+      'If the partition key of a row changes, the row can move to another partition. It can then be missed or changed twice.', 'Leave the column out of the assignments (set).');
   end if;
   select l.name into hidden from backfill._leaves(relation) l where backfill._row_security_hides(l.leaf, run_as) limit 1;
   hidden := coalesce(hidden, case when backfill._row_security_hides(relation, run_as) then relation::regclass::text end);
   if hidden is not null then
     perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
-      'The job would silently skip the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as).'
+      'The daemon runs jobs with row_security = off, so the server would refuse each batch instead of silently skipping the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as). The jobs of a rollout run as the owner of the table, which then needs BYPASSRLS.'
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   if spread then

@@ -113,7 +113,7 @@ declare
   found_key jsonb;
   looked boolean := false;
 begin
-  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf into j from backfill.jobs v where v.name = assert_complete.name;
+  select v.kind, v.state, v.verified_at, v.error, v.hint, v.waiting_reason, v.percent_done, v.reason, v.target, backfill._replaced(v.name) as replaced, backfill._replaced_leaf(v.name) as replaced_leaf, backfill._replaced_column(v.name) as replaced_column into j from backfill.jobs v where v.name = assert_complete.name;
   if not found then
     raise exception using errcode = 'BF003', message = format('there is no job "%s"', assert_complete.name), detail = 'Names are case-sensitive. Each database has its own jobs, and some jobs may not be visible to your role.', hint = 'List the jobs with: select name, state from backfill.jobs;';
   elsif j.state <> 'succeeded' then
@@ -129,6 +129,9 @@ begin
   elsif j.replaced_leaf is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but a partition or child of %s is not the one that the job changed', assert_complete.name, j.target), detail = j.replaced_leaf,
       hint = backfill._name_job('If the partition was only renamed, rename it back. Otherwise enqueue a job for the partition, or run backfill.rerun, but only if applying the assignments (set) twice gives the same result as applying them once.', assert_complete.name);
+  elsif j.replaced_column is not null then
+    raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s has another column in place of the one that the job changed', assert_complete.name, j.target), detail = j.replaced_column,
+      hint = 'To fill the new column, delete this job with backfill.forget, and enqueue it again.';
   end if;
   if not coalesce(assert_complete.whole_table, false) then
     return;
@@ -163,7 +166,7 @@ begin
   end;
   if found_key is not null then
     raise exception using errcode = 'BF004', message = format('job "%s" is complete, but table %s is not: row %s needs work', assert_complete.name, p.spec ->> 'target', found_key),
-      detail = 'The row was inserted after planning, or written after the job had processed the row''s key.',
+      detail = 'The row was inserted after planning, was written after the job had processed the row''s key, or still matches the filter after its update.',
       hint = backfill._name_job('Change the application, or add a trigger, so that rows written from now on need no work. Then run backfill.rerun, which changes the rows that match the filter. If set depends on its own result (n = n + 1), enqueue a new job with a filter for the remaining rows instead.', assert_complete.name);
   end if;
 end $$;

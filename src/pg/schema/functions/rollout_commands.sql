@@ -10,7 +10,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_copy text := format('create temporary table %I (like %s)', s ->> 'name', s ->> 'target');
   v_column text := format('alter table pg_temp.%I add column %I %s', s ->> 'name', s ->> 'column', s ->> 'type');
-  v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'type') || ') stored';
+  v_using text := v_column || E' generated always as ((\n' || (s ->> 'using') || E'\n)::' || (s ->> 'cast') || ') stored';
   v_other text := concat(v_column, E' default (\n' || (s ->> 'default') || E'\n)', E' check (\n' || (s ->> 'check') || E'\n)');
   v_drop text := format('alter table pg_temp.%I drop column %I', s ->> 'name', s ->> 'column');
   v_index text := case when s ? 'index' or (s -> 'unique')::boolean then format('create index on pg_temp.%I using %s (%I)', s ->> 'name', coalesce(s #>> '{index,method}', 'btree'), s ->> 'column') end;
@@ -249,6 +249,8 @@ begin
   v_rel := (s ->> 'relation')::bigint::oid;
   select coalesce(sum(greatest(c.reltuples, 0)), 0), sum(pg_table_size(c.oid)) into v_rows, v_size from backfill._leaves(v_rel) l join pg_class c on c.oid = l.leaf;
   v_fills := exists (select from backfill._rollout_work(s, settings));
+  perform backfill._check_options(s -> 'backfill', 'true', backfill._is_operator(current_user));
+  perform backfill._check_job(v_rel, 'update', null, null, s ->> 'owner');
   perform backfill._check_planner();
   perform backfill._try_expressions(s, settings);
   v_rate := coalesce((select x.rows_per_second from backfill._recent_rate(v_rel) x where x.rows_per_second > 0), 5000);
@@ -268,7 +270,7 @@ begin
       union all
       select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
              case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
-        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage)) x
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using') x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told

@@ -16,6 +16,12 @@ begin
   perform backfill._record_rollout_event(id, 'rollout failed', _fail_rollout.error);
 end $$;
 
+-- Marks a failed job of a rollout as cancelled, because its failure needs no action.
+create or replace function backfill._set_aside(job_id bigint, reason text) returns void
+language sql set search_path = pg_catalog, pg_temp as $$
+  update backfill.job j set state = 'cancelled', desired_state = 'cancelled', state_reason = reason, error = null, hint = null, redacted = null where j.id = _set_aside.job_id and j.state = 'failed'
+$$;
+
 create or replace function backfill._record_rollout_event(id bigint, kind text, message text, actor name default null) returns void
 language sql set search_path = pg_catalog, pg_temp as $$
   select backfill._record_event(null, _record_rollout_event.kind, (select format('rollout "%s": ', r.name) from backfill.rollout r where r.id = _record_rollout_event.id) || message, null, coalesce(_record_rollout_event.actor, session_user))
@@ -34,7 +40,8 @@ declare
   v_job bigint;
 begin
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
-  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, r.spec -> 'backfill' || '{"verify": "filter"}', r.settings,
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, -- With on_error = null, any number of rows may stay null.
+         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}', r.settings,
          what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
     from backfill._rollout_work(r.spec, r.settings) w
   returning id into v_job;
@@ -50,7 +57,9 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   j record;
 begin
-  if not exists (select from backfill._rollout_work(r.spec, r.settings)) then
+  -- Without "using" there is nothing to compare. A null in a column with a volatile default may
+  -- have been written by the application.
+  if not exists (select from backfill._rollout_work(r.spec, r.settings)) or what <> 'backfill' and not r.spec ? 'using' then
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
@@ -70,10 +79,11 @@ begin
       perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s differed from the expression and %s corrected by job "%s"', backfill._rows_text(j.rows_changed), case j.rows_changed when 1 then 'was' else 'were' end, j.name));
     end if;
     return true;
-  elsif j.state = 'failed' and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
+  elsif j.state in ('failed', 'cancelled') and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
         and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
     -- All rows are done except the quarantined rows. With on_error = null, the column stays null in
-    -- the quarantined rows, and the stage counts as complete.
+    -- the quarantined rows, and the stage counts as complete. The job is then not shown as failed.
+    perform backfill._set_aside(j.id, 'the rollout accepts rows for which the expression fails (on_error: null)');
     if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
       perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
@@ -175,6 +185,7 @@ language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   r backfill.rollout;
   answer jsonb;
+  v_now text;
   v_error text;
   v_hint text;
 begin
@@ -212,6 +223,12 @@ begin
     end if;
     if backfill._other_table(r.target, r.relation) is not null then
       perform backfill._fail_rollout(r.id, format('table %s is not the table that the rollout was started for', r.target), backfill._other_table(r.target, r.relation) || ' If the table was only renamed, rename it back, then run backfill.rollout_resume.');
+      return null;
+    end if;
+    v_now := (select a.attname from pg_attribute a where a.attrelid = r.relation and a.attnum = r.attnum and not a.attisdropped and a.attname <> r.spec ->> 'column');
+    if v_now is not null then
+      perform backfill._fail_rollout(r.id, format('column "%s" of table %s was renamed to "%s"', r.spec ->> 'column', r.target, v_now),
+        format('Run: alter table %s rename column %I to %I; Then run: select backfill.%s(%L);', r.target, v_now, r.spec ->> 'column', case when r.backwards then 'rollout_rollback' else 'rollout_resume' end, r.name));
       return null;
     end if;
     return case when r.backwards then backfill._next_undo(r, worker, ttl) else backfill._next_step(r, worker, ttl) end;
@@ -384,8 +401,10 @@ declare
   v_now text;
   v_differs text;
 begin
-  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'failed', 'cancelled') loop
-    if j.desired_state <> 'cancelled' then
+  for j in select x.id, x.name, x.state, x.desired_state from backfill.job x where x.name like replace(replace(r.name, '\', '\\'), '_', '\_') || '/%-' || r.id and x.relation = r.relation and x.enqueued_by = r.started_by and x.state not in ('succeeded', 'cancelled') loop
+    if j.state = 'failed' then
+      perform backfill._set_aside(j.id, 'the rollout is being rolled back');
+    elsif j.desired_state <> 'cancelled' then
       insert into backfill.command (verb, job_name, reason) values ('cancel', j.name, 'the rollout is being rolled back');
     end if;
     if exists (select from backfill.job x where x.id = j.id and x.state <> 'cancelled') then
@@ -549,7 +568,7 @@ declare
   r record;
 begin
   perform set_config('synchronous_commit', 'on', true);
-  select x.started_by, x.run_as into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
+  select x.started_by, x.run_as, x.relation, x.spec into r from backfill.rollout x join backfill.executor e on e.run_as = x.run_as
     where x.id = rollout_recorded.rollout and x.token = rollout_recorded.token and x.desired_state = 'running' and e.login = session_user for no key update of x;
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: rollout %s is paused, or another daemon continues it', rollout);
@@ -561,6 +580,8 @@ begin
   if not found then
     raise exception using errcode = 'BF006', message = format('fenced: the statement of rollout %s has already been recorded', rollout);
   end if;
+  update backfill.rollout x set attnum = (select a.attnum from pg_attribute a where a.attrelid = r.relation and a.attname = r.spec ->> 'column' and not a.attisdropped)
+    from backfill.rollout_statement d where d.id = rollout_recorded.statement and d.stage = 'expanded' and d.ordinal = 1 and not d.undo and x.id = rollout_recorded.rollout;
 end $$;
 comment on function backfill.rollout_recorded(bigint, uuid, bigint) is 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
 

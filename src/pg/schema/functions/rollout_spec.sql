@@ -78,6 +78,10 @@ begin
     perform backfill._refuse('the rollout has no key "add_column"', 'A rollout adds one column.', 'Add the key, for example: add_column: {name: total_cents, type: bigint, using: "round(total * 100)::bigint"}');
   end if;
   c := spec -> 'add_column';
+  -- In YAML, "on_error: null" without quotes is null and not a string.
+  if jsonb_typeof(c -> 'on_error') = 'null' then
+    c := c || '{"on_error": "null"}';
+  end if;
   perform backfill._check_keys(c, 'add_column', '{"name": "string", "type": "string", "using": "string number boolean", "default": "string number boolean", "not_null": "boolean", "check": "string", "references": "string object", "index": "object boolean", "unique": "boolean", "on_error": "string"}');
   if coalesce(c ->> 'name', '') = '' or octet_length(c ->> 'name') > 63 then
     perform backfill._refuse(format('the name of the new column is %s', case when coalesce(c ->> 'name', '') = '' then 'missing' else 'longer than 63 bytes' end), 'The name of a column has 1 to 63 bytes.', 'Correct the key "name" in add_column.');
@@ -87,24 +91,30 @@ begin
   if c ->> 'type' ~ '--|/\*|[;\n]' or length(c ->> 'type') > 200 then
     perform backfill._refuse(format('type "%s" is not valid', left(c ->> 'type', 200)), 'The type must not contain a comment, a semicolon or a line break, and has at most 200 characters.', 'Write only the type, for example: type: numeric(10, 2)');
   end if;
-  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) loop
+  c := jsonb_strip_nulls(c);
+  for f in select x.key, backfill._spec_text(c -> x.key) as body from unnest(array['using', 'default', 'check']) x(key) where c ? x.key loop
+    if f.body is null then
+      perform backfill._refuse(format('"%s" is empty', f.key), 'It must be an SQL expression.', 'Write the expression, or leave the key out.');
+    end if;
     perform backfill._lex(f.body, f.key) where f.body is not null;
     if exists (select from backfill._lex(f.body, f.key) l where f.body is not null and f.key in ('using', 'check') and l.kind = 'word' and lower(l.body) = 'select') then
       perform backfill._refuse(format('"%s" contains a subquery', f.key), 'The expression may read only its own row.', 'First fill a helper column with a job (backfill.enqueue), and let the expression read this column.');
     end if;
   end loop;
-  if (c -> 'not_null')::boolean and c -> 'using' is null and c -> 'default' is null then
+  if (c -> 'not_null')::boolean and c -> 'using' is null and coalesce(lower(backfill._spec_text(c -> 'default')), 'null') = 'null' then
     perform backfill._refuse('"not_null" is given without "using" and without "default"', 'The existing rows would have no value.', 'Add "using" or "default".');
   elsif (c -> 'not_null')::boolean and c ->> 'on_error' = 'null' then
     perform backfill._refuse('"not_null" is given, but "on_error" is "null"', 'Rows for which the expression fails would be null.', 'Leave one of them out, or let the expression return a value for all rows.');
   elsif c -> 'using' is not null and c -> 'default' is not null then
-    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, a null could be replaced by the value of either.', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
+    perform backfill._refuse('both "using" and "default" are given', 'After stage switched, it would be ambiguous whether a row that is inserted without a value gets the default or the result of "using".', 'Leave one of them out. A default can be set after the rollout: alter table ... alter column ... set default ...');
   end if;
   v_index := case jsonb_typeof(c -> 'index') when 'boolean' then case when (c -> 'index')::boolean then '{}'::jsonb end when 'object' then c -> 'index' end;
   if v_index is not null then
     perform backfill._check_keys(v_index, 'index', '{"method": "string", "name": "string"}');
     if coalesce(v_index ->> 'method', 'btree') !~ '^[a-z_][a-z0-9_]*$' or octet_length(v_index ->> 'name') > 63 then
       perform backfill._refuse('the method or the name of the index is not valid', format('index is %s.', v_index), 'Write, for example: index: {method: btree}');
+    elsif (c -> 'unique')::boolean and coalesce(v_index ->> 'method', 'btree') <> 'btree' then
+      perform backfill._refuse(format('"unique" is given, but the method of the index is "%s"', v_index ->> 'method'), 'Only an index with the method btree can be unique.', 'Leave the method or "unique" out.');
     end if;
   end if;
   v_references := c -> 'references';
@@ -122,6 +132,9 @@ begin
   end if;
   if (c -> 'not_null')::boolean and lower(v_references ->> 'on_delete') = 'set null' then
     perform backfill._refuse('"not_null" is given, but on_delete is "set null"', 'A delete in the referenced table would fail.', 'Leave one of them out.');
+  elsif c ? 'using' and lower(v_references ->> 'on_delete') in ('set null', 'set default') then
+    perform backfill._refuse(format('"using" is given, but on_delete is "%s"', lower(v_references ->> 'on_delete')), 'After a delete in the referenced table, the trigger or the next comparison would set the column to the value of "using" again, and the row would refer to a row that does not exist.',
+      'Use no action, restrict or cascade. When the rollout is contracted, replace the foreign key.');
   end if;
   v_sync := coalesce(spec ->> 'sync', 'trigger');
   if v_sync not in ('trigger', 'application') then
@@ -129,7 +142,7 @@ begin
   elsif v_sync = 'application' and c -> 'using' is null then
     perform backfill._refuse('"sync" is "application", but there is no "using"', 'Without an expression, the values that the application writes cannot be compared with anything.', 'Add "using", or leave "sync" out.');
   elsif spec ->> 'on_difference' not in ('repair', 'report') then
-    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails and tells how to list them (report).', 'Use repair or report.');
+    perform backfill._refuse(format('"on_difference" is "%s"', spec ->> 'on_difference'), 'If the verification finds rows whose value differs from the expression, it corrects them (repair), or the rollout fails, and its hint contains a query that lists them (report).', 'Use repair or report.');
   elsif spec ->> 'on_difference' = 'report' and c -> 'using' is null then
     perform backfill._refuse('"on_difference" is given without "using"', 'Without an expression there is nothing to compare.', 'Leave "on_difference" out.');
   elsif v_sync = 'application' and c ->> 'on_error' = 'null' then
@@ -186,8 +199,8 @@ exception when others then
 end $$;
 
 -- Returns whether an expression calls a function whose volatility is in `counts`. The argument
--- types of a call are not known. So a call of a function of PostgreSQL counts only if all functions
--- with this name in pg_catalog have such a volatility.
+-- types of a call are not known. So a call to a built-in function counts only if every function
+-- with this name in pg_catalog has a volatility in `counts`.
 create or replace function backfill._calls_unstable(fragment text, settings jsonb, run_as name, counts "char"[]) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from backfill._called_functions(fragment, 'the expression', backfill._schemas_of(settings), run_as) c join pg_proc p on p.oid = c where p.provolatile = any (counts))
@@ -221,6 +234,9 @@ begin
     perform backfill._refuse(format('table "%s" does not exist', s ->> 'table'), 'The search_path of this session contains no table with this name.', 'Name the table with its schema, for example: table: public.orders');
   end if;
   perform backfill._check_target(v_rel);
+  if exists (select from pg_class k where k.oid = v_rel and k.reloftype <> 0) then
+    perform backfill._refuse(format('table "%s" is a typed table', s ->> 'table'), 'Its columns are those of a composite type, and no column can be added to the table itself.', 'Add the attribute to the type (alter type ... add attribute ... cascade), and fill the column with backfill.enqueue.');
+  end if;
   select k.relkind, k.relnamespace, n.nspname, k.relname, pg_get_userbyid(k.relowner) as owner into c from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_rel;
   s := s || jsonb_build_object('target', format('%I.%I', c.nspname, c.relname), 'schema', c.nspname, 'name', c.relname, 'owner', c.owner, 'relation', v_rel::bigint);
   if exists (select from pg_inherits i where i.inhrelid = v_rel) then
@@ -250,7 +266,7 @@ begin
   elsif v_type.typtype = 'p' then
     perform backfill._refuse(format('type "%s" is a pseudo-type', s ->> 'type'), 'No column can have this type.', 'Correct the type.');
   end if;
-  s := s || jsonb_build_object('partitioned', c.relkind = 'p');
+  s := s || jsonb_build_object('partitioned', c.relkind = 'p', 'cast', backfill._unlimited(v_type.oid, s ->> 'type'));
   if s ? 'using' then
     if backfill._calls_unstable(s ->> 'using', settings, c.owner, array['s', 'v']::"char"[]) then
       perform backfill._refuse('"using" calls a function that is not immutable', 'The trigger and the backfill compute the column at different times, and must get the same value.', 'Use immutable functions only. For a value such as now(), use "default".');
@@ -287,12 +303,19 @@ begin
     perform backfill._refuse(format('relation "%s" already exists', v_name), 'The index of the rollout would have this name.', 'Give another name, for example: index: {name: orders_total_cents_1}');
   end if;
   s := s || jsonb_build_object('subscribed', exists (select from pg_subscription_rel x where x.srrelid = v_rel or x.srrelid in (select p.part from backfill._partitions(v_rel) p)), 'volatile_default', s ? 'default' and backfill._calls_unstable(s ->> 'default', settings, c.owner, array['v']::"char"[]));
+  if (s -> 'unique')::boolean and s ? 'default' and not (s -> 'volatile_default')::boolean then
+    perform backfill._refuse('"unique" is given with a default that is the same for all rows', 'Two rows with the default would violate the constraint.', 'Leave one of them out, or use "using" or a volatile default, for example gen_random_uuid().');
+  end if;
   if s ? 'references' then
     v_referred := backfill._resolve_table(s #>> '{references,table}', settings);
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
       perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key must refer to an existing table and column.', 'Correct the names.');
-    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
-      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index.', 'Create the unique index first, with create unique index concurrently.');
+    elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indimmediate and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index that is not deferrable.', 'Create the unique index first, with create unique index concurrently.');
+    elsif exists (select from pg_class k, pg_class x where k.oid = v_rel and x.oid = v_referred and (x.relpersistence = 't' or x.relpersistence = 'u' and k.relpersistence = 'p')) then
+      perform backfill._refuse(format('table %s cannot refer to %s', s ->> 'target', v_referred::regclass), 'A permanent table cannot refer to an unlogged or temporary table.', format('Run: alter table %s set logged; or leave "references" out.', v_referred::regclass));
+    elsif not backfill._can_refer(v_type.oid, v_referred, s #>> '{references,column}') then
+      perform backfill._refuse(format('a column of type %s cannot refer to %s (%I)', s ->> 'type', v_referred::regclass, s #>> '{references,column}'), format('That column has type %s, and the two types cannot be compared.', (select format_type(a.atttypid, a.atttypmod) from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}')), 'Use the type of the referenced column.');
     end if;
     if not has_column_privilege(c.owner, v_referred, s #>> '{references,column}', 'references') then
       perform backfill._refuse(format('role "%s", the owner of table %s, may not refer to %s', c.owner, s ->> 'target', v_referred::regclass), 'A foreign key needs the privilege REFERENCES on the column.', format('As the owner of %1$s, run: grant references (%2$I) on %1$s to %3$I;', v_referred::regclass, s #>> '{references,column}', c.owner));
@@ -315,6 +338,32 @@ begin
   end if;
   return s;
 end $$;
+
+-- Returns a type without the maximum length. A cast to a type with a length, such as varchar(5),
+-- truncates a longer value. The assignment of a longer value raises an error instead.
+create or replace function backfill._unlimited(type oid, name text) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select case type when 'varchar'::regtype then 'varchar' when 'bpchar'::regtype then 'bpchar' when 'bit'::regtype then 'varbit' when 'varbit'::regtype then 'varbit'
+                   when 'varchar[]'::regtype then 'varchar[]' when 'bpchar[]'::regtype then 'bpchar[]' when 'bit[]'::regtype then 'varbit[]' when 'varbit[]'::regtype then 'varbit[]' else name end
+$$;
+
+-- Returns whether a foreign key of this type can refer to a column. The server needs an equality
+-- operator for the two types, or an implicit cast to the type of the referenced column.
+create or replace function backfill._can_refer(type oid, referred oid, column_name text) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  with recursive base(oid, next) as (
+    select t.oid, nullif(t.typbasetype, 0) from pg_type t where t.oid = _can_refer.type
+    union all
+    select t.oid, nullif(t.typbasetype, 0) from base b join pg_type t on t.oid = b.next)
+  select exists (
+    select from base b join pg_attribute a on a.attrelid = referred and a.attname = column_name
+      join pg_index i on i.indrelid = referred and i.indisunique and i.indimmediate and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
+      join pg_opclass o on o.oid = i.indclass[0] join pg_type p on p.oid = o.opcintype
+     where b.next is null
+       and (b.oid = o.opcintype or p.typtype = 'p'
+            or exists (select from pg_amop m where m.amopfamily = o.opcfamily and m.amoplefttype = o.opcintype and m.amoprighttype = b.oid)
+            or exists (select from pg_cast k where k.castsource = b.oid and k.casttarget = o.opcintype and k.castcontext = 'i')))
+$$;
 
 -- Returns the privileges that the trigger of a rollout needs, but that roles with write access to
 -- the table lack. The statements of these roles will fire the trigger.

@@ -7,12 +7,14 @@ $$;
 
 -- Returns the body of the trigger function that keeps the new column in sync. Before the stage
 -- "switched", the expression determines the value of the column. From then on, a value that the
--- application writes to the column is kept, because new code no longer writes the old columns.
+-- application writes to the column is kept, because new code no longer writes the old columns. The
+-- settings are those with which the jobs compute the column. The session of the application may
+-- have other settings, and some functions that count as immutable depend on them.
 create or replace function backfill._sync_function(s jsonb, settings jsonb, switched boolean) returns text
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
   v_column text := quote_ident(s ->> 'column');
-  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'type', s ->> 'name');
+  v_set text := format('new.%s := (select %s::%s from (select new.*) as %I);', v_column, backfill._bracketed(s ->> 'using'), s ->> 'cast', s ->> 'name');
 begin
   if s ->> 'on_error' = 'null' then
     v_set := format('begin %s exception when others then new.%s := null; end;', v_set, v_column);
@@ -21,7 +23,7 @@ begin
     v_set := format('if tg_op operator(pg_catalog.=) ''INSERT'' and new.%1$s is null or tg_op operator(pg_catalog.=) ''UPDATE'' and not (%2$s) then %3$s end if;', v_column,
       format('row(old.%1$s)::pg_catalog.record operator(pg_catalog.*<>) row(new.%1$s)::pg_catalog.record', v_column), v_set);
   end if;
-  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
+  return format(E'create %sfunction %I.%I() returns trigger language plpgsql set search_path = %s set extra_float_digits = 1 set bytea_output = hex set array_nulls = on set transform_null_equals = off set xmloption = content set quote_all_identifiers = off set standard_conforming_strings = on as %L', case when switched then 'or replace ' else '' end, s ->> 'schema', backfill._sync_name(s),
     concat_ws(', ', nullif(settings ->> 'search_path', ''), 'pg_temp'), format(E'#variable_conflict use_column\nbegin %s return new; end', v_set));
 end $$;
 
@@ -189,8 +191,8 @@ declare
   v_as text := backfill._comparison_cast(backfill._resolve_type(s ->> 'type', settings));
 begin
   if s ? 'using' then
-    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'type'),
-      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'type'));
+    return query values (format('%s = %s::%s', c, backfill._bracketed(s ->> 'using'), s ->> 'cast'),
+      format('%1$s%2$s is distinct from %3$s::%4$s%2$s', c, v_as, backfill._bracketed(s ->> 'using'), s ->> 'cast'));
   elsif (s -> 'volatile_default')::boolean then
     return query values (format('%s = %s', c, backfill._bracketed(s ->> 'default')), format('%s is null', c));
   end if;

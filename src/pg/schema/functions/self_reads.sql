@@ -44,7 +44,8 @@ end $$;
 -- statement changes. `relation` is the target of the job or another table, and `tables` are the
 -- tables that hold its rows. With own_row, the function also returns a column that the plan reads
 -- in the row that the statement changes. Returns null if there is no such column. The plan must not
--- contain index scans, because the condition of a partial index would be missing from it.
+-- contain index scans, because the condition of a partial index would be missing from it. The
+-- columns '*' stand for the rows themselves, which a DELETE removes.
 --
 -- `changes` is the table that the statement changes. In the plan of an UPDATE, the ModifyTable node
 -- shows which scan reads the row that is changed. In the plan of a SELECT with the filter of the
@@ -101,6 +102,10 @@ begin
                              format('((%1$s)::text = (%2$s)::text)', x.here, x.there), format('((%2$s)::text = (%1$s)::text)', x.here, x.there))))
                 from (select format('%I.%I', scan.alias, a.attname) as here, format('%I.%I', target ->> 'Alias', a.attname) as there
                         from pg_attribute a where a.attrelid = i.indrelid and a.attnum = any ((i.indkey::smallint[])[0:i.indnkeyatts - 1])) x));
+    -- A deleted row is missing from each later read of the table, whatever the read outputs.
+    if columns = array['*'] then
+      return '*';
+    end if;
     foreach col in array columns loop
       if exists (select from unnest(expressions) e
                   where e ~ format('(^|[^\w$"])%s($|[^\w$"])', regexp_replace(format('%I.%I', scan.alias, col), '(\W)', '\\\1', 'g'))
@@ -286,7 +291,8 @@ begin
     coalesce(arguments, '1'), f.proname, rows, regexp_replace(body, '\$(\d+)', '_bf_argument_\1', 'g'));
 end $$;
 
--- Returns the columns that an update changes if it assigns `assigned`: also the generated columns
+-- Returns '*' for a delete (assigned is '*'), or the columns that an update changes if it assigns
+-- `assigned`: also the generated columns
 -- that depend on them, the system columns, and the columns that a foreign key changes through its
 -- ON UPDATE action. by_action is true for the columns that such an action changes.
 create or replace function backfill._changed_columns(relation oid, assigned text[]) returns table (changed oid, columns text[], by_action boolean)
@@ -306,9 +312,11 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
       from col c join pg_depend p on p.refclassid = 'pg_class'::regclass and p.refobjid = c.relation and p.refobjsubid = c.num
       left join pg_attrdef d on p.classid = 'pg_attrdef'::regclass and d.oid = p.objid
       join pg_attribute a on a.attrelid = c.relation and a.attgenerated <> '' and (a.attnum = d.adnum and d.adrelid = c.relation or p.classid = 'pg_class'::regclass and p.objid = c.relation and a.attnum = p.objsubid))
-  select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
+  select _changed_columns.relation, array['*'], false where assigned = array['*']
+  union all
+  (select d.relation, array_agg(a.attname::text order by a.attnum) || case when not d.by_action then array['ctid', 'xmin', 'xmax', 'cmin', 'cmax'] else '{}' end, d.by_action
     from dependent d join pg_attribute a on a.attrelid = d.relation and a.attnum = d.num
-   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text
+   group by d.relation, d.by_action order by d.by_action, d.relation::regclass::text)
 $$;
 
 -- Returns the first column that a plan reads in rows other than the row that the update changes,
@@ -354,7 +362,9 @@ begin
   -- In the plan of a SELECT, the subquery outputs only the columns that are used. So the
   -- assignments and the filter are planned separately.
   v_source := (select h.source from backfill._heaps(relation) h limit 1);
-  select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  if set_sql is not null then
+    select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, backfill._work_sql('update', v_source, set_sql, null)), relation, assigned) r;
+  end if;
   if name is null and filter_sql is not null then
     select r.source, r.name into source, name from backfill._changed_column_read(backfill._try_plan(run_as, settings, format(E'select from only %s where (\n%s\n)', v_source, filter_sql)), relation, assigned, relation) r;
   end if;
@@ -364,9 +374,9 @@ begin
   end if;
   -- Each entry is a function, and the settings under which its body runs.
   pending := (select coalesce(jsonb_agg(jsonb_build_object('function', x.c, 'settings', settings)), '[]')
-                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c
+                from (select c from backfill._called_functions(set_sql, 'set', backfill._schemas_of(settings), run_as) c where set_sql is not null
                       union select c from backfill._called_functions(filter_sql, 'filter', backfill._schemas_of(settings), run_as) c where filter_sql is not null
-                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c) x);
+                      union select c from backfill._functions_of_columns(relation, assigned, concat_ws(E'\n', set_sql, filter_sql), exists (select from backfill._lex(set_sql, 'set') l where l.kind = 'word' and lower(l.body) = 'default'), run_as) c where set_sql is not null) x);
   while pending <> '[]' loop
     select p.oid, p.oid::regprocedure::text as signature, p.provolatile as volatility, g.lanname as language,
            not p.prosecdef and pg_has_role(p.proowner, _self_reads.run_as, 'member') as is_trusted,
@@ -423,5 +433,5 @@ begin
   end if;
   return array(select format('an expression reads columns of other rows of %s (%s): if a trigger (%s) changes one of these columns, the result depends on the order of the batches', relation::regclass, v_others, v_triggers) where v_others is not null)
          || array(select format('backfilld cannot find out what function %s reads: if it reads an assigned column in other rows of %s, the result depends on the order of the batches', u, relation::regclass) from unnest(found.unknown[1:10]) u)
-         || case when cardinality(found.unknown) > 10 then array[format('backfilld cannot find out either what %s more functions read', cardinality(found.unknown) - 10)] end;
+         || case when cardinality(found.unknown) > 10 then array[format('backfilld also cannot find out what %s more functions read', cardinality(found.unknown) - 10)] end;
 end $$;

@@ -38,6 +38,8 @@ create table backfill.rollout (
   pending_statement bigint,
   -- The job of the current stage.
   job_id         bigint,
+  -- Number of the new column, once it exists.
+  attnum         smallint,
   -- The schema of the table before the rollout.
   fingerprint    text        not null default '',
   -- The daemon that runs a statement of the rollout, with its fencing token.
