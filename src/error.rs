@@ -146,8 +146,8 @@ impl Kind {
     ];
 }
 
-/// An error: its class, its message, and the SQLSTATE, detail and hint of the server if they are
-/// known.
+/// An error: its class and its message, a detail and a hint if there are any, and the SQLSTATE if
+/// the server raised it.
 #[derive(Debug, Clone)]
 pub struct Error {
     pub kind: Kind,

@@ -78,7 +78,7 @@ pub(super) async fn run(config: &Config, args: RolloutWaitArgs) -> Result<u8> {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return Err(Error::new(
                 Kind::Timeout,
-                format!("rollout \"{}\" has not reached the stage in time", args.name),
+                format!("rollout \"{}\" has not reached the stage before the timeout", args.name),
             )
             .hint(format!(
                 "The rollout continues. Show its state with: backfilld rollout status {}",

@@ -139,7 +139,7 @@ impl Census {
             (
                 what,
                 daemons.clone(),
-                "Stop the daemon first (SIGTERM), because it installs the schema again when it restarts. --force overrides this check.",
+                "Stop the daemon first (SIGTERM), and do not let it restart: it installs the schema when it starts. --force overrides this check.",
             )
         } else if let Some(dependents) = &self.dependents {
             (

@@ -163,7 +163,7 @@ fn wrong_units_and_values_are_refused() {
     for (text, part) in [
         ("lease: {ttl_seconds: 6s}", "a number of seconds without a unit"),
         ("lease: {poll_ms: 0.5s}", "a number of milliseconds without a unit"),
-        ("shutdown: {grace_seconds: -1}", "not a number of seconds"),
+        ("shutdown: {grace_seconds: -1}", "not a valid number of seconds"),
         ("shutdown: {grace_seconds: 86400}", "3600 or less"),
         ("retention: {days: 1.5}", "not a whole number of days"),
         ("retention: {days: 0}", "between 1 and 36500"),

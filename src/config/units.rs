@@ -18,13 +18,18 @@ where
 
 pub fn seconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     let number = input.deserialize_any(Number("a number of seconds without a unit, for example 6 or 1.5"))?;
-    Duration::try_from_secs_f64(number).map_err(|_| D::Error::custom(format!("{number} is not a number of seconds")))
+    Duration::try_from_secs_f64(number).map_err(|_| {
+        D::Error::custom(format!("{number} is not a valid number of seconds: it must not be negative or too large"))
+    })
 }
 
 pub fn milliseconds<'de, D: Deserializer<'de>>(input: D) -> Result<Duration, D::Error> {
     let number = input.deserialize_any(Number("a number of milliseconds without a unit, for example 500"))?;
-    Duration::try_from_secs_f64(number / 1000.0)
-        .map_err(|_| D::Error::custom(format!("{number} is not a number of milliseconds")))
+    Duration::try_from_secs_f64(number / 1000.0).map_err(|_| {
+        D::Error::custom(format!(
+            "{number} is not a valid number of milliseconds: it must not be negative or too large"
+        ))
+    })
 }
 
 pub fn days<'de, D: Deserializer<'de>>(input: D) -> Result<u32, D::Error> {

@@ -375,7 +375,7 @@ select least(nullif((select r.rolconnlimit from pg_roles r where r.rolname = ses
             if number % CHECKS == 0
                 && let Err(error) = self.check_again(started, worker).await
             {
-                tracing::debug!(error = %error.message, "could not check the clock and the registration of the daemon");
+                tracing::debug!(error = %error.message, "could not measure the server's clock or check the registration of the daemon");
             }
             pulse.beat();
             working.send_if_modified(|was| std::mem::replace(was, !leases.is_empty()) == leases.is_empty());

@@ -50,7 +50,7 @@ impl Reloading {
     fn adopt(&mut self, mut newer: Config, access: Access, change: Change) {
         log_warnings(&newer);
         if let Some(variable) = telemetry::overridden_by().filter(|_| newer.log.level != self.config.log.level) {
-            tracing::warn!("log.level of the configuration has no effect while {variable} is set");
+            tracing::warn!("log.level in the configuration has no effect while {variable} is set");
         }
         let names = change.names(&self.databases);
         for key in self.config.needs_restart(&newer) {

@@ -260,8 +260,8 @@ impl Guard {
             let age = now.saturating_duration_since(flight.since);
             let behind = seen.get(&flight.pid).map(|victims| Victims { waited: victims.waited.min(age), ..*victims });
             let Some(victims) = behind else {
-                // The interval is at most half of `patience`. A session that starts to wait in the
-                // meantime has then waited for at most half of `patience`.
+                // The interval is at most half of `patience`. A session that starts to wait before
+                // the next check has waited for at most half of `patience` when that check runs.
                 flight.look_at = flight.look_at.max(now + flight.interval);
                 continue;
             };

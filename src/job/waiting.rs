@@ -62,7 +62,7 @@ impl WaitingReason {
 /// set.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
-    /// Rows that the walk scanned per second in the last seconds.
+    /// Rows that the walk scanned per second, over the last few seconds.
     pub rows_per_second: f64,
     /// The same rate, averaged over about a minute. None in the first seconds of the walk.
     pub steady_rows_per_second: Option<f64>,

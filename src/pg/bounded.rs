@@ -1,6 +1,6 @@
 //! Runs statements that execute a job's code. The job's code can change the settings of its session
-//! and ignore timeouts and cancel requests. So each statement first sets the settings again, and
-//! the daemon enforces the time limit itself, in the end by terminating the session.
+//! and ignore timeouts and cancel requests. Therefore the daemon sets the settings again before
+//! each statement, and enforces the time limit itself, as a last resort by terminating the session.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -240,7 +240,7 @@ select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_acti
 
 /// The result of terminating the session of a statement that ignored a cancel request.
 enum Overrunning {
-    /// The statement was still running until its session was terminated.
+    /// The statement was still running when its session was terminated.
     Ended,
     /// The statement was still running, and its session could not be terminated.
     Unstoppable,

@@ -135,9 +135,9 @@ impl Logins {
         self.open(|| self.control(application_name), on_message).await
     }
 
-    /// Returns the sizes of the control pool and of the throttle's pool. If the control login may
-    /// have at most `limit` connections, the pools are smaller. A daemon with one worker then needs
-    /// 6 connections, or 5 if it uses executors.
+    /// Returns the sizes of the control pool and of the throttle's pool. If `limit`, the connection
+    /// limit of the control login, is too low for the full sizes, the pools are smaller. A daemon
+    /// with one worker then needs 6 connections, or 5 if it uses executors.
     pub fn pool_sizes(&self, limit: Option<i32>) -> (usize, usize) {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         let workers = count(self.database.workers);

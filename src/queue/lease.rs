@@ -182,8 +182,8 @@ impl Leases {
         });
     }
 
-    /// Renews all leases until `stop`. Also renews the worker's row in `backfill.worker`, which
-    /// would otherwise expire.
+    /// Renews all leases until `stop` is cancelled. Also renews the worker's row in
+    /// `backfill.worker`, which would otherwise expire.
     pub async fn heartbeat(self, heartbeat: Heartbeat, stop: CancellationToken) {
         let mut session: Option<(Session, Statement)> = None;
         let mut silent = false;

@@ -119,7 +119,7 @@ impl Rollouts {
                 Err(error) => {
                     failures += 1;
                     if failures == 1 {
-                        tracing::warn!(error = %error.message, "a rollout could not be claimed: retrying");
+                        tracing::warn!(error = %error.message, "could not claim a rollout; retrying");
                     }
                 }
             }

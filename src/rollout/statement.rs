@@ -118,8 +118,8 @@ fn short(step: &Step, recorded: &str, limit: Duration) -> String {
     )
 }
 
-/// Changes the kind of the error if the statement was cancelled by its own `statement_timeout`.
-/// Such an error is treated like a lock timeout.
+/// Changes the kind of the error if the statement was cancelled, normally by its own
+/// `statement_timeout`. Such an error is treated like a lock timeout.
 fn timed_out(error: Error) -> Error {
     match error.kind {
         Kind::Cancelled => Error { kind: Kind::TimeLimit, ..error },

@@ -15,7 +15,7 @@ pub struct InFlight {
 #[derive(Debug, Default)]
 struct State {
     running: usize,
-    /// Start time of the first batch that began after the last call of [`InFlight::mark`].
+    /// Start time of the first batch that began after the last call to [`InFlight::mark`].
     begun: Option<Instant>,
 }
 

@@ -81,7 +81,9 @@ async fn unless_changed<T>(
                 tried => tried.map(Some),
             }
         }
-        Change::Session => Err(Error::new(Kind::Unanswered, "the server's answer to the statement for a row was lost")),
+        Change::Session => {
+            Err(Error::new(Kind::Unanswered, "the server's answer to a statement that changes one row was lost"))
+        }
     }
 }
 

@@ -177,9 +177,9 @@ const DOUBTED_ROWS: u32 = 10;
 /// worker defers the rows that other sessions have locked. At REPEATABLE READ, a batch fails in
 /// this way if another session changes one of its rows, or rewrites a table that the batch reads.
 const SERIALIZATION_ATTEMPTS: u32 = 3;
-/// Number of batches (of any size) that were cancelled since the last success because they blocked
-/// other sessions. If one more batch is cancelled and this batch consists of one row, the row is
-/// deferred instead of retried at once.
+/// Maximum number of batches (of any size) that may be cancelled since the last success because
+/// they blocked other sessions. If one more batch is cancelled and this batch consists of one row,
+/// the row is deferred instead of retried at once.
 const YIELDS_OF_ONE_ROW: u32 = 3;
 
 /// Facts about a failed batch that determine the response.
@@ -379,7 +379,7 @@ pub fn deadly(message: &str, sqlstate: Option<&str>) -> Error {
     if sqlstate == Some("57P01") {
         return error.hint("Look for a tool that terminates sessions (pg_terminate_backend), for example those with long statements, and for a function or trigger that terminates its own session on the row that backfill.row_errors lists. Then run backfill.retry.");
     }
-    error.hint("Do not retry yet, because a change of this row may crash the server, and a crash ends all its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
+    error.hint("Do not retry yet, because changing this row may crash the server, and a crash ends all of its sessions. Look in the server log for \"terminated by signal\" at the time of the failure: a function, trigger or extension may crash the server on the row that backfill.row_errors lists. When the cause is fixed, run backfill.retry.")
 }
 
 /// Returns the error of a batch that crashes the server repeatedly.

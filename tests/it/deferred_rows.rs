@@ -232,7 +232,7 @@ async fn tune_raises_the_limit_of_bad_rows_and_the_walk_resumes() {
     assert!(ended.starts_with("30 2970 30 rows could not be changed"), "{ended}");
     assert_eq!(not(&cluster, "t", 1).await, 30);
     // The new limit is lower than the number of quarantined rows. A quarantined row no longer
-    // counts if the application has changed the row's key since then.
+    // counts if the application has changed its key after it was quarantined.
     run(&owner, r#"select backfill.tune('j', '{"max_row_errors": 5}'); update t set id = id + 100001 where id > 350 and n = 0; select backfill.retry('j')"#).await;
     until_true(&owner, SOON, "select state = 'failed' and rows_quarantined < 30 from backfill.jobs").await;
     assert_eq!(value::<i64>(&owner, "select rows_quarantined from backfill.jobs").await, 4);

@@ -48,6 +48,10 @@ async fn grants_on_columns_are_enough_if_they_include_xmin() {
         run(&clerk, &format!("select backfill.enqueue('{table}', '{table}', 'b = a', 'b is null')")).await;
         until_state(&cluster, table, "succeeded", SOON).await;
         assert_eq!(value::<i64>(&owner, &format!("select count(*) from {table} where b = a")).await, 500);
+        run(&owner, &format!("revoke select (b) on {heap} from clerk; revoke select (b) on {table} from clerk")).await;
+        let blind = refused(&clerk, &format!("select backfill.enqueue('blind_{table}', '{table}', 'b = a')")).await;
+        assert_eq!(blind.message, format!("role \"clerk\" may not read column \"b\" of {heap}"));
+        assert!(blind.hint.is_some_and(|hint| hint.contains(&format!("grant select (b) on {heap} to clerk"))));
     }
 }
 

@@ -432,6 +432,6 @@ async fn a_row_as_text_is_the_same_in_each_leaf_or_refused() {
     let _daemon = daemon_with(&cluster, EAGER).await;
     until_state(&cluster, "p", "succeeded", SOON).await;
     assert_eq!(value::<i64>(&owner, "select count(*) from p where h <> md5(row(id, n, null::text)::text)").await, 0);
-    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%different columns or a different column order%' and hint like 'Write the names of the columns%' from backfill.jobs where name = 'q'").await;
+    until_true(&owner, SOON, "select state = 'failed' and error like '%public.q2%different columns or a different column order%' and hint like '%write the names of the columns%' from backfill.jobs where name = 'q'").await;
     assert_eq!(value::<i64>(&owner, "select count(*) from q where h is not null").await, 0);
 }

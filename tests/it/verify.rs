@@ -384,7 +384,7 @@ async fn the_rows_of_a_verification_are_read_on_a_standby() {
     )
     .await;
     until_state(&cluster, "u", "succeeded", SOON).await;
-    assert!(daemon.output().contains("has not replayed the position"), "{}", daemon.output());
+    assert!(daemon.output().contains("has not replayed the WAL up to"), "{}", daemon.output());
     run(&there, "select pg_wal_replay_resume()").await;
     assert_eq!(rows_read(&there, "u").await, before);
 

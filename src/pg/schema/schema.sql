@@ -718,6 +718,12 @@ begin
       'The daemon runs jobs with row_security = off, so the server would refuse each batch instead of silently skipping the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as). The jobs of a rollout run as the owner of the table, which then needs BYPASSRLS.'
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
+  -- A batch compares the old value of an assigned column with the new value.
+  select h.name, a.attname into moving, hidden from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
+   where has_column_privilege(run_as, h.heap, a.attnum, 'update') and not has_column_privilege(run_as, h.heap, a.attnum, 'select') order by h.name, a.attnum limit 1;
+  if found then
+    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, hidden, moving), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', hidden, moving, run_as));
+  end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
     lacking := array(
@@ -1011,7 +1017,7 @@ begin
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
           format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in the assignments (set).');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign the columns from which the value is computed, or drop the generation expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', case when v_at.generated = 's' then 'Assign the columns from which the value is computed, or drop the generation expression first.' else 'Assign the columns from which the value is computed.' end);
       elsif v_at.identity = 'a' then
         perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
@@ -4763,7 +4769,7 @@ begin
     if v_referred is null or not exists (select from pg_attribute a where a.attrelid = v_referred and a.attname = s #>> '{references,column}' and not a.attisdropped) then
       perform backfill._refuse(format('"references" names %s (%s), which does not exist', s #>> '{references,table}', s #>> '{references,column}'), 'A foreign key must refer to an existing table and column.', 'Correct the names.');
     elsif not exists (select from pg_index i join pg_attribute a on a.attrelid = v_referred and a.attname = s #>> '{references,column}' where i.indrelid = v_referred and i.indisunique and i.indimmediate and i.indpred is null and i.indnkeyatts = 1 and i.indkey[0] = a.attnum) then
-      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index that is not deferrable.', 'Create the unique index first, with create unique index concurrently.');
+      perform backfill._refuse(format('column "%s" of %s is not unique', s #>> '{references,column}', v_referred::regclass), 'The column that a foreign key refers to needs a unique index that is not partial and does not belong to a deferrable constraint.', 'Create the unique index first, with create unique index concurrently.');
     elsif exists (select from pg_class k, pg_class x where k.oid = v_rel and x.oid = v_referred and (x.relpersistence = 't' or x.relpersistence = 'u' and k.relpersistence = 'p')) then
       perform backfill._refuse(format('table %s cannot refer to %s', s ->> 'target', v_referred::regclass), 'A permanent table cannot refer to an unlogged or temporary table.', format('Run: alter table %s set logged; or leave "references" out.', v_referred::regclass));
     elsif not backfill._can_refer(v_type.oid, v_referred, s #>> '{references,column}') then
@@ -4884,7 +4890,7 @@ begin
       select 'constrained', case when p.is_leaf then 2 else 1 end, p.part, p.name,
              format('create index %s%I on %s%s using %s (%s)', case when p.is_leaf then 'concurrently ' else '' end, backfill._index_name(s, k.relname), case when p.is_leaf then '' else 'only ' end, p.name, v_method, c),
              case when p.is_leaf then format('drop index concurrently if exists %I.%I', p.schema, backfill._index_name(s, k.relname)) end,
-             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; waits for all transactions that are open when it begins' else instant end
+             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; at the end waits for transactions with an older snapshot' else instant end
         from backfill._partitions(v_table) p join pg_class k on k.oid = p.part
        where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column')
       union all
@@ -4894,7 +4900,7 @@ begin
   elsif s ? 'index' or (s -> 'unique')::boolean then
     v_number := 1;
     return query values ('constrained', v_number, 0::oid, t, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, v_method, c),
-      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
+      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; at the end waits for transactions with an older snapshot');
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;

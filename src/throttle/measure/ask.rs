@@ -22,12 +22,12 @@ pub async fn ask<T>(pool: &Pool, question: impl AsyncFnOnce(&Client) -> Result<T
         // connection.
         Err(_elapsed) => return Err(late("get a connection")),
     };
-    // The query may still run on this connection, so the connection is dropped. Otherwise the next
-    // user of the connection would wait for the query.
     let answer = match timeout_at(deadline, question(&client)).await {
         Ok(answer) => answer.map_err(pooler::recognized),
         Err(_elapsed) => Err(late("get a result")),
     };
+    // After a timeout, the query may still be running on this connection, so the connection is
+    // closed. Otherwise the next user of the connection would wait for the query.
     if answer.as_ref().is_err_and(|error| matches!(error.kind, Kind::Timeout | Kind::Pooled)) {
         close(pool, client);
     }

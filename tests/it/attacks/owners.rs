@@ -94,7 +94,7 @@ async fn trusted_owners_are_named_in_warnings() {
     let daemon = daemon_with(&scene, trust).await;
     let (client, heard) = notices(&scene.cluster.url("ctl", "app")).await;
     run(&client, "select backfill.enqueue('waits', 't', 'a = 1', needs_approval => true)").await;
-    let said = "WARNING: triggers and functions of table public.t will run with the privileges of \"ctl\", although role \"e\" can change these triggers and functions";
+    let said = "WARNING: triggers and functions of table public.t will run with the privileges of \"ctl\", and role \"e\" can change these triggers and functions";
     assert!(heard.lock().unwrap().iter().any(|line| line.contains(said)), "{heard:?}");
     drop(daemon);
     let daemon = daemon_with(&scene, trust).await;

@@ -151,12 +151,12 @@ $$;
 --   a foreign key.
 -- - It may create triggers on one of these tables, or foreign keys that refer to them.
 -- - It owns the type of a column of these tables.
--- - It owns a function, operator or type that a trigger, constraint, default, index, policy or
---   partition key of these tables uses.
+-- - It owns a function, operator, operator class or type that a trigger, constraint, default,
+--   index, policy or partition key of these tables uses.
 --
 -- The result contains neither superusers nor roles that may act as the login, because these roles
--- would gain no privileges. The functions above can call functions of other roles. The result does
--- not contain these other roles.
+-- would gain no privileges. The functions in this list can call functions of other roles. The
+-- result does not contain these other roles.
 create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
 -- The planner overestimates the cost of recursive queries, so the server would compile them (JIT),

@@ -298,7 +298,7 @@ begin
         perform backfill._refuse(format('table %s has no column "%s"', v_target, v_column),
           format('Its columns are: %s.', (select string_agg(quote_ident(t.attname), ', ' order by t.attnum) from (select x.attname, x.attnum from pg_attribute x where x.attrelid = relation and x.attnum > 0 and not x.attisdropped order by x.attnum limit 40) t)), 'Add the column to the table first, or correct its name in the assignments (set).');
       elsif v_at.generated <> '' then
-        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', 'Assign the columns from which the value is computed, or drop the generation expression first.');
+        perform backfill._refuse(format('column "%s" of %s is a generated column', v_column, v_target), 'PostgreSQL computes its value from other columns.', case when v_at.generated = 's' then 'Assign the columns from which the value is computed, or drop the generation expression first.' else 'Assign the columns from which the value is computed.' end);
       elsif v_at.identity = 'a' then
         perform backfill._refuse(format('column "%s" of %s is an identity column (generated always)', v_column, v_target), 'PostgreSQL assigns its values.', 'Leave the column out of the assignments (set).');
       elsif exists (select from jsonb_array_elements(v_key -> 'columns') k where k ->> 'name' = v_column) then
@@ -426,6 +426,12 @@ begin
     perform backfill._refuse(format('row-level security of %s hides rows from role "%s"', hidden, run_as),
       'The daemon runs jobs with row_security = off, so the server would refuse each batch instead of silently skipping the hidden rows.', (select case when c.relforcerowsecurity then 'Row-level security is forced for this table. Run the job as a role with BYPASSRLS (run_as). The jobs of a rollout run as the owner of the table, which then needs BYPASSRLS.'
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
+  end if;
+  -- A batch compares the old value of an assigned column with the new value.
+  select h.name, a.attname into moving, hidden from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
+   where has_column_privilege(run_as, h.heap, a.attnum, 'update') and not has_column_privilege(run_as, h.heap, a.attnum, 'select') order by h.name, a.attnum limit 1;
+  if found then
+    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, hidden, moving), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', hidden, moving, run_as));
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);

@@ -380,7 +380,7 @@ begin
 end $$;
 
 -- Returns the objects that depend on the new column of a rollout, except those that the rollout has
--- created. The column cannot be dropped without them.
+-- created. The column cannot be dropped while they exist.
 create or replace function backfill._dependents(r backfill.rollout) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(x.object, ', ' order by x.object) from (

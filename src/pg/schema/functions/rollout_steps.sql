@@ -96,7 +96,7 @@ begin
       select 'constrained', case when p.is_leaf then 2 else 1 end, p.part, p.name,
              format('create index %s%I on %s%s using %s (%s)', case when p.is_leaf then 'concurrently ' else '' end, backfill._index_name(s, k.relname), case when p.is_leaf then '' else 'only ' end, p.name, v_method, c),
              case when p.is_leaf then format('drop index concurrently if exists %I.%I', p.schema, backfill._index_name(s, k.relname)) end,
-             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; waits for all transactions that are open when it begins' else instant end
+             case when p.is_leaf then 'SHARE UPDATE EXCLUSIVE' else 'SHARE' end, p.is_leaf, case when p.is_leaf then scan_part || '; at the end waits for transactions with an older snapshot' else instant end
         from backfill._partitions(v_table) p join pg_class k on k.oid = p.part
        where not backfill._has_own_index(p.part, p.parent, backfill._index_name(s, k.relname), s ->> 'column')
       union all
@@ -106,7 +106,7 @@ begin
   elsif s ? 'index' or (s -> 'unique')::boolean then
     v_number := 1;
     return query values ('constrained', v_number, 0::oid, t, format('create %sindex concurrently %s on %s using %s (%s)', case when (s -> 'unique')::boolean then 'unique ' else '' end, v_index, t, v_method, c),
-      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; waits for all transactions that are open when it begins');
+      format('drop index concurrently if exists %I.%s', s ->> 'schema', v_index), 'SHARE UPDATE EXCLUSIVE', true, scan || '; at the end waits for transactions with an older snapshot');
   end if;
   if (s -> 'unique')::boolean then
     v_number := v_number + 1;
