@@ -356,7 +356,7 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
         create table parts_1 partition of parts for values from (0) to (1000); create table parts_2 partition of parts default; insert into parts select generate_series(1, 60000);
         create table alone (id int primary key, n int not null default 0); insert into alone select generate_series(1, 60000);
         -- The load of the machine must not slow these jobs down.
-        select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"slices\": 1, \"max_rows_per_second\": 6000, \"max_batch_rows\": 300, \"throttle\": \"off\"}');
+        select backfill.enqueue('t', 't', 'n = n + 1', options => '{\"slices\": 1, \"max_rows_per_second\": 2000, \"max_batch_rows\": 300, \"throttle\": \"off\"}');
         select backfill.enqueue('parts', 'parts', 'n = n + 1', options => '{\"slices\": 3, \"max_rows_per_second\": 20000, \"max_batch_rows\": 300, \"throttle\": \"off\"}');
         select backfill.enqueue('alone', 'alone', 'n = n + 1', options => '{\"max_rows_per_second\": 20000, \"max_batch_rows\": 300, \"throttle\": \"off\"}')").await;
     let _daemon = daemon_with(
@@ -372,6 +372,8 @@ async fn a_job_keeps_its_workers_busy_to_the_end_and_no_split_loses_or_doubles_a
     .await;
     // From now on, up to four slices may run at a time.
     run(&owner, "select backfill.tune('t', '{\"slices\": 4}')").await;
+    until_true(&owner, SOON, "select count(*) >= 3 from backfill.slices where name = 't'").await;
+    run(&owner, "select backfill.tune('t', '{\"max_rows_per_second\": 20000}')").await;
     until_true(&owner, SOON * 2, "select bool_and(state in ('succeeded', 'failed')) from backfill.jobs").await;
     for job in ["t", "parts", "alone"] {
         assert_eq!(outcome(&owner, job).await, "succeeded 60000 60000 t", "{job}");
