@@ -56,8 +56,7 @@ pub(super) async fn release_for_retry(
 
 /// Releases a slice so that no worker claims it for a while. If the connection is lost, repeats the
 /// call until the server responds or the lease can no longer be trusted, because the other
-/// connections of the pool may be broken as well. Without the repetition, the job would not show
-/// what it waits for.
+/// connections of the pool may be broken as well. Otherwise the job would have no `waiting_reason`.
 pub(super) async fn put_off(
     context: &Context,
     claim: &Claim,

@@ -403,6 +403,7 @@ declare
   wanted name[];
   moving text;
   hidden text;
+  unread record;
   lacking text[];
 begin
   perform backfill._check_owners(relation, run_as);
@@ -428,10 +429,10 @@ begin
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   -- A batch compares the old value of an assigned column with the new value.
-  select h.name, a.attname into moving, hidden from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
+  select h.name, a.attname as column_name into unread from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
    where has_column_privilege(run_as, h.heap, a.attnum, 'update') and not has_column_privilege(run_as, h.heap, a.attnum, 'select') order by h.name, a.attnum limit 1;
   if found then
-    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, hidden, moving), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', hidden, moving, run_as));
+    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, unread.column_name, unread.name), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', unread.column_name, unread.name, run_as));
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
