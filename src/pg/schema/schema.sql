@@ -694,6 +694,7 @@ declare
   wanted name[];
   moving text;
   hidden text;
+  unread record;
   lacking text[];
 begin
   perform backfill._check_owners(relation, run_as);
@@ -719,10 +720,10 @@ begin
         else format('Run the job as the owner of the table: run_as => %L.', pg_get_userbyid(c.relowner)) end from pg_class c where c.oid = to_regclass(hidden)));
   end if;
   -- A batch compares the old value of an assigned column with the new value.
-  select h.name, a.attname into moving, hidden from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
+  select h.name, a.attname as column_name into unread from backfill._heaps(relation) h join pg_attribute a on a.attrelid = h.heap and a.attname = any (assigned) and a.attnum > 0 and not a.attisdropped
    where has_column_privilege(run_as, h.heap, a.attnum, 'update') and not has_column_privilege(run_as, h.heap, a.attnum, 'select') order by h.name, a.attnum limit 1;
   if found then
-    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, hidden, moving), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', hidden, moving, run_as));
+    perform backfill._refuse(format('role "%s" may not read column "%s" of %s', run_as, unread.column_name, unread.name), 'The job assigns this column, and compares its old value with the new value.', format('As the owner of the table, run: grant select (%I) on %s to %I;', unread.column_name, unread.name, run_as));
   end if;
   if spread then
     wanted := backfill._key_columns(relation, key);
@@ -2029,7 +2030,8 @@ declare
   v_job bigint;
 begin
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
-  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by, -- With on_error = null, any number of rows may stay null.
+  select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by,
+         -- With on_error = null, any number of rows may stay null.
          case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}', r.settings,
          what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
     from backfill._rollout_work(r.spec, r.settings) w
@@ -2634,6 +2636,7 @@ CREATE FUNCTION backfill._is_rollout_job_done(r backfill.rollout, what text) RET
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 declare
+  v_accepted constant text := 'the rollout accepts rows for which the expression fails (on_error: null)';
   j record;
 begin
   -- Without "using" there is nothing to compare. A null in a column with a volatile default may
@@ -2642,7 +2645,7 @@ begin
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.state_reason, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
     perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('That job does not belong to this rollout. If it is not needed any more, run: select backfill.forget(%L); Then run: select backfill.rollout_resume(%L);', j.name, r.name));
@@ -2658,11 +2661,11 @@ begin
       perform backfill._record_rollout_event(r.id, 'rollout repaired', format('%s differed from the expression and %s corrected by job "%s"', backfill._rows_text(j.rows_changed), case j.rows_changed when 1 then 'was' else 'were' end, j.name));
     end if;
     return true;
-  elsif j.state in ('failed', 'cancelled') and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
+  elsif (j.state = 'failed' or j.state = 'cancelled' and j.state_reason = v_accepted) and r.spec ->> 'on_error' = 'null' and exists (select from backfill.row_error e where e.job_id = j.id and e.resolved_at is null)
         and not exists (select from backfill.slice s join backfill.job x on x.id = s.job_id and x.run = s.run where s.job_id = j.id and s.kind = 'walk' and s.state not in ('done', 'gone')) then
     -- All rows are done except the quarantined rows. With on_error = null, the column stays null in
     -- the quarantined rows, and the stage counts as complete. The job is then not shown as failed.
-    perform backfill._set_aside(j.id, 'the rollout accepts rows for which the expression fails (on_error: null)');
+    perform backfill._set_aside(j.id, v_accepted);
     if not exists (select from backfill.event e where e.kind = 'rollout unverified' and e.message like '%' || j.name || '%') then
       perform backfill._record_rollout_event(r.id, 'rollout unverified', format('the expression failed for %s rows, which stay null; backfill.row_errors lists them for job "%s"', (select count(*) from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), j.name));
     end if;
