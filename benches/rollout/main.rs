@@ -1,8 +1,8 @@
 //! `make bench-rollout`: measures how long the statements of a rollout hold locks that block the
 //! application. The rollout adds a column with an index, a check, a not-null constraint and a
-//! foreign key. During the first run, the server is otherwise idle. In the second run, an
-//! application writes to the table, reports read it in transactions of several seconds, and
-//! autovacuum runs. See benches/README.md for the method and one run.
+//! foreign key. The backfill runs without throttle. During the first run, the server is otherwise
+//! idle. In the second run, an application writes to the table, reports read it in transactions of
+//! several seconds, and autovacuum runs. See benches/README.md for the method and one run.
 //!
 //!     ROWS=n      rows of the table (10,000,000)
 //!     ONLY=a,b    only these runs: idle, busy
@@ -39,7 +39,7 @@ alter table public.customers owner to owner;
 alter table public.orders owner to owner;
 vacuum analyze public.orders";
 
-const SPEC: &str = r#"{"rollout": "NAME", "table": "public.orders", "until": "contracted",
+const SPEC: &str = r#"{"rollout": "NAME", "table": "public.orders", "until": "contracted", "backfill": {"throttle": "off"},
     "add_column": {"name": "NAME", "type": "int", "using": "(customer + 1) % 1000", "not_null": true, "check": "NAME >= 0",
                    "index": true, "references": "public.customers (id)"}}"#;
 
@@ -61,6 +61,7 @@ async fn main() {
         run(&cluster, "idle", None).await;
     }
     if wanted("busy") {
+        cluster.sql("postgres", "app", "alter table public.orders drop column if exists idle").await;
         cluster.sql("postgres", "app", "alter system set autovacuum_naptime = '1s'").await;
         cluster.sql("postgres", "app", "select pg_reload_conf()").await;
         let vacuum = "alter table public.orders set (autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 20, autovacuum_vacuum_cost_limit = 100)";

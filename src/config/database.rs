@@ -127,6 +127,11 @@ impl Database {
         9 + self.workers * if self.executors.is_empty() { 2 } else { 1 }
     }
 
+    /// Returns the number of connections of the control login without which the daemon cannot work.
+    pub fn least_connections(&self) -> u32 {
+        if self.executors.is_empty() { 6 } else { 5 }
+    }
+
     /// Returns the current connection string and password; see [`Database::resolve_url`].
     pub fn login(&self) -> Result<Login> {
         self.login_with(&environment::of_process)

@@ -19,8 +19,8 @@ use crate::pg::row::Columns;
 /// Time without an answer after which the daemon asks the server, in another session, whether the
 /// statement is still running.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Time between two such queries. If the statement is no longer running, its answer may still be on
-/// its way, so the daemon asks again soon.
+/// Time between two such queries while the statement is running. Once the statement is no longer
+/// running, its answer may still be on its way, so the daemon asks again after `CONFIRM`.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 const CONFIRM: Duration = Duration::from_millis(300);
 
@@ -55,7 +55,7 @@ impl Control {
             client.query(&statement, values).await
         };
         let answer = answered(&self.logins, sql, CONTROL_LIMIT, AtTheEnd::Cancel, answer).await;
-        self.settled(client, answer)
+        self.settled(client, answer).map_err(explained)
     }
 
     /// Returns the row of a statement that returns at most one row.
@@ -100,6 +100,17 @@ impl Control {
         }
         answer
     }
+}
+
+/// Replaces the server's message about a lock timeout, which names no table. The statements of the
+/// control login lock the tables of schema `backfill`, and for some of its functions, such as
+/// `pg_table_size`, the server locks the table of a job.
+pub fn explained(error: Error) -> Error {
+    if error.kind == Kind::LockTimeout {
+        let message = "another session has locked a table of schema backfill or the table of a job";
+        return Error { message: message.to_owned(), ..error }.hint("To find this session, query pg_locks.");
+    }
+    error
 }
 
 /// Whether to cancel a statement that exceeds its time limit.
@@ -171,7 +182,8 @@ pub async fn answered<T>(
     }
 }
 
-/// Cancels the statements of this login that begin like `sql` and have been running for `limit`.
+/// Cancels the statements of this login that begin like `sql` and have been running for more than
+/// `limit` minus 1 s.
 async fn cancel_running(logins: &Logins, sql: &str, limit: Duration) -> Result<()> {
     const CANCEL: &str = "
 select pg_cancel_backend(a.pid) from pg_stat_activity a

@@ -104,9 +104,10 @@ impl Logins {
                 Err(Error { kind: Kind::Authentication, ..error })
             }
             Err(error) if error.kind == Kind::TooManyConnections => {
-                let wanted = self.database.connections();
                 let more = format!(
-                    "the daemon uses up to {wanted} connections as its control login, and needs at least 6, or 5 with executors"
+                    "the daemon uses up to {} connections as its control login, and needs at least {}",
+                    self.database.connections(),
+                    self.database.least_connections()
                 );
                 Err(Error { message: format!("{}; {more}", error.message), ..error })
             }

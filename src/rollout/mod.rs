@@ -37,11 +37,13 @@ const SOON: Duration = Duration::from_millis(100);
 const WHILE: Duration = Duration::from_secs(10);
 /// Time for which a claim of a rollout lasts without a renewal.
 const TTL: Duration = Duration::from_secs(30);
-/// Time between two renewals, and between two checks whether the rollout was paused.
+/// Time between two renewals of the lease. A renewal also checks whether the rollout was paused or
+/// rolled back.
 const RENEW: Duration = Duration::from_secs(2);
-/// Time between two checks whether a short statement holds its lock on the table. If two successive
-/// checks find that the statement holds the lock, the daemon cancels the statement. Usually
-/// `statement_timeout` ends the statement earlier, but the user's code can change this setting.
+/// Time between two checks of whether a short statement holds its lock on the table. If two
+/// successive checks find that the statement holds the lock, the daemon cancels the statement.
+/// Usually `statement_timeout` ends the statement earlier, but the user's code can change this
+/// setting.
 const CHECK_LOCK: Duration = Duration::from_millis(700);
 /// If a statement has not ended this long after a cancel request, its session is terminated.
 const CANCEL: Duration = Duration::from_secs(1);
@@ -165,7 +167,7 @@ impl Rollouts {
         let backend = session::backend(&session).await?;
         queue::register_backend(&self.control, step, &backend).await?;
         let limit = session::batch_limit(&self.control).await? / 2;
-        let mut running = std::pin::pin!(statement::run(&session, step, limit));
+        let mut running = std::pin::pin!(statement::run(&session, backend.pid, &self.control, step, limit));
         let (mut renewals, mut checks) = (every(RENEW), every(CHECK_LOCK));
         let mut has_lock = false;
         loop {

@@ -1,6 +1,7 @@
 //! Calls the functions of schema `backfill` that lease rollouts and record the outcome of their
 //! statements.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio_postgres::types::Json;
@@ -52,6 +53,16 @@ pub async fn end_session(control: &Control, step: &Step) -> Result<bool> {
 pub async fn blocks_writes(control: &Control, pid: i32, relation: u32) -> Result<bool> {
     const SQL: &str = "select backfill._blocks_writes($1, $2)";
     control.query_one(SQL, &[&pid, &relation]).await?.read(0)
+}
+
+/// Returns the transactions of other sessions that have been running for longer than `age`, and
+/// hold a lock that could conflict with the lock of the statement.
+pub async fn older_locks(control: &Control, step: &Step, pid: i32, age: Duration) -> Result<HashSet<String>> {
+    const SQL: &str = "select backfill._older_locks($1, $2, $3, $4, make_interval(secs => $5))";
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 5] =
+        [&pid, &step.relation, &step.also, &(step.lock == Lock::AccessExclusive), &age.as_secs_f64()];
+    let older: Vec<String> = control.query_one(SQL, &values).await?.read(0)?;
+    Ok(older.into_iter().collect())
 }
 
 /// Releases the rollout after its statement. Returns false, and does not release it, if the

@@ -1,13 +1,18 @@
 //! Runs one statement of a rollout in a session of the table's owner.
 
+use std::collections::HashSet;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::job::rollout::{Lock, Step};
 use crate::pg::connect::{Session, within};
+use crate::pg::control::Control;
 use crate::pg::ident::ascii_literal;
 use crate::pg::pools::{CONTROL_LIMIT, Logins};
+use crate::rollout::queue;
 
 /// Maximum time that a statement may hold a lock that blocks the application. Such a statement
 /// changes only the catalog, so it normally takes much less time. It reaches the limit only if it
@@ -16,6 +21,10 @@ const HOLD: Duration = Duration::from_millis(500);
 /// Maximum time to wait until the autovacuums of the table and its partitions have ended. The
 /// server cancels an autovacuum only after `deadlock_timeout`, usually 1 s (P18).
 const AUTOVACUUM: Duration = Duration::from_secs(5);
+/// Maximum time to wait for a moment at which no older transaction uses the table, and the time
+/// between two checks. This wait blocks no other session.
+const QUIET: Duration = Duration::from_secs(5);
+const CHECK_QUIET: Duration = Duration::from_millis(50);
 /// Maximum time to wait for the server's answer to a short statement.
 const SHORT: Duration = Duration::from_secs(20);
 
@@ -24,7 +33,7 @@ set exit_on_error = off;
 set synchronous_commit = on;
 set default_transaction_isolation = 'read committed';
 set default_transaction_read_only = off;
-set idle_in_transaction_session_timeout = '5s';
+set idle_in_transaction_session_timeout = '20s';
 set idle_session_timeout = 0;
 select pg_catalog.set_config(s.name, '0', false) from pg_catalog.pg_settings s where s.name = 'transaction_timeout'";
 /// Makes the server notice during a statement that the daemon's connection is gone. On operating
@@ -65,10 +74,10 @@ pub async fn open(logins: &Logins, step: &Step) -> Result<Session> {
 /// Runs the statement and records it. `limit` is the maximum time to wait for a lock that blocks
 /// the application. While the statement waits for this lock, all other sessions that use the table
 /// must wait behind it.
-pub async fn run(session: &Session, step: &Step, limit: Duration) -> Result<()> {
+pub async fn run(session: &Session, pid: i32, control: &Control, step: &Step, limit: Duration) -> Result<()> {
     let recorded =
         format!("select backfill.rollout_recorded({}, '{}', {})", step.rollout_id, step.token, step.statement_id);
-    match step.lock {
+    match (step.lock, step.lock.blocking()) {
         _ if step.alone => {
             let settings = "set lock_timeout = 0; set statement_timeout = 0";
             within(CONTROL_LIMIT, session.client.batch_execute(settings)).await?;
@@ -77,34 +86,78 @@ pub async fn run(session: &Session, step: &Step, limit: Duration) -> Result<()> 
             within(SHORT, session.client.batch_execute(&recorded)).await
         }
         // The wait for this lock blocks neither reads nor writes, so it may last long.
-        Lock::ShareUpdateExclusive => {
+        (Lock::ShareUpdateExclusive, _) => {
             let sql = format!(
                 "begin; set local lock_timeout = 0; set local statement_timeout = 0; {}; {recorded}; commit",
                 step.sql
             );
             session.client.batch_execute(&sql).await.map_err(Error::from)
         }
-        Lock::None | Lock::Share | Lock::ShareRowExclusive | Lock::AccessExclusive => {
-            within(SHORT, session.client.batch_execute(&short(step, &recorded, limit))).await.map_err(timed_out)
+        (_, None) => {
+            let hold = HOLD.as_millis();
+            let sql =
+                format!("begin; set local statement_timeout = {hold}; {}; {DEFERRED}; {recorded}; commit", step.sql);
+            within(SHORT, session.client.batch_execute(&sql)).await.map_err(timed_out)
+        }
+        (_, Some(mode)) => {
+            quiet(control, step, pid, limit).await?;
+            let after_autovacuum = after_autovacuum(step);
+            within(SHORT, session.client.batch_execute(&after_autovacuum)).await.map_err(timed_out)?;
+            quiet(control, step, pid, limit).await?;
+            let sql = short(step, mode, &recorded, limit);
+            within(SHORT, session.client.batch_execute(&sql)).await.map_err(timed_out)
         }
     }
 }
 
-/// Returns the transaction of a statement that takes a strong lock for a moment. The transaction is
-/// sent as one message, so that no round trip happens while the lock is held.
-fn short(step: &Step, recorded: &str, limit: Duration) -> String {
+/// Waits until no transaction that has been running for longer than `limit` holds a lock on the
+/// table. An attempt to lock the table would only make the application wait until such a
+/// transaction, for example a report, has ended.
+///
+/// # Errors
+/// [`Kind::LockTimeout`] if one transaction has held its lock for the whole time of [`QUIET`]. If
+/// different transactions have succeeded each other, there may never be a better moment, so the
+/// statement is attempted.
+async fn quiet(control: &Control, step: &Step, pid: i32, limit: Duration) -> Result<()> {
+    let end = Instant::now() + QUIET;
+    let mut all_the_time: Option<HashSet<String>> = None;
+    loop {
+        let older = queue::older_locks(control, step, pid, limit).await?;
+        if older.is_empty() {
+            return Ok(());
+        }
+        let stayed = all_the_time.get_or_insert_with(|| older.clone());
+        stayed.retain(|transaction| older.contains(transaction));
+        if Instant::now() >= end {
+            let error = Error::new(Kind::LockTimeout, "a transaction that uses the table has not ended");
+            return if stayed.is_empty() { Ok(()) } else { Err(Error { sqlstate: Some("55P03".to_owned()), ..error }) };
+        }
+        tokio::time::sleep(CHECK_QUIET).await;
+    }
+}
+
+/// Returns the beginning of the transaction of a statement that takes a strong lock for a moment.
+/// The first lock blocks neither reads nor writes. The server cancels an autovacuum that holds a
+/// conflicting lock, and starts no new one on this table while the first lock is held.
+fn after_autovacuum(step: &Step) -> String {
+    let vacuum = AUTOVACUUM.as_millis();
+    format!(
+        "begin; set local lock_timeout = {vacuum}; set local statement_timeout = {vacuum}; \
+         lock table {} in share update exclusive mode",
+        step.target
+    )
+}
+
+/// Returns the rest of the transaction. It is sent as one message, so that no round trip happens
+/// while the lock is held.
+fn short(step: &Step, mode: &str, recorded: &str, limit: Duration) -> String {
     let Step { sql, target, statement_id, relation, .. } = step;
-    let (hold, wait, vacuum) = (HOLD.as_millis(), limit.as_millis(), AUTOVACUUM.as_millis());
-    let Some(mode) = step.lock.blocking() else {
-        return format!("begin; set local statement_timeout = {hold}; {sql}; {DEFERRED}; {recorded}; commit");
-    };
+    let (hold, wait) = (HOLD.as_millis(), limit.as_millis());
     let tables = step.also.iter().fold(target.clone(), |all, also| format!("{all}, {also}"));
     let files = step.files.as_deref().map_or_else(|| "null".to_owned(), ascii_literal);
     let begun = format!("select backfill.rollout_begun({}, '{}', {statement_id})", step.rollout_id, step.token);
     format!(
-        "begin; set local lock_timeout = {vacuum}; set local statement_timeout = {vacuum}; \
-         lock table {target} in share update exclusive mode; \
-         {begun}; \
+        "{begun}; \
          set local lock_timeout = {wait}; set local statement_timeout = {wait}; \
          lock table {tables} in {mode} mode; \
          select backfill.rollout_locked({statement_id}); \

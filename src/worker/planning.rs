@@ -21,8 +21,9 @@ use crate::worker::error_policy::{Action, action, backoff, waits_for};
 use crate::worker::release::{end_session, warn};
 use crate::worker::share;
 
-/// Number of attempts after which planning is not tried again. Failed logins, lock waits and
-/// missing resources of the server do not count.
+/// Number of attempts after which planning is not tried again. Only cancelled statements,
+/// statements that ignore their time limit, lost connections and serialization failures count. For
+/// example, failed logins, lock waits and missing resources of the server do not count.
 const ATTEMPTS: i32 = 10;
 /// If planning was cancelled in favour of another role, it begins again after this time.
 const AFTER_ANOTHER_ROLE: Duration = Duration::from_secs(1);
@@ -155,20 +156,32 @@ select string_agg(distinct format('process %s of role %s', a.pid, a.usename), ',
  where l.locktype = 'relation' and l.relation = $1 and l.mode = 'AccessExclusiveLock'
    and l.database = (select d.oid from pg_database d where d.datname = current_database())";
 
+/// Lists the sessions that have locked other tables of the database in such a mode, with the
+/// tables. The assignments and the filter of a job can read any table.
+const LOCKERS_OF_OTHERS: &str = "
+select string_agg(x.told, ', ') from (
+  select format('process %s of role %s (%s)', a.pid, a.usename, string_agg(distinct l.relation::regclass::text, ', ')) as told
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid join pg_class c on c.oid = l.relation and c.relkind in ('r', 'p', 'm', 'f', 'v')
+   where l.locktype = 'relation' and l.granted and l.mode = 'AccessExclusiveLock'
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+   group by a.pid, a.usename, a.xact_start order by a.xact_start limit 3) x";
+
 /// Returns the reason why planning could not lock a table in time, with the sessions that have
-/// locked the table or wait to lock it.
+/// locked the table or wait to lock it. If there are none, names the sessions that have locked
+/// other tables.
 async fn waits_for_lock(context: &Context, claim: &Claim) -> String {
-    let lockers = async {
-        let row = context.control.query_one(LOCKERS, &[&claim.relation]).await?;
-        row.read::<Option<String>>(0)
-    };
-    match lockers.await {
-        Ok(Some(lockers)) => {
-            format!(
-                "planning waits for a lock on table {}; sessions that have locked it, or wait to lock it: {lockers}",
-                claim.target
-            )
-        }
+    let lockers = context.control.query_one(LOCKERS, &[&claim.relation]).await;
+    if let Ok(Some(lockers)) = lockers.and_then(|row| row.read::<Option<String>>(0)) {
+        return format!(
+            "planning waits for a lock on table {}; sessions that have locked it, or wait to lock it: {lockers}",
+            claim.target
+        );
+    }
+    let lockers = context.control.query_one(LOCKERS_OF_OTHERS, &[]).await;
+    match lockers.and_then(|row| row.read::<Option<String>>(0)) {
+        Ok(Some(lockers)) => format!(
+            "planning waits for a lock on a table that the job reads; sessions that have locked tables: {lockers}"
+        ),
         _ => "planning waits for a lock of another session; to find that session, see pg_locks".to_owned(),
     }
 }

@@ -577,6 +577,20 @@ async fn a_statement_trigger_that_would_not_fire_is_refused_or_skipped() {
     until_ended(&cluster, "late").await;
     let error: String = value(&owner, "select error from backfill.jobs where name = 'late'").await;
     assert!(error.contains("would not fire: st (function public.no)"), "{error}");
+
+    // The trigger is created during the walk.
+    run(&owner, "drop trigger st on pa").await;
+    run(
+        &owner,
+        r#"select backfill.enqueue('during', 'pa', 'n = 3', 'n = 1', options => '{"max_rows_per_second": 100}')"#,
+    )
+    .await;
+    until_true(&owner, SOON, "select coalesce(rows_changed > 0, false) from backfill.jobs where name = 'during'").await;
+    let create = "create trigger st after update on pa for each statement execute function no(); select backfill.tune('during', '{\"max_rows_per_second\": null}')";
+    run(&owner, create).await;
+    until_state(&cluster, "during", "succeeded", SOON).await;
+    let told = "select count(*) from backfill.events where name = 'during' and kind = 'trigger_skipped' and message like '%did not fire for this job: st (function public.no)'";
+    assert_eq!(value::<i64>(&owner, told).await, 1);
 }
 
 /// Another role creates functions named `in`, `any` and `lower`, so that parts of the owner's

@@ -44,7 +44,7 @@ async fn a_job_with_a_rate_is_throttled_and_not_held() {
     let (least, most) =
         estimates.iter().fold((f64::MAX, 0.0_f64), |(least, most), left| (least.min(*left), most.max(*left)));
     assert!(least > 0.0 && most < least * 3.0, "{estimates:?}");
-    // With a rate of one row in 20 s, no row is changed for a long time, so the job is held.
+    // With a rate of one row in 10 s, no row is changed for a long time, so the job is held.
     sql(&cluster, r#"select backfill.tune('rated', '{"max_rows_per_second": 0.1}')"#).await;
     until_true(&owner, SOON, "select coalesce(waiting_reason = 'rate' and waiting_text like 'limited to%' and throttled_by is null, false) from backfill.jobs").await;
     let none = "select throttled_by is null and throttled_text is null and time_share is null and waiting_reason is null from backfill.jobs";
@@ -193,7 +193,7 @@ async fn a_daemon_without_a_connection_for_its_heartbeat_counts_as_running() {
     let config = "lease: {ttl_seconds: 5}\ndatabases: [{name: main, url: 'postgres://x', workers: 1}]";
     let daemon = Daemon::builder(BACKFILLD, &cluster.owner_url()).config(config).start();
     wait::until(SOON, "a session cannot be opened", async || {
-        daemon.output().contains("too many connections for role \"owner\"; the daemon uses up to 11 connections as its control login, and needs at least 6, or 5 with executors")
+        daemon.output().contains("too many connections for role \"owner\"; the daemon uses up to 11 connections as its control login, and needs at least 6")
     })
     .await;
     until_true(&watcher, SOON, "select coalesce(bool_or(alive), false) from backfill.workers").await;

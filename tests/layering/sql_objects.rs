@@ -89,6 +89,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "rollout::queue",
         &[
             "_blocks_writes",
+            "_older_locks",
             "_claim_rollout",
             "_end_rollout_session",
             "_register_rollout_backend",

@@ -24,6 +24,9 @@ select current_setting('server_version') as version, current_setting('server_ver
                - (select count(*)::int4 from pg_stat_activity where backend_type in ('client backend', 'walsender')),
              (select nullif(r.rolconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.usename = r.rolname) from pg_roles r where r.rolname = session_user and not r.rolsuper),
              (select nullif(d.datconnlimit, -1) - (select count(*)::int4 from pg_stat_activity a where a.datname = d.datname) from pg_database d where d.datname = current_database())) as free_connections,
+       least(current_setting('max_connections')::int4 - current_setting('superuser_reserved_connections')::int4,
+             (select nullif(r.rolconnlimit, -1) from pg_roles r where r.rolname = session_user and not r.rolsuper),
+             (select nullif(d.datconnlimit, -1) from pg_database d where d.datname = current_database())) as most_connections,
        (select string_agg(quote_ident(pubname), ', ') from pg_publication where puballtables) as publications_for_all,
        (select current_setting('synchronous_standby_names') where current_setting('synchronous_standby_names') <> ''
            and not exists (select from pg_stat_replication r where coalesce(r.sync_state in ('sync', 'quorum'), true))) as missing_standbys";
@@ -99,11 +102,19 @@ pub(super) async fn examine(session: &Session, database: &Database, found: &mut 
     }
     let free = cell::<i32>(&row, "free_connections")?;
     let wanted = i32::try_from(database.connections()).unwrap_or(i32::MAX);
-    if free < wanted {
+    let least = i32::try_from(database.least_connections()).unwrap_or(i32::MAX);
+    let most = cell::<i32>(&row, "most_connections")?;
+    if most < least {
+        found.fail(
+            "settings",
+            format!("the login can open at most {most} connections, but a daemon needs at least {least}"),
+            "Raise max_connections, or the connection limit of the role or the database.",
+        );
+    } else if free < wanted {
         found.warn(
             "settings",
             format!("{free} connections are free; a daemon with {} workers uses up to {wanted}", database.workers),
-            "Raise max_connections or the connection limit of the role or the database, or lower `workers` in the configuration. With fewer connections, the daemon makes its pools smaller; it needs at least 6, or 5 with executors.",
+            format!("Raise max_connections or the connection limit of the role or the database, or lower `workers` in the configuration. With fewer connections, the daemon makes its pools smaller; it needs at least {least}."),
         );
     } else {
         found.ok(

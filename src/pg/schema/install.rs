@@ -134,7 +134,7 @@ fn record_text(text: &Text) -> String {
 ///   not set.
 ///
 /// [`Kind::LockTimeout`] or [`Kind::Deadlock`] if each of 20 tries failed because another session
-/// held a lock on a table of the schema. The 20 tries usually take at least a minute.
+/// held a lock on a table of the schema. The 20 tries usually take about a minute or longer.
 pub async fn migrate(client: &mut Client, with_publication: bool) -> Result<Vec<i32>> {
     migrate_to(&Release::current(), client, with_publication).await
 }
@@ -290,8 +290,8 @@ async fn run(transaction: &Transaction<'_>, sql: &str, what: &str) -> Result<()>
 mod tests {
     use super::*;
 
-    /// If a text contained the delimiter, its quotes would end early. If it contained other than
-    /// ASCII characters, its meaning would depend on the encoding of the client.
+    /// If a text contained the delimiter, the quoted text would end early. If it contained
+    /// non-ASCII characters, its meaning would depend on the encoding of the client.
     #[test]
     fn the_printed_sql_is_one_statement_of_ascii_characters() {
         let sql = print();

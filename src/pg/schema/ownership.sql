@@ -1,7 +1,8 @@
--- Returns a message, a detail and a hint if schema backfill contains code or data that the current
--- role does not own. Returns no row if the schema is absent, or if everything in it belongs to this
--- role. Reads only the catalog. The session must have search_path = pg_catalog, pg_temp, because
--- the SQL operators below are not schema-qualified.
+-- Returns a message, a detail and a hint in each of these cases: schema backfill contains code or
+-- data that the current role does not own; it uses code of another role; a table of another role
+-- refers to or inherits from one of its tables; another role may create objects in it. Otherwise,
+-- or if the schema is absent, returns no row. Reads only the catalog. The session must have
+-- search_path = pg_catalog, pg_temp, because the SQL operators below are not schema-qualified.
 with me as (
   select r.oid, r.rolname as name, format('%I', r.rolname) as quoted from pg_roles r where r.rolname = current_user),
 place as (
@@ -57,8 +58,8 @@ found(rank, item) as (
          format('%s (owner %s)', pg_describe_object(p.classid, p.objid, 0), coalesce(quote_ident(pg_get_userbyid(p.owner)), 'none'))
     from part p, me
    where p.owner is distinct from me.oid
-     -- The row type of a table, an array type, an index and a constraint belong to the owner of
-     -- their table. Listing them would only make the list of objects longer.
+     -- Row types, indexes and constraints belong to the owner of their table, and array types to
+     -- the owner of their element type. Listing them would only make the list of objects longer.
      and not (p.classid = 'pg_type'::regclass and exists (select from pg_type t where t.oid = p.objid and (t.typrelid <> 0 or t.typelem <> 0 and t.typcategory = 'A')))
      and not (p.classid = 'pg_class'::regclass and exists (select from pg_class c where c.oid = p.objid and c.relkind in ('i', 'I')))
      and p.classid <> 'pg_constraint'::regclass

@@ -260,7 +260,8 @@ mod tests {
 
     /// Compares a release with the lines of `released.txt`. Returns a message for each release in
     /// `changelog` (except Unreleased and 0.1.0) that has no line. Also returns a message for each
-    /// hash in a line if this hash differs from the hash of `release`.
+    /// hash in a line that differs from the hash of `release`. The hash of the texts is compared
+    /// only if the line has the schema version of `release`.
     fn frozen(changelog: &str, released: &str, release: &Release) -> Vec<String> {
         let mut wrong = Vec::new();
         let lines: Vec<Vec<&str>> = released
@@ -369,10 +370,10 @@ mod tests {
         }
     }
 
-    /// The functions that read the caller's settings, the procedure that commits, and the functions
-    /// that consist of one call. With settings of their own, the first could not read the caller's
-    /// settings, the procedure could not commit, and the last would add a line of context to each
-    /// error.
+    /// The functions and procedures that have no settings of their own (pins). There are three
+    /// reasons: a function with pins could not read the caller's settings, a procedure with pins
+    /// could not commit, and a function that consists of one call would add a line of context to
+    /// each error.
     const UNPINNED: [&str; 18] = [
         "_caller_settings",
         "approve",

@@ -1,5 +1,5 @@
--- Each migration runs this file last. Roles get access to the schema only through the functions
--- _grant_all and _grant_executor.
+-- Each migration to a new version runs this file last. Roles get access to the schema only through
+-- the functions _grant_all and _grant_executor.
 
 revoke all on all tables in schema backfill from public;
 revoke all on all routines in schema backfill from public;

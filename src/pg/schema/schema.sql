@@ -34,12 +34,12 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares is not null then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when j.compares then format('%s was attached after planning: its rows are not compared', l.name)
+      when j.compares is not null then format('%s was attached after planning: its rows are not compared', l.name)
       when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
@@ -91,7 +91,8 @@ CREATE TABLE backfill.job (
     verified_at timestamp with time zone,
     closed_until timestamp with time zone,
     pruned_at timestamp with time zone,
-    compares boolean DEFAULT false NOT NULL,
+    compares text,
+    CONSTRAINT job_compares_check CHECK ((compares = ANY (ARRAY['expression'::text, 'constraints'::text]))),
     CONSTRAINT job_delete_check CHECK (((kind <> 'delete'::text) OR (COALESCE(btrim(filter_sql, ' 	
 '::text), ''::text) <> ''::text))),
     CONSTRAINT job_desired_state_check CHECK ((desired_state = ANY (ARRAY['running'::text, 'paused'::text, 'cancelled'::text]))),
@@ -112,11 +113,11 @@ begin
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
     select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
            r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
-           case when r.upper is null or j.compares then 'done' else 'held' end, case when r.upper is null or j.compares then clock_timestamp() end
+           case when r.upper is null or j.compares is not null then 'done' else 'held' end, case when r.upper is null or j.compares is not null then clock_timestamp() end
       from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
     returning id, lower, upper)
   insert into backfill.checkpoint (slice_id, token, position, done)
-  select id, gen_random_uuid(), case when j.compares then coalesce(upper, lower) else lower end, upper is null or j.compares from made;
+  select id, gen_random_uuid(), case when j.compares is not null then coalesce(upper, lower) else lower end, upper is null or j.compares is not null from made;
 end $$;
 
 -- Name: _add_slices(bigint, text, integer); Type: FUNCTION
@@ -446,7 +447,7 @@ begin
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
-      if j.plan is null or j.compares then
+      if j.plan is null or j.compares is not null then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
@@ -459,7 +460,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares is not null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);
@@ -528,7 +529,8 @@ begin
     else
       raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.rollout_pause.';
   end case;
-  -- A pause or resume of the rollout also applies to the job of its current stage.
+  -- A pause or resume of the rollout also applies to the job of its current stage. If a failed
+  -- rollout is resumed, its failed or cancelled job is retried.
   if new.verb in ('pause', 'resume') then
     select x.name, x.state, x.desired_state into j from backfill.job x where x.id = r.job_id;
     if new.verb = 'pause' and j.state in ('queued', 'running', 'verifying', 'paused') then
@@ -2032,9 +2034,10 @@ begin
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
   select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by,
          -- With on_error = null, any number of rows may stay null.
-         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}', r.settings,
-         what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
-    from backfill._rollout_work(r.spec, r.settings) w
+         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}'
+         -- A job that only compares changes no rows, so it fires no triggers.
+         || case when w.compares is null then '{}' else '{"statement_triggers": "skip"}' end::jsonb, r.settings, w.compares
+    from backfill._rollout_job(r.spec, r.settings, what) w
   returning id into v_job;
   update backfill.rollout x set job_id = v_job where x.id = r.id;
   return v_job;
@@ -2360,7 +2363,7 @@ begin
                 '_compare_spec', '_is_taken', '_same_sql', '_tokens', '_same_or_raise', '_incomparable', '_right_hint',
                 '_check_name', '_check_utf8', '_filter_of', '_check_arguments', '_check_run_as', '_check_planner', '_has_executors', '_check_spec', '_check_job', '_check_self_reads', '_self_reads', '_changed_columns', '_changed_column_read', '_column_read', '_heap_of', '_plan_nodes', '_conjuncts', '_identifier', '_functions_of_columns', '_parts_of_type', '_called_functions', '_functions_of_view', '_schemas_of', '_body_as_query', '_skipped_triggers', '_check_statement_triggers', '_check_proof_rights', '_rejection_hint', '_work_sql', '_heaps', '_referring', '_cascades',
                 '_preview', '_preview_text', '_values_text', '_fixed', '_sample', '_row_after', '_type_name', '_estimate_cost', '_recent_rate',
-                'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_sync_function',
+                'rollout_plan', 'rollout_start', 'rollout_advance', 'rollout_rollback', 'rollout_pause', 'rollout_resume', '_plan_rollout', '_start_rollout', '_rollout_command', '_rollout_form', '_rollout_spec', '_rollout_steps', '_rollout_work', '_violations', '_sync_function',
                 '_try_expressions', '_stage_number', '_stage_at', '_check_keys', '_spec_text', '_resolve_table', '_resolve_type', '_calls_unstable', '_spec_columns', '_comparison_cast', '_unlimited', '_can_refer', '_bracketed', '_fit', '_sync_name', '_lacking_rights', '_columns_in_rollouts',
                 '_statements_with_all_columns', '_leaves', '_partitions', '_later_trigger', '_index_name', '_validation', '_has_own_index', '_subscribers']);
     perform backfill._grant_columns('backfill._visible', 'select', array['id', 'name', 'kind', 'state', 'relation', 'target', 'set_sql', 'filter_sql', 'key', 'run_as_asked'], r);
@@ -2639,13 +2642,11 @@ declare
   v_accepted constant text := 'the rollout accepts rows for which the expression fails (on_error: null)';
   j record;
 begin
-  -- Without "using" there is nothing to compare. A null in a column with a volatile default may
-  -- have been written by the application.
-  if not exists (select from backfill._rollout_work(r.spec, r.settings)) or what <> 'backfill' and not r.spec ? 'using' then
+  if not exists (select from backfill._rollout_job(r.spec, r.settings, what)) then
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.state_reason, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.state_reason, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_job(r.spec, r.settings, what) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
     perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('That job does not belong to this rollout. If it is not needed any more, run: select backfill.forget(%L); Then run: select backfill.rollout_resume(%L);', j.name, r.name));
@@ -2792,8 +2793,8 @@ begin
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
-  -- The marks are counted first. If another transaction commits between the two counts, its job is
-  -- counted twice rather than missed.
+  -- The marks are counted first. If another transaction commits after its mark is counted and
+  -- before the jobs are counted, its job is counted twice rather than missed.
   uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n + uncommitted >= q.live_jobs then
@@ -3010,9 +3011,13 @@ begin
   update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl, backend_pid = null, backend_start = null where x.id = r.id;
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
-    -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and backfill._resolve_table(r.spec #>> '{references,target}', '{}') is not null then r.spec #>> '{references,target}'
-                 when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
+    -- Adding or dropping a foreign key also locks the referenced table. LOCK TABLE needs more
+    -- privileges than a foreign key. If the role lacks them, only the statement itself takes the
+    -- lock.
+    'also', (select r.spec #>> '{references,target}'
+              where (_lease_rollout.undo and _lease_rollout.stage = 'expanded'
+                     or exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')))
+                and r.spec ? 'references' and has_table_privilege(r.run_as, backfill._resolve_table(r.spec #>> '{references,target}', '{}'), 'update, delete, truncate')),
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
 end $$;
@@ -3323,9 +3328,11 @@ begin
        where x.id = r.id;
       return null;
     end if;
-    -- Before reads are switched, the column is compared once more.
-    if v_next in ('backfilled', 'verified', 'switched')
-       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' else 'verify-again' end) then
+    -- A constraint that is added as NOT VALID refuses each new version of a row that violates it.
+    -- So such rows are looked for before the first constraint is added. Before reads are switched,
+    -- the column is compared once more.
+    if v_next in ('backfilled', 'verified', 'constrained', 'switched')
+       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' when 'constrained' then 'check' else 'verify-again' end) then
       return null;
     end if;
     select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
@@ -3480,6 +3487,21 @@ CREATE FUNCTION backfill._notify_daemons() RETURNS void
     LANGUAGE sql
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$ select pg_notify('backfill', '') $$;
+
+-- Name: _older_locks(integer, oid, text, boolean, interval); Type: FUNCTION
+
+CREATE FUNCTION backfill._older_locks(pid integer, relation oid, also text, exclusive boolean, age interval) RETURNS text[]
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+  select array(select distinct format('%s %s', a.pid, a.xact_start)
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+   where l.locktype = 'relation' and l.granted and l.pid <> _older_locks.pid
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and (l.relation in (_older_locks.relation, backfill._resolve_table(also, '{}')) or l.relation in (select p.part from backfill._partitions(_older_locks.relation) p))
+     and (exclusive or l.mode not in ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock'))
+     and a.backend_type is distinct from 'autovacuum worker' and a.xact_start < clock_timestamp() - age)
+$$;
 
 -- Name: _oldest_queued(); Type: FUNCTION
 
@@ -3688,7 +3710,9 @@ begin
       union all
       select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
              case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
-        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using') x
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using'
+      union all
+      select 'constrained', 0, 0::oid, 'job: looks for rows that violate a constraint; if it finds one, the rollout fails before it adds a constraint', 'none', 'reads all rows in small batches' where backfill._violations(s) is not null) x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told
@@ -4519,7 +4543,8 @@ begin
   elsif not backfill._is_operator(new.started_by) and (select count(*) from backfill.rollout r where r.started_by = new.started_by and r.state not in ('rolled_back', 'done')) >= 100 then
     perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or roll them back with backfill.rollout_rollback.');
   end if;
-  -- The name of a rollout that was rolled back is free again.
+  -- The name of a rollout that was rolled back is free again, for a role that may control the old
+  -- rollout.
   delete from backfill.rollout r where r.name = new.name and r.state = 'rolled_back' and backfill._may_control(new.started_by, r.started_by);
   new.fingerprint := backfill._rollout_fingerprint(new.relation);
   return new;
@@ -4674,6 +4699,21 @@ CREATE FUNCTION backfill._rollout_index(r backfill.rollout, part oid, undo_sql t
    where i.indrelid = coalesce(nullif(part, 0), r.relation) and not exists (select from pg_inherits h where h.inhrelid = i.indexrelid) and format('%I.%I', n.nspname, c.relname) = substring(undo_sql from 'if exists (.*)$') and i.indnkeyatts = 1 and i.indkey[0] = a.attnum
 $_$;
 
+-- Name: _rollout_job(jsonb, jsonb, text); Type: FUNCTION
+
+CREATE FUNCTION backfill._rollout_job(s jsonb, settings jsonb, what text) RETURNS TABLE(set_sql text, filter_sql text, compares text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select w.set_sql, w.filter_sql, case when what <> 'backfill' and s ->> 'on_difference' = 'report' then 'expression' end
+    from backfill._rollout_work(s, settings) w
+   -- Without "using" there is nothing to compare. A null in a column with a volatile default may
+   -- have been written by the application.
+   where what = 'backfill' or what <> 'check' and s ? 'using'
+  union all
+  select format('%1$I = %1$I', s ->> 'column'), v, 'constraints' from backfill._violations(s) v where what = 'check' and v is not null
+$_$;
+
 -- Name: _rollout_spec(jsonb, jsonb); Type: FUNCTION
 
 CREATE FUNCTION backfill._rollout_spec(spec jsonb, settings jsonb) RETURNS jsonb
@@ -4784,13 +4824,14 @@ begin
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
-  if exists (select from backfill._rollout_work(s, settings)) then
-    begin
-      perform backfill._key_of(v_rel, null);
-    exception when sqlstate 'BF001' then
+  begin
+    perform backfill._key_of(v_rel, null);
+    s := s || '{"keyed": true}';
+  exception when sqlstate 'BF001' then
+    if exists (select from backfill._rollout_work(s, settings)) then
       perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches in the order of the primary key. The check of the key reported: ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
-    end;
-  end if;
+    end if;
+  end;
   select k.conname into v_name from pg_constraint k
    where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
      and k.conname in (select backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || x.suffix from (values ('_check', s ? 'check'), ('_not_null', (s -> 'not_null')::boolean), ('_fkey', s ? 'references')) x(suffix, wanted) where x.wanted) limit 1;
@@ -5517,6 +5558,13 @@ begin
         v_hint, jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end), 'hint', v_hint));
       return;
     end if;
+    if j.generation = 1 and j.compares is null and j.options ->> 'statement_triggers' is distinct from 'skip' then
+      -- At planning there was no such trigger, because the job would have been refused.
+      select string_agg(t, ', ') into told from backfill._skipped_triggers(j.relation, j.kind, j.set_sql) t;
+      if told is not null then
+        perform backfill._record_event(j.id, 'trigger_skipped', format('statement-level triggers of %s that were created or enabled after planning did not fire for this job: %s', j.target, told));
+      end if;
+    end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
       perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
@@ -5557,7 +5605,11 @@ begin
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    if j.compares then
+    if j.compares = 'constraints' then
+      perform backfill._end_job(j.id, 'failed', false, format('%s violate%s a constraint that the rollout is about to add', backfill._rows_text(remaining), case when remaining = 1 then 's' end),
+        format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows.', j.target, j.filter_sql));
+      return;
+    elsif j.compares = 'expression' then
       told := format('%s differ%s from the expression', backfill._rows_text(remaining), case when remaining = 1 then 's' end);
       perform backfill._end_job(j.id, 'failed', false, told,
         format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows: update %s set %s where %s;', j.target, j.filter_sql, j.target, j.set_sql, j.filter_sql));
@@ -5566,9 +5618,9 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The number of rows that the verification found is at most the number that the walk had
-      -- counted as unresolved. Unresolved rows still match the filter after the change. These rows
-      -- do not make the job fail.
+      -- The walk missed no rows, and the verification found at most as many rows as the walk and
+      -- its sweeps had counted as unresolved. Unresolved rows still match the filter after the
+      -- change. They do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -5582,8 +5634,8 @@ begin
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter, so another sweep would not change the rows
-      -- found here, which do not match the filter.
+      -- The last sweep changed no rows. A sweep changes only rows that match the filter, so the
+      -- rows found here do not match it, and another sweep would not change them.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -5592,8 +5644,9 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or, if they are correct, set the option verify to auto. Then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Either the walk missed these rows, or they were written after the walk had passed their
-      -- keys. A sweep walks the range again to change them.
+      -- The walk missed these rows, or they were written after the walk had passed their keys, or
+      -- the filter or the expressions now return a different result for them. A sweep walks the
+      -- range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),
@@ -5874,8 +5927,8 @@ CREATE FUNCTION backfill._status(jobs bigint[]) RETURNS text
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds come first, then other unfinished slices, then
-                     -- finished slices.
+                     -- At most 16 slices are shown: first those that a worker holds, then other
+                     -- unfinished slices, then finished slices. The result lists them by number.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,
@@ -6141,8 +6194,8 @@ begin
   -- Use the settings that the daemon's sessions will have. For the settings that this function
   -- pins, the server restores the old values when the function returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
-  -- Since version 18, the planner removes a join of a table with itself. The plan would then not
-  -- tell which scan reads the row that a job changes.
+  -- Since version 18, the planner can remove a join of a table with itself. The plan would then not
+  -- show which scan reads the row that a job changes.
   perform set_config('enable_self_join_elimination', 'off', true) where old_elimination is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
@@ -6285,6 +6338,8 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
   select case
+    -- A job that only compares has no other result than that of its verification.
+    when j.compares is not null then 'filter'
     when w.kind in ('none', 'coverage') then w.kind
     -- A delete leaves no row to compare with the result of an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
@@ -6295,6 +6350,23 @@ CREATE FUNCTION backfill._verify_kind(j backfill.job) RETURNS text
     else 'coverage' end
     from (select coalesce(j.options ->> 'verify', j.plan #>> '{defaults,verify}', 'auto')) w(kind)
 $$;
+
+-- Name: _violations(jsonb); Type: FUNCTION
+
+CREATE FUNCTION backfill._violations(s jsonb) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+  select string_agg(x.condition, ' or ' order by x.n) from (
+    select 1, 'not ' || backfill._bracketed(s ->> 'check') where s ? 'check'
+    union all
+    select 2, format('%I is null', s ->> 'column') where (s -> 'not_null')::boolean
+    union all
+    select 3, format('%1$I.%2$I is not null and not exists (select from %3$s as zzz_backfill_referred where zzz_backfill_referred.%4$I = %1$I.%2$I)', s ->> 'name', s ->> 'column', s #>> '{references,target}', s #>> '{references,column}')
+      from pg_class c where c.oid = backfill._resolve_table(s #>> '{references,target}', '{}') and not c.relrowsecurity
+       and has_schema_privilege(s ->> 'owner', c.relnamespace, 'usage') and has_column_privilege(s ->> 'owner', c.oid, s #>> '{references,column}', 'select')) x(n, condition)
+   where (s -> 'keyed')::boolean
+$_$;
 
 -- Name: _work_sql(text, text, text, text); Type: FUNCTION
 
@@ -6389,7 +6461,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- The job is locked before the checkpoint, because all functions take locks in this order.
+    -- The job is locked before the checkpoint, to follow the lock order that claim.sql describes.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;
@@ -7230,7 +7302,7 @@ CREATE VIEW backfill.jobs WITH (security_barrier='true') AS
  SELECT j.id,
     j.name,
         CASE
-            WHEN j.compares THEN 'compare'::text
+            WHEN (j.compares IS NOT NULL) THEN 'compare'::text
             ELSE j.kind
         END AS kind,
     j.state,
@@ -7386,7 +7458,7 @@ UNION ALL
  SELECT j.id,
     j.name,
         CASE
-            WHEN j.compares THEN 'compare'::text
+            WHEN (j.compares IS NOT NULL) THEN 'compare'::text
             ELSE j.kind
         END AS kind,
     j.state,
@@ -9540,6 +9612,10 @@ GRANT ALL ON FUNCTION backfill._not_in_effect(options jsonb) TO backfill_operato
 
 REVOKE ALL ON FUNCTION backfill._notify_daemons() FROM PUBLIC;
 
+-- Name: FUNCTION _older_locks(pid integer, relation oid, also text, exclusive boolean, age interval); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._older_locks(pid integer, relation oid, also text, exclusive boolean, age interval) FROM PUBLIC;
+
 -- Name: FUNCTION _oldest_queued(); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._oldest_queued() FROM PUBLIC;
@@ -9781,6 +9857,10 @@ GRANT ALL ON FUNCTION backfill._rollout_form(spec jsonb) TO backfill_operator;
 -- Name: FUNCTION _rollout_index(r backfill.rollout, part oid, undo_sql text); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) FROM PUBLIC;
+
+-- Name: FUNCTION _rollout_job(s jsonb, settings jsonb, what text); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._rollout_job(s jsonb, settings jsonb, what text) FROM PUBLIC;
 
 -- Name: FUNCTION _rollout_spec(spec jsonb, settings jsonb); Type: ACL
 
@@ -10069,6 +10149,12 @@ GRANT ALL ON FUNCTION backfill._values_text(vals jsonb) TO backfill_operator;
 -- Name: FUNCTION _verify_kind(j backfill.job); Type: ACL
 
 REVOKE ALL ON FUNCTION backfill._verify_kind(j backfill.job) FROM PUBLIC;
+
+-- Name: FUNCTION _violations(s jsonb); Type: ACL
+
+REVOKE ALL ON FUNCTION backfill._violations(s jsonb) FROM PUBLIC;
+GRANT ALL ON FUNCTION backfill._violations(s jsonb) TO backfill_submitter;
+GRANT ALL ON FUNCTION backfill._violations(s jsonb) TO backfill_operator;
 
 -- Name: FUNCTION _work_sql(kind text, target text, set_sql text, filter_sql text); Type: ACL
 

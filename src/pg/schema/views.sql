@@ -4,8 +4,9 @@ create or replace view backfill._visible with (security_barrier) as
 select j.* from backfill.job j
  where (select backfill._sees_all()) or j.enqueued_by in (select r.rolname from pg_catalog.pg_roles r where pg_catalog.pg_has_role(r.oid, 'MEMBER'));
 
--- Returns one row with two texts: the visible jobs that occupy the workers, and a message if a
--- commit of backfilld waits for a synchronous standby. The view backfill.jobs reads this view once
+-- Returns one row with two texts: the jobs that occupy the workers (the names of at most three
+-- visible jobs, and the number of the other jobs), and a message if a commit of backfilld has
+-- waited for a synchronous standby for more than 2 s. The view backfill.jobs reads this view once
 -- for all jobs.
 create or replace view backfill._busy as
 select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catalog.format('"%s"', v.name), ', ' order by v.id) from (select x.id, x.name from backfill._visible x where x.id = any (o.jobs) order by x.id limit 3) v),
@@ -18,7 +19,7 @@ select (select pg_catalog.concat_ws(', ', (select pg_catalog.string_agg(pg_catal
            and (a.usename in (select e.login from backfill.executor e) or a.usename = (select pg_catalog.pg_get_userbyid(n.nspowner) from pg_catalog.pg_namespace n where n.nspname = 'backfill')) limit 1) as commit;
 
 create or replace view backfill.jobs with (security_barrier) as
-select j.id, j.name, case when j.compares then 'compare' else j.kind end as kind, j.state, j.desired_state,
+select j.id, j.name, case when j.compares is not null then 'compare' else j.kind end as kind, j.state, j.desired_state,
        w.reason as waiting_reason,
        case w.reason
          when 'approval' then pg_catalog.format('a member of backfill_operator must approve the job: select backfill.approve(%L)', j.name)
@@ -80,9 +81,9 @@ select j.id, j.name, case when j.compares then 'compare' else j.kind end as kind
     select pg_catalog.bool_and(c.done and exists (select from backfill.deferred_row y where y.slice_id = s.id)) as waits
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.kind = 'walk' and s.state not in ('done', 'gone') and j.state = 'running') a on true
-  -- The rows that the walk, or the verification, still has to scan, and its rate. If each slice
-  -- ends before its steady rate is known, the rate is the average since the first slice was
-  -- claimed.
+  -- The rows that the walk, or the verification, still has to scan, and its rate. If no slice has a
+  -- steady rate yet, the rate is the average since the first slice was claimed. The average is used
+  -- only from 5 s after that claim, and only while rows are processed; otherwise the rate is null.
   left join lateral (
     select greatest(0, j.rows_estimated - d.scanned) as rows_left,
            coalesce(l.steady_rows_per_second, case when l.rows_per_second > 0 and d.seconds > 5 then d.scanned / d.seconds end) as rate
@@ -113,7 +114,7 @@ select j.id, j.name, case when j.compares then 'compare' else j.kind end as kind
        end as reason) w on true
  where j.state in ('queued', 'running', 'paused', 'verifying')
 union all
-select j.id, j.name, case when j.compares then 'compare' else j.kind end, j.state, j.desired_state, null, null, j.target, j.run_as, j.enqueued_by,
+select j.id, j.name, case when j.compares is not null then 'compare' else j.kind end, j.state, j.desired_state, null, null, j.target, j.run_as, j.enqueued_by,
        coalesce(j.rows_scanned, 0), coalesce(j.rows_changed, 0), j.rows_unresolved, j.rows_quarantined, j.rows_estimated,
        case when j.state = 'succeeded' then 100.0::float8
             when j.rows_estimated > 0 then least(99.9::float8, 100.0 * coalesce(j.rows_scanned, 0) / j.rows_estimated)
@@ -172,9 +173,9 @@ select j.state, pg_catalog.count(*) from backfill.job j where j.state in ('succe
 -- - the first 50 queued jobs (each daemon reads this view twice a second, so the limit bounds the
 --   cost of a long queue)
 -- - jobs that finished in the last two minutes
--- - jobs that failed in the last 15 minutes (for the alert BackfilldJobFailed)
--- The view returns at most 1,000 jobs: running and verifying jobs first, then other unfinished
--- jobs, then failed jobs, then other finished jobs. Each of these groups is ordered by priority.
+-- - jobs that failed in the last 15 minutes (for the alert BackfilldJobFailed) The view returns at
+--   most 1,000 jobs: running and verifying jobs first, then failed jobs, then other unfinished
+--   jobs, then other finished jobs. Each of these groups is ordered by priority.
 create or replace view backfill._gauges as
 select j.name, j.state, j.waiting_reason, j.percent_done / 100 as progress, (j.rows_estimated - j.rows_scanned)::float8 as remaining_rows,
        extract(epoch from j.eta)::float8 as eta,

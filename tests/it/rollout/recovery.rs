@@ -35,16 +35,80 @@ async fn a_table_that_takes_the_name_is_not_changed() {
     until_rollout(&owner, "cents", "state = 'rolled_back'").await;
 }
 
-/// Rows that violate a constraint make the rollout fail. The rollout continues after the rows have
-/// been corrected.
+/// Rows that violate a constraint are found before any constraint is added, so the application can
+/// still update these rows. The rollout continues after the rows have been corrected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_violate_a_constraint_are_found_before_it_is_added() {
+    let cluster = installed(Options::default()).await;
+    let owner = cluster.owner().await;
+    run(&owner, TABLE).await;
+    run(&owner, "update orders set customer = 100 where id in (6, 7)").await;
+    let _daemon = daemon(&cluster).start();
+    for (column, keys, rows, correct) in [
+        (
+            "checked",
+            r#""using": "total - 10", "check": "checked >= -9 -- at least""#,
+            "50 rows violate",
+            "update orders set total = 100 where total < 1",
+        ),
+        (
+            "filled",
+            r#""using": "nullif(customer, 100)", "not_null": true"#,
+            "2 rows violate",
+            "update orders set customer = 101 where customer = 100",
+        ),
+        (
+            "referring",
+            r#""using": "customer", "references": "customers (id)", "check": "referring <> 3000""#,
+            "2 rows violate",
+            "update orders set customer = 1 where customer = 101",
+        ),
+        (
+            "constant",
+            r#""default": -1, "check": "constant > 0""#,
+            "5000 rows violate",
+            "update orders set constant = 1",
+        ),
+    ] {
+        let spec = format!(
+            r#"{{"rollout": "{column}", "table": "orders", "add_column": {{"name": "{column}", "type": "int", {keys}}}}}"#
+        );
+        start(&owner, &spec).await;
+        until_rollout(
+            &owner,
+            column,
+            &format!("state = 'failed' and stage = 'verified' and error like '%{rows} a constraint%'"),
+        )
+        .await;
+        let added = "select count(*) from pg_constraint where conrelid = 'orders'::regclass and convalidated is false";
+        assert_eq!(value::<i64>(&owner, added).await, 0, "{column}");
+        let kind = format!("select kind from backfill.jobs where name like '{column}/check-%'");
+        assert_eq!(value::<String>(&owner, &kind).await, "compare");
+        let hint: String = value(&owner, &format!("select hint from backfill.rollouts where name = '{column}'")).await;
+        let list = hint.split("To list them: ").nth(1).unwrap().split(';').next().unwrap();
+        assert!(!owner.query(list, &[]).await.unwrap().is_empty(), "{hint}");
+        run(&owner, &format!("{correct}; select backfill.rollout_resume('{column}')")).await;
+        until_rollout(&owner, column, "stage = 'constrained' and state = 'waiting'").await;
+    }
+}
+
+/// A row that violates a constraint is written after the rows were checked, and before the
+/// constraint is added. The validation finds it, and the rollout fails. The rollout continues after
+/// the row has been corrected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_rollout_continues_after_the_cause_was_fixed() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
-    run(&owner, "update orders set total = -1 where id = 7").await;
+    // The creation of the index waits for the end of this transaction.
+    let reader = cluster.owner().await;
+    run(&reader, "begin isolation level repeatable read; select count(*) from customers").await;
     let _daemon = daemon(&cluster).start();
     start(&owner, &spec("constrained")).await;
+    let creating = "select count(*) > 0 from pg_stat_activity where query like '%create index concurrently orders_total_cents_idx%' and wait_event_type = 'Lock'";
+    until_true(&owner, SOON * 2, creating).await;
+    run(&owner, "update orders set total = -1 where id = 7").await;
+    run(&reader, "commit").await;
     until_rollout(
         &owner,
         "cents",

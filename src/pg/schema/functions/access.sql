@@ -34,7 +34,7 @@ $$;
 -- - The owner of the schema sees all jobs. So do members of backfill_reader, backfill_operator and
 --   pg_monitor.
 -- - Any other role sees the jobs that were enqueued by a role of which it is a member.
--- - Only operators and members of the job's run_as see the data of rows (row_errors).
+-- - Only operators and members of the job's run_as see the rows of view row_errors.
 create or replace function backfill._sees_all() returns boolean
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select exists (select from pg_roles r where r.rolname in ('backfill_reader', 'backfill_operator', 'pg_monitor') and pg_has_role(r.oid, 'MEMBER'))
@@ -90,7 +90,8 @@ end $$;
 
 -- Returns a hint for a job whose role lacks a privilege on a table or its schema. The hint contains
 -- the GRANT statement if the missing privilege can be determined. It also suggests running the job
--- as the owner of the table if the caller may do so.
+-- as the owner of the table, if the caller is a member of the owner's role and the owner is not a
+-- superuser.
 create or replace function backfill._right_hint(kind text, target text, run_as name) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -155,7 +156,7 @@ $$;
 --   index, policy or partition key of these tables uses.
 --
 -- The result contains neither superusers nor roles that may act as the login, because these roles
--- would gain no privileges. The functions in this list can call functions of other roles. The
+-- would gain no privileges. A function in the last item can call functions of other roles. The
 -- result does not contain these other roles.
 create or replace function backfill._untrusted_roles(relation oid, login name) returns name[]
 language plpgsql stable set search_path = pg_catalog, pg_temp
@@ -266,7 +267,7 @@ exception when untranslatable_character or character_not_in_repertoire then
 end $$;
 
 -- Returns a text unchanged if it can be converted to UTF-8. Otherwise returns it with each
--- non-ASCII byte replaced by its octal number, for example \201.
+-- non-ASCII byte replaced by its octal number, for example \201, and with each backslash doubled.
 create or replace function backfill._readable(what text) returns text
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin

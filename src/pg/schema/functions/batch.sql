@@ -21,7 +21,7 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
                       where c.oid = relation and c.relname = (parse_ident(name))[2] and n.nspname = (parse_ident(name))[1])
 $$;
 
--- Refuses to continue with a job whose table has another name now.
+-- Refuses to continue with a job whose table was renamed, replaced or dropped.
 create or replace function backfill._check_same_table(name text, relation oid) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -238,7 +238,7 @@ declare
   r jsonb;
 begin
   if jsonb_array_length(coalesce(advance_deferring.quarantined, '[]')) > 0 then
-    -- The job is locked before the checkpoint, because all functions take locks in this order.
+    -- The job is locked before the checkpoint, to follow the lock order that claim.sql describes.
     select s.job_id into v_job from backfill.slice s where s.id = advance_deferring.slice;
     perform from backfill.job x where x.id = v_job for no key update;
   end if;

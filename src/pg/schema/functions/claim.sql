@@ -1,6 +1,5 @@
--- Daemons call the functions of this file. The control login, which owns the schema, calls the
--- functions whose names begin with an underscore. Executors call the functions that _grant_executor
--- lists.
+-- Daemons call the functions of this file with the control login, which owns the schema. Executors
+-- can call only _server_identity (see _grant_executor).
 --
 -- Lock order: job, then slice or lease, then checkpoint. _claim cannot follow this order, so it
 -- skips locked rows.
@@ -230,7 +229,8 @@ exception when insufficient_privilege then
 end $$;
 
 -- Returns the desired state and revision of a job, and the number of its slices that are leased
--- now. These slices share the job's rate.
+-- now. The desired state is cancelled if the job has ended, and paused_all if the job should run
+-- but all work is paused. These slices share the job's rate.
 create or replace function backfill._desired_state(job bigint) returns table (desired text, revision integer, live integer)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case when j.state in ('succeeded', 'failed', 'cancelled') then 'cancelled'
@@ -328,8 +328,8 @@ begin
   return backfill._release(slice, token);
 end $$;
 
--- Releases a slice because the job's window is closed. All other slices of the job wait until the
--- window opens.
+-- Releases a slice because the job's window is closed. No unclaimed slice of the job can be claimed
+-- until the window opens.
 create or replace function backfill._close_window(slice bigint, token uuid, until timestamptz) returns text
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

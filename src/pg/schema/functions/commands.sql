@@ -1,7 +1,8 @@
 -- Checks a command before trigger command_carry_out executes it. Checks the limits for the
--- command's values and for the number of active jobs, and whether the caller may still run jobs as
--- run_as. A role that is no longer a member of run_as must not start or resume the job, because the
--- role may still be able to change functions that the job calls.
+-- command's values. Unless the caller is an operator, also checks the limit for the number of
+-- active jobs (retry, rerun), and whether the caller may still run jobs as run_as (retry, rerun,
+-- resume). A role that is no longer a member of run_as must not start or resume the job, because
+-- the role may still be able to change functions that the job calls.
 create or replace function backfill._command_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -123,7 +124,7 @@ begin
       end if;
       perform backfill._record_event(j.id, 'tune', format('options changed to %s', wanted), new.options, new.actor);
     when 'retry' then
-      if j.plan is null or j.compares then
+      if j.plan is null or j.compares is not null then
         perform backfill._start_new_run(j);
       else
         update backfill.job set state = 'running', desired_state = 'running', state_reason = null, error = null, hint = null, redacted = null, finished_at = null, verified_at = null, rows_scanned = null, rows_changed = null, revision = revision + 1 where id = j.id;
@@ -136,7 +137,7 @@ begin
           update backfill.job set generation = j.generation + 1 where id = j.id;
         end if;
       end if;
-      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
+      perform backfill._record_event(j.id, 'retry', case when j.plan is null or j.compares is not null then 'retried: starts from the beginning' else 'retried: continues from the checkpoint' end || (select case count(*) when 0 then '' when 1 then ', with 1 quarantined row' else format(', with %s quarantined rows', count(*)) end from backfill.row_error e where e.job_id = j.id and e.resolved_at is null), null, new.actor);
     when 'rerun' then
       perform backfill._start_new_run(j);
       perform backfill._record_event(j.id, 'rerun', 'restarted from the beginning', null, new.actor);

@@ -164,7 +164,8 @@ $$;
 
 -- Stores a daemon's duty cycle, and the duty cycle that the budgets alone would allow
 -- (budget_duty_cycle). Returns the mean budget_duty_cycle of the other running daemons. A daemon
--- without a slice or without budgets does not count.
+-- without a slice or without budgets does not count. For a daemon whose budget_duty_cycle is null,
+-- its duty_cycle is used.
 create or replace function backfill._share_duty_cycle(worker uuid, duty_cycle double precision, budget_duty_cycle double precision) returns double precision
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin

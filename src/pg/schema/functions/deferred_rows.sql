@@ -70,7 +70,8 @@ end $$;
 comment on function backfill.retry_deferred(bigint, uuid, tid, bigint[], bigint, bigint, bigint[], jsonb) is 'Records the outcome of retrying deferred rows. For daemons.';
 
 -- Defers the quarantined rows of a job. Each row is then retried in the slice in which it was
--- quarantined. Returns the number of rows.
+-- quarantined. Rows that are already deferred, and rows whose slice is gone, are left out. Returns
+-- the number of rows that were deferred.
 create or replace function backfill._defer_quarantined_rows(job_id bigint) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare

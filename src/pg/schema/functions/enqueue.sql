@@ -173,7 +173,7 @@ comment on function backfill.enqueue_delete(text, regclass, text, name[], intege
 
 create or replace function backfill._job_bounds() returns trigger
 language plpgsql security definer set search_path = pg_catalog, pg_temp
--- Makes both counts below use an index, however long the queue is.
+-- Makes the counts below use an index, however long the queue is.
 set enable_seqscan = off as $$
 declare
   q backfill.quota;
@@ -192,8 +192,8 @@ begin
       'Use a priority from -100 to 100, or ask a member of backfill_operator to enqueue the job.');
   end if;
   select * into q from backfill.quota;
-  -- The marks are counted first. If another transaction commits between the two counts, its job is
-  -- counted twice rather than missed.
+  -- The marks are counted first. If another transaction commits after its mark is counted and
+  -- before the jobs are counted, its job is counted twice rather than missed.
   uncommitted := backfill._mark_new_job(new.enqueued_by);
   select count(*) into n from (select from backfill.job j where j.enqueued_by = new.enqueued_by and j.state in ('queued', 'running', 'paused', 'verifying') limit q.live_jobs) x;
   if n + uncommitted >= q.live_jobs then

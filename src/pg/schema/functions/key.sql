@@ -13,9 +13,9 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
    order by n.nspname, c.relname
 $$;
 
--- Returns whether the target is partitioned or has inheritance children. In both cases its rows may
--- be in tables other than the target itself. The function is called for each slice, so it is in
--- plpgsql, which caches the plan of its query.
+-- Returns whether the target is partitioned or has inheritance children that are not temporary. In
+-- both cases its rows may be in tables other than the target itself. The function is called for
+-- each slice, so it is in plpgsql, which caches the plan of its query.
 create or replace function backfill._is_spread(relation oid) returns boolean
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 begin
@@ -39,8 +39,9 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
    order by pg_relation_size(l.leaf) desc, l.leaf
 $$;
 
--- Returns whether a type, or any type that it contains, uses a nondeterministic collation. A domain
--- contains its base type, an array its elements, a range its bounds, a composite type its columns.
+-- Returns whether a type is or contains a range type or composite type that uses a nondeterministic
+-- collation. The collation of any other type is not checked here. A domain contains its base type,
+-- an array its elements, a range its bounds, a composite type its columns.
 create or replace function backfill._nondeterministic_within(type oid) returns boolean
 language sql stable set search_path = pg_catalog, pg_temp
 -- If the caller has set enable_seqscan = off, the estimated cost is so high that the server would

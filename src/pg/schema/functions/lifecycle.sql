@@ -85,9 +85,12 @@ end $$;
 -- - auto, filter: filter if the filter can verify the job, otherwise coverage.
 -- - expression: for a delete, the same kind as for auto. For an update, always expression. If the
 --   expressions of an update cannot be compared, the job is refused, or it fails.
+-- A job that only compares always verifies by the filter.
 create or replace function backfill._verify_kind(j backfill.job) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select case
+    -- A job that only compares has no other result than that of its verification.
+    when j.compares is not null then 'filter'
     when w.kind in ('none', 'coverage') then w.kind
     -- A delete leaves no row to compare with the result of an expression.
     when w.kind = 'expression' and j.kind = 'update' then 'expression'
@@ -171,8 +174,8 @@ begin
   return n;
 end $$;
 
--- Adds the slices of a plan. A job that only compares has nothing to walk, so its slices are done
--- at once, and the verification begins.
+-- Adds the slices of a plan, or of a leaf that was attached after planning. A job that only
+-- compares has nothing to walk, so its slices are done at once, and the verification begins.
 create or replace function backfill._add_ranges(j backfill.job, slices jsonb, ordinal_from integer) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 begin
@@ -180,19 +183,20 @@ begin
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, lower, upper, leaf, rows_estimated, run_as, priority, state, finished_at)
     select j.id, 'walk', j.run, j.generation, ordinal_from + r.ordinal, coalesce(r.relation, j.relation::bigint)::oid, coalesce(r.relation_name, j.target),
            r.lower, r.upper, r.leaf, r.rows, j.run_as, j.priority,
-           case when r.upper is null or j.compares then 'done' else 'held' end, case when r.upper is null or j.compares then clock_timestamp() end
+           case when r.upper is null or j.compares is not null then 'done' else 'held' end, case when r.upper is null or j.compares is not null then clock_timestamp() end
       from jsonb_to_recordset(slices) as r(ordinal integer, relation bigint, relation_name text, lower text[], upper text[], leaf jsonb, rows bigint)
     returning id, lower, upper)
   insert into backfill.checkpoint (slice_id, token, position, done)
-  select id, gen_random_uuid(), case when j.compares then coalesce(upper, lower) else lower end, upper is null or j.compares from made;
+  select id, gen_random_uuid(), case when j.compares is not null then coalesce(upper, lower) else lower end, upper is null or j.compares is not null from made;
 end $$;
 
 -- Adds slices for leaves that were attached since planning, once all slices of the walk have
--- finished. The job does not guarantee to change the rows of these leaves, because they were not
--- part of the target at planning. It walks them nevertheless, because a user who attaches a table
--- to the target of a backfill expects the rows of this table to be filled. The job skips these
--- leaves:
+-- finished. The job does not guarantee that the rows of these leaves are changed, because the
+-- leaves were not part of the target at planning. It walks the leaves nevertheless, because a user
+-- who attaches a table to the target of a backfill expects the rows of this table to be filled. The
+-- job skips these leaves:
 -- - foreign tables
+-- - every new leaf, if the job only compares rows
 -- - every new leaf, if the expressions read columns that they assign. A new leaf may hold rows that
 --   the job changed in another leaf before they moved. The walk would change these rows twice.
 --
@@ -222,12 +226,12 @@ begin
             where not exists (select from backfill.slice x where x.job_id = j.id and x.run = j.run and x.kind = 'walk' and x.relation = v.leaf) loop
     n := n + 1;
     insert into backfill.slice (job_id, kind, run, generation, ordinal, relation, relation_name, run_as, priority, state)
-    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares then 'gone' else 'held' end)
+    values (j.id, 'walk', j.run, j.generation, n, l.leaf, backfill._readable(l.name), j.run_as, j.priority, case when l.is_foreign or l.self_reading or j.compares is not null then 'gone' else 'held' end)
     returning id into s;
     insert into backfill.checkpoint (slice_id, token) values (s, gen_random_uuid());
     perform backfill._record_event(j.id, 'leaf_attached', case
       when l.is_foreign then format('%s was attached after planning and is a foreign table: its rows are not changed', l.name)
-      when j.compares then format('%s was attached after planning: its rows are not compared', l.name)
+      when j.compares is not null then format('%s was attached after planning: its rows are not compared', l.name)
       when l.self_reading then format('%s was attached after planning and is skipped: the assignments (set) read columns that they assign, so rows that moved to this table would be changed twice. Enqueue a separate job for it', l.name)
       else format('%s was attached after planning: its rows are changed too', l.name) end);
   end loop;
@@ -298,6 +302,13 @@ begin
         v_hint, jsonb_build_object('error', format('%s row%s could not be changed', quarantined, case when quarantined > 1 then 's' end), 'hint', v_hint));
       return;
     end if;
+    if j.generation = 1 and j.compares is null and j.options ->> 'statement_triggers' is distinct from 'skip' then
+      -- At planning there was no such trigger, because the job would have been refused.
+      select string_agg(t, ', ') into told from backfill._skipped_triggers(j.relation, j.kind, j.set_sql) t;
+      if told is not null then
+        perform backfill._record_event(j.id, 'trigger_skipped', format('statement-level triggers of %s that were created or enabled after planning did not fire for this job: %s', j.target, told));
+      end if;
+    end if;
     v_proof := backfill._verify_kind(j);
     if v_proof = 'expression' and not coalesce((j.plan ->> 'comparable')::boolean, false) then
       perform backfill._end_job(j.id, 'failed', false, 'the walk is complete, but verify = expression is not possible for these expressions',
@@ -338,7 +349,11 @@ begin
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
-    if j.compares then
+    if j.compares = 'constraints' then
+      perform backfill._end_job(j.id, 'failed', false, format('%s violate%s a constraint that the rollout is about to add', backfill._rows_text(remaining), case when remaining = 1 then 's' end),
+        format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows.', j.target, j.filter_sql));
+      return;
+    elsif j.compares = 'expression' then
       told := format('%s differ%s from the expression', backfill._rows_text(remaining), case when remaining = 1 then 's' end);
       perform backfill._end_job(j.id, 'failed', false, told,
         format('To list them: select * from %s where %s limit 20; Find what writes these rows, and correct it. Then correct the rows: update %s set %s where %s;', j.target, j.filter_sql, j.target, j.set_sql, j.filter_sql));
@@ -347,9 +362,9 @@ begin
     if missed = 0 and not coalesce((j.plan ->> 'comparable')::boolean, false)
        and remaining <= (select coalesce(sum(c.rows_unresolved), 0) from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
                           where s.job_id = j.id and s.run = j.run and s.kind = 'walk') then
-      -- The number of rows that the verification found is at most the number that the walk had
-      -- counted as unresolved. Unresolved rows still match the filter after the change. These rows
-      -- do not make the job fail.
+      -- The walk missed no rows, and the verification found at most as many rows as the walk and
+      -- its sweeps had counted as unresolved. Unresolved rows still match the filter after the
+      -- change. They do not make the job fail.
       perform backfill._end_job(j.id, 'succeeded', true);
       return;
     end if;
@@ -363,8 +378,8 @@ begin
       from backfill.slice s join backfill.checkpoint c on c.slice_id = s.id
      where s.job_id = j.id and s.run = j.run and s.generation = j.generation and s.kind = 'walk';
     if v_proof = 'expression' and j.filter_sql is not null and j.generation > 1 and changed = 0 then
-      -- A sweep changes only rows that match the filter, so another sweep would not change the rows
-      -- found here, which do not match the filter.
+      -- The last sweep changed no rows. A sweep changes only rows that match the filter, so the
+      -- rows found here do not match it, and another sweep would not change them.
       perform backfill._end_job(j.id, 'failed', false,
         format('%s differ%s from the result of set but %s not match the filter, so the job does not change %s', backfill._rows_text(remaining), case when remaining = 1 then 's' end,
                case when remaining = 1 then 'does' else 'do' end, case when remaining = 1 then 'it' else 'them' end),
@@ -373,8 +388,9 @@ begin
                case when remaining = 1 then 'does' else 'do' end),
           'hint', 'The column "hint" of backfill.jobs contains a query that finds these rows. Fix the rows, or, if they are correct, set the option verify to auto. Then run backfill.retry.'));
     elsif j.generation <= 3 then
-      -- Either the walk missed these rows, or they were written after the walk had passed their
-      -- keys. A sweep walks the range again to change them.
+      -- The walk missed these rows, or they were written after the walk had passed their keys, or
+      -- the filter or the expressions now return a different result for them. A sweep walks the
+      -- range again to change them.
       perform backfill._add_slices(j.id, 'walk', j.generation + 1);
       update backfill.job set state = 'running', generation = j.generation + 1 where id = j.id;
       perform backfill._record_event(j.id, 'sweep', format('%s %s after the walk (%s): starting sweep %s of 3', backfill._rows_text(remaining),

@@ -95,8 +95,8 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
                       left join backfill.lease l on l.slice_id = s.id and l.expires_at > clock_timestamp()
                       left join backfill.worker w on w.id = l.holder
                      where o.id = j.id and j.finished_at is null
-                     -- Slices that a worker holds come first, then other unfinished slices, then
-                     -- finished slices.
+                     -- At most 16 slices are shown: first those that a worker holds, then other
+                     -- unfinished slices, then finished slices. The result lists them by number.
                      order by l.slice_id is null, s.state in ('done', 'gone'), s.ordinal limit 16) s), '[]') as slices,
                  (select count(*) from backfill.job o join backfill.slice s on s.job_id = o.id and s.run = o.run and s.kind = 'walk' and s.generation = 1
                    where o.id = j.id) as slices_total,

@@ -78,7 +78,7 @@ end $$;
 -- - The job is running.
 -- - Fewer than `wanted` slices of the job are in progress. A slice with an expired lease counts as
 --   in progress, because a worker is about to take it over.
--- - No slice of the job is waiting for a worker.
+-- - No slice of the walk is waiting for a worker, or for a later time (ready or held).
 -- - No other slice has many more remaining rows.
 -- - The slice has at least 5,000 remaining rows. Otherwise the split would cost more than it saves.
 create or replace function backfill._may_split(slice bigint, token uuid, wanted integer) returns boolean

@@ -171,8 +171,8 @@ begin
   -- Use the settings that the daemon's sessions will have. For the settings that this function
   -- pins, the server restores the old values when the function returns.
   perform set_config(s.name, settings ->> s.name, true) from unnest(array['TimeZone', 'DateStyle', 'IntervalStyle']) s(name) where settings ->> s.name is not null;
-  -- Since version 18, the planner removes a join of a table with itself. The plan would then not
-  -- tell which scan reads the row that a job changes.
+  -- Since version 18, the planner can remove a join of a table with itself. The plan would then not
+  -- show which scan reads the row that a job changes.
   perform set_config('enable_self_join_elimination', 'off', true) where old_elimination is not null;
   perform set_config('search_path', settings ->> 'search_path', true);
   open c for execute 'explain (verbose, costs off, format json) ' operator(pg_catalog.||) statement;
@@ -217,7 +217,9 @@ end $$;
 -- cascade deletes rows. For each deleted row, the server searches the referring tables. Without an
 -- index on the foreign key, each search reads the whole referring table (P10). The result column
 -- `index` is 'full' if an index begins with all columns of the foreign key, 'part' if an index
--- begins with one of these columns, and otherwise 'none'.
+-- begins with one of these columns, and otherwise 'none'. Only valid btree and hash indexes count.
+-- A partial index counts only if its condition is that the first column of the foreign key is not
+-- null.
 create or replace function backfill._referring(relation oid) returns table (referring regclass, constraint_name name, referred regclass, action "char", columns text[], referred_columns smallint[], index text, remedy text)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive fk as (
@@ -348,8 +350,9 @@ begin
 end $$;
 
 -- Refuses a job whose verification would fail because the role may not read the system column xmin.
--- The verification compares xmin with the snapshot of the planning, to find rows that the walk
--- missed. A grant on all columns of a table does not include its system columns.
+-- The verification compares xmin with the snapshot that was taken at planning, to distinguish rows
+-- that the walk missed from rows that were written later. A grant on all columns of a table does
+-- not include its system columns.
 create or replace function backfill._check_proof_rights(relation oid, filter_sql text, options jsonb, run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -392,8 +395,9 @@ begin
 end $$;
 
 -- Refuses a job that assigns a column of a partition key, because the change could move rows to
--- another partition. Refuses a job if row-level security hides rows from its role, or if its role
--- lacks privileges on a leaf. A grant on the parent does not give these privileges.
+-- another partition. Refuses a job if row-level security hides rows from its role, if its role may
+-- update but not read an assigned column, or if its role lacks privileges on a leaf. A grant on the
+-- parent does not give privileges on the leaves. Also makes the check of _check_owners.
 create or replace function backfill._check_job(relation oid, kind text, set_sql text, key name[], run_as name) returns void
 language plpgsql stable security definer set search_path = pg_catalog, pg_temp as $$
 declare

@@ -22,7 +22,8 @@ $$;
 -- Evaluates the user's expressions on a sample of rows. Returns the number of matching rows, the
 -- plan of a batch, and at most five rows, each as it is before and after the change. The evaluation
 -- runs in a subtransaction that is read-only and rolled back, so that no effect of the expressions
--- remains. The sample is limited to about 100 pages, 20,000 rows and 5 seconds.
+-- remains. The sample is limited to about 100 pages, 20,000 rows and 5 seconds, and the evaluation
+-- of the five rows to another 5 seconds.
 create or replace function backfill._sample(kind text, relation oid, set_sql text, filter_sql text, key jsonb, settings jsonb) returns jsonb
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -353,7 +354,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select left(string_agg(format('%s = %s', e.key, e.value), ', '), 400) from jsonb_each(vals) e
 $$;
 
--- Rounds a number for display. A number other than 0 that would become 0 keeps two digits.
+-- Rounds a number for display. A number other than 0 that would become 0 keeps two significant
+-- digits.
 create or replace function backfill._fixed(value numeric, digits integer) returns text
 language sql immutable set search_path = pg_catalog, pg_temp as $$
   select round(value, case when value <> 0 and round(value, digits) = 0 then 1 - floor(log(abs(value)))::int else digits end)::text

@@ -101,10 +101,11 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   end, name)
 $$;
 
--- Raises an error unless the job succeeded and was verified, and the table with this name is still
--- the one that the job changed. A migration or a deploy calls the function before a step that needs
--- the job's result. With whole_table the function also checks
--- that no row of the table needs work now, including rows above the upper bound of the plan.
+-- Raises an error unless the job succeeded and was verified, and the table, its partitions and
+-- children, and the assigned columns are still the ones that the job changed. A migration or a
+-- deploy calls the function before a step that needs the job's result. With whole_table the
+-- function also checks that no row of the table needs work now, including rows above the upper
+-- bound of the plan.
 create or replace function backfill.assert_complete(name text, whole_table boolean default false) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare

@@ -2,9 +2,10 @@
 -- their caller. The triggers run with the privileges of the owner of schema backfill.
 
 -- Checks the expressions of a rollout with the server, without evaluating them: creates an empty
--- temporary table like the target, with the new column as a generated column, and rolls this back.
--- The server then refuses expressions that are not immutable, or that read other rows. The
--- statements are built before the search_path of the caller is set.
+-- temporary table like the target, adds the new column to it (for "using", as a generated column),
+-- and rolls this back. If the session cannot create a temporary table, only raises a warning. The
+-- server then refuses expressions that are not immutable, or that read other rows. The statements
+-- are built before the search_path of the caller is set.
 create or replace function backfill._try_expressions(s jsonb, settings jsonb) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -90,7 +91,8 @@ begin
   elsif not backfill._is_operator(new.started_by) and (select count(*) from backfill.rollout r where r.started_by = new.started_by and r.state not in ('rolled_back', 'done')) >= 100 then
     perform backfill._refuse(format('role "%s" has 100 unfinished rollouts', new.started_by), 'That is the limit for one role.', 'Finish some of them, or roll them back with backfill.rollout_rollback.');
   end if;
-  -- The name of a rollout that was rolled back is free again.
+  -- The name of a rollout that was rolled back is free again, for a role that may control the old
+  -- rollout.
   delete from backfill.rollout r where r.name = new.name and r.state = 'rolled_back' and backfill._may_control(new.started_by, r.started_by);
   new.fingerprint := backfill._rollout_fingerprint(new.relation);
   return new;
@@ -186,7 +188,8 @@ begin
     else
       raise exception using errcode = 'BF001', message = format('unknown command "%s"', new.verb), detail = 'The row was not inserted by a function of schema backfill.', hint = 'Use the functions, for example backfill.rollout_pause.';
   end case;
-  -- A pause or resume of the rollout also applies to the job of its current stage.
+  -- A pause or resume of the rollout also applies to the job of its current stage. If a failed
+  -- rollout is resumed, its failed or cancelled job is retried.
   if new.verb in ('pause', 'resume') then
     select x.name, x.state, x.desired_state into j from backfill.job x where x.id = r.job_id;
     if new.verb = 'pause' and j.state in ('queued', 'running', 'verifying', 'paused') then
@@ -214,8 +217,9 @@ exception when sqlstate 'BF001' or sqlstate 'BF003' or sqlstate 'BF005' or insuf
   raise exception using errcode = sqlstate, message = v_message, detail = v_detail, hint = v_hint;
 end $$;
 
--- Returns the statements in pg_stat_statements that return all columns of a table. Returns no row
--- if the extension is not installed, or if the caller may not read the statements.
+-- Returns at most five statements of pg_stat_statements that, judging by their text, return all
+-- columns of a table. Returns no row if the extension is not installed, or if the caller may not
+-- read the statements.
 create or replace function backfill._statements_with_all_columns(relation oid) returns table (query text, calls bigint)
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -270,7 +274,9 @@ begin
       union all
       select v.stage, 0, 0::oid, case s ->> 'on_difference' when 'report' then 'job: compares all rows; if one differs, the rollout fails' else 'job: the same update again; it changes only rows that still differ' end,
              case s ->> 'on_difference' when 'report' then 'none' else 'row locks' end, 'reads all rows in small batches'
-        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using') x
+        from backfill._rollout_work(s, settings), unnest(array['verified', 'switched']) v(stage) where s ? 'using'
+      union all
+      select 'constrained', 0, 0::oid, 'job: looks for rows that violate a constraint; if it finds one, the rollout fails before it adds a constraint', 'none', 'reads all rows in small batches' where backfill._violations(s) is not null) x
      order by backfill._stage_number(x.stage), x.ordinal, x.part;
   for w in
     select 'the application''s prepared statements that return all columns of the table fail once after the column is added (cached plan must not change result type)' as told

@@ -33,7 +33,21 @@ language sql set search_path = pg_catalog, pg_temp as $$
   update backfill.rollout r set waiting_reason = _put_off_rollout.reason, waiting_text = backfill._readable(told), due_at = clock_timestamp() + pause, holder = null, token = null, expires_at = null where r.id = _put_off_rollout.id
 $$;
 
--- Enqueues the job that fills the column, or that compares and repairs it, and returns its ID.
+-- Returns a job of a rollout: "backfill" fills the column, "verify" and "verify-again" compare it
+-- with the expression, and repair or report the rows that differ, and "check" finds rows that
+-- violate a constraint before the constraint is added. Returns no row if there is nothing to do.
+create or replace function backfill._rollout_job(s jsonb, settings jsonb, what text) returns table (set_sql text, filter_sql text, compares text)
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select w.set_sql, w.filter_sql, case when what <> 'backfill' and s ->> 'on_difference' = 'report' then 'expression' end
+    from backfill._rollout_work(s, settings) w
+   -- Without "using" there is nothing to compare. A null in a column with a volatile default may
+   -- have been written by the application.
+   where what = 'backfill' or what <> 'check' and s ? 'using'
+  union all
+  select format('%1$I = %1$I', s ->> 'column'), v, 'constraints' from backfill._violations(s) v where what = 'check' and v is not null
+$$;
+
+-- Enqueues a job of a rollout, and returns its ID.
 create or replace function backfill._enqueue_rollout_job(r backfill.rollout, what text) returns bigint
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -42,9 +56,10 @@ begin
   insert into backfill.job (name, kind, relation, target, set_sql, filter_sql, run_as, run_as_asked, enqueued_by, options, settings, compares)
   select format('%s/%s-%s', r.name, what, r.id), 'update', r.relation, r.target, w.set_sql, w.filter_sql, r.run_as, r.run_as, r.started_by,
          -- With on_error = null, any number of rows may stay null.
-         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}', r.settings,
-         what <> 'backfill' and r.spec ->> 'on_difference' = 'report'
-    from backfill._rollout_work(r.spec, r.settings) w
+         case r.spec ->> 'on_error' when 'null' then '{"max_row_errors": 1000000}'::jsonb else '{}' end || (r.spec -> 'backfill') || '{"verify": "filter"}'
+         -- A job that only compares changes no rows, so it fires no triggers.
+         || case when w.compares is null then '{}' else '{"statement_triggers": "skip"}' end::jsonb, r.settings, w.compares
+    from backfill._rollout_job(r.spec, r.settings, what) w
   returning id into v_job;
   update backfill.rollout x set job_id = v_job where x.id = r.id;
   return v_job;
@@ -52,20 +67,19 @@ end $$;
 
 -- Returns whether the job of a stage has succeeded. Enqueues the job if it does not exist. While
 -- the job is unfinished, the rollout waits for it. If the job failed or was cancelled, the rollout
--- fails, too.
+-- fails, too, unless on_error is null and only quarantined rows are left. Returns true if the stage
+-- needs no job.
 create or replace function backfill._is_rollout_job_done(r backfill.rollout, what text) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   v_accepted constant text := 'the rollout accepts rows for which the expression fails (on_error: null)';
   j record;
 begin
-  -- Without "using" there is nothing to compare. A null in a column with a volatile default may
-  -- have been written by the application.
-  if not exists (select from backfill._rollout_work(r.spec, r.settings)) or what <> 'backfill' and not r.spec ? 'using' then
+  if not exists (select from backfill._rollout_job(r.spec, r.settings, what)) then
     return true;
   end if;
   -- All readers see the error of a rollout, so it must not contain data of rows.
-  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.state_reason, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_work(r.spec, r.settings) w) as is_ours
+  select x.id, x.name, x.state, coalesce(x.redacted ->> 'error', x.error) as error, case when x.redacted is null then x.hint else x.redacted ->> 'hint' end as hint, x.rows_changed, x.started_at, x.state_reason, x.relation = r.relation and x.run_as = r.run_as and x.enqueued_by = r.started_by and x.set_sql = (select w.set_sql from backfill._rollout_job(r.spec, r.settings, what) w) as is_ours
     into j from backfill.job x where x.name = format('%s/%s-%s', r.name, what, r.id);
   if found and not j.is_ours then
     perform backfill._fail_rollout(r.id, format('another job has the name "%s"', j.name), format('That job does not belong to this rollout. If it is not needed any more, run: select backfill.forget(%L); Then run: select backfill.rollout_resume(%L);', j.name, r.name));
@@ -99,8 +113,8 @@ begin
   return false;
 end $$;
 
--- While a rollout waits for the switch, all rows are compared again once a day. Returns false while
--- the job runs, and fails the rollout if the job fails.
+-- While a rollout with an expression (using) waits for the switch, all rows are compared again once
+-- a day. Returns false while the job runs, and fails the rollout if the job fails.
 create or replace function backfill._is_compared_again(r backfill.rollout) returns boolean
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -133,9 +147,13 @@ begin
   update backfill.rollout x set holder = worker, token = v_token, expires_at = clock_timestamp() + ttl, backend_pid = null, backend_start = null where x.id = r.id;
   return jsonb_build_object('rollout', r.id, 'name', r.name, 'token', v_token, 'statement', s.id, 'run_as', r.run_as, 'relation', v_relation::bigint,
     'target', case v_relation when r.relation then r.target else (select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_relation) end,
-    -- Adding or dropping a foreign key also locks the referenced table.
-    'also', case when _lease_rollout.undo and _lease_rollout.stage = 'expanded' and r.spec ? 'references' and backfill._resolve_table(r.spec #>> '{references,target}', '{}') is not null then r.spec #>> '{references,target}'
-                 when exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')) then r.spec #>> '{references,target}' end,
+    -- Adding or dropping a foreign key also locks the referenced table. LOCK TABLE needs more
+    -- privileges than a foreign key. If the role lacks them, only the statement itself takes the
+    -- lock.
+    'also', (select r.spec #>> '{references,target}'
+              where (_lease_rollout.undo and _lease_rollout.stage = 'expanded'
+                     or exists (select from backfill.rollout_statement d where d.rollout_id = r.id and d.stage = _lease_rollout.stage and d.ordinal = _lease_rollout.ordinal and not d.undo and d.sql like '% foreign key (%' and d.lock in ('SHARE ROW EXCLUSIVE', 'ACCESS EXCLUSIVE')))
+                and r.spec ? 'references' and has_table_privilege(r.run_as, backfill._resolve_table(r.spec #>> '{references,target}', '{}'), 'update, delete, truncate')),
     'undo', _lease_rollout.undo, 'sql', _lease_rollout.sql, 'lock', _lease_rollout.lock, 'alone', _lease_rollout.alone, 'stage', _lease_rollout.stage, 'attempts', s.attempts, 'settings', r.settings,
     'files', backfill._table_file(v_relation));
 end $$;
@@ -176,6 +194,21 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
      where l.pid = _blocks_writes.pid and l.locktype = 'relation' and l.granted and l.mode in ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
        and l.database = (select d.oid from pg_database d where d.datname = current_database()) and (l.relation = _blocks_writes.relation or l.relation in (select p.part from backfill._partitions(_blocks_writes.relation) p))
        and a.wait_event is distinct from 'SyncRep' and (a.state is not null or current_setting('synchronous_standby_names') = ''))
+$$;
+
+-- Returns the transactions that hold a lock on a table of a rollout, have been running for longer
+-- than "age", and do not belong to the session "pid". Unless exclusive is true, leaves out locks
+-- that only readers take. Leaves out autovacuum, which the server cancels, and transactions whose
+-- start the control login may not see.
+create or replace function backfill._older_locks(pid integer, relation oid, also text, exclusive boolean, age interval) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select array(select distinct format('%s %s', a.pid, a.xact_start)
+    from pg_locks l join pg_stat_activity a on a.pid = l.pid
+   where l.locktype = 'relation' and l.granted and l.pid <> _older_locks.pid
+     and l.database = (select d.oid from pg_database d where d.datname = current_database())
+     and (l.relation in (_older_locks.relation, backfill._resolve_table(also, '{}')) or l.relation in (select p.part from backfill._partitions(_older_locks.relation) p))
+     and (exclusive or l.mode not in ('AccessShareLock', 'RowShareLock', 'ShareUpdateExclusiveLock'))
+     and a.backend_type is distinct from 'autovacuum worker' and a.xact_start < clock_timestamp() - age)
 $$;
 
 -- Claims a rollout for a daemon, and advances the rollout until it needs a statement on the user's
@@ -244,9 +277,10 @@ begin
   return null;
 end $$;
 
--- Returns the index that a statement of a rollout has created: an index with this name on the new
--- column alone. Returns neither an index of the same name on other columns nor an index that is
--- already attached to the index of the parent.
+-- Returns one row, which says whether the index is valid, if a statement of a rollout has created
+-- the index: an index with the name in undo_sql on the new column alone. Returns no row for an
+-- index of the same name on other columns, or for an index that is already attached to the index of
+-- the parent.
 create or replace function backfill._rollout_index(r backfill.rollout, part oid, undo_sql text) returns table (valid boolean)
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select i.indisvalid from pg_index i join pg_class c on c.oid = i.indexrelid join pg_namespace n on n.oid = c.relnamespace
@@ -353,9 +387,11 @@ begin
        where x.id = r.id;
       return null;
     end if;
-    -- Before reads are switched, the column is compared once more.
-    if v_next in ('backfilled', 'verified', 'switched')
-       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' else 'verify-again' end) then
+    -- A constraint that is added as NOT VALID refuses each new version of a row that violates it.
+    -- So such rows are looked for before the first constraint is added. Before reads are switched,
+    -- the column is compared once more.
+    if v_next in ('backfilled', 'verified', 'constrained', 'switched')
+       and not backfill._is_rollout_job_done(r, case v_next when 'backfilled' then 'backfill' when 'verified' then 'verify' when 'constrained' then 'check' else 'verify-again' end) then
       return null;
     end if;
     select x.* into s from backfill._rollout_steps(r.spec, r.settings) x
@@ -381,8 +417,8 @@ begin
   end loop;
 end $$;
 
--- Returns the objects that depend on the new column of a rollout, except those that the rollout has
--- created. The column cannot be dropped while they exist.
+-- Returns at most five of the objects that depend on the new column of a rollout, except those that
+-- the rollout has created. The column cannot be dropped while they exist.
 create or replace function backfill._dependents(r backfill.rollout) returns text
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select string_agg(x.object, ', ' order by x.object) from (
@@ -483,8 +519,9 @@ begin
 end $$;
 
 -- Reports that a statement failed. If the failure is temporary, the daemons try the statement again
--- after a pause that doubles with each attempt. If the failure is permanent, or if the statement
--- still fails after an hour, the rollout fails.
+-- after a pause that doubles with each attempt, up to 30 s. If the failure is permanent, or if the
+-- statement still fails after an hour, the rollout fails. If the statement validates a constraint
+-- or creates a unique index, the constraint or index is dropped first.
 create or replace function backfill._rollout_statement_failed(id bigint, token uuid, statement bigint, error text, hint text, is_temporary boolean, waits text) returns void
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
@@ -537,7 +574,8 @@ $$;
 
 -- Records the start of a statement, in the transaction of the statement. Until this transaction
 -- ends, no other attempt to run the statement can start. Raises BF006 unless the session user is an
--- executor login for the role of the rollout, and the token is current.
+-- executor login for the role of the rollout, the token is current, the rollout is not paused, and
+-- the statement is not recorded as done.
 create or replace function backfill.rollout_begun(rollout bigint, token uuid, statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin
@@ -562,8 +600,10 @@ end $$;
 comment on function backfill.rollout_begun(bigint, uuid, bigint) is 'Notes the beginning of a statement of a rollout, in the transaction of the statement. For daemons.';
 
 -- Records that a statement is done, at the end of the transaction of the statement. Raises BF006
--- unless the session user is an executor login for the role of the rollout, and the token is
--- current.
+-- unless the session user is an executor login for the role of the rollout, the token is current,
+-- the rollout is not paused, and the statement is not recorded yet. Unless the statement undoes
+-- another one, the role that started the rollout must also still be allowed to run jobs as the role
+-- of the rollout.
 create or replace function backfill.rollout_recorded(rollout bigint, token uuid, statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -587,8 +627,9 @@ begin
 end $$;
 comment on function backfill.rollout_recorded(bigint, uuid, bigint) is 'Records a statement of a rollout, in the transaction of the statement. For daemons.';
 
--- Records the time at which the statement acquired its locks. Raises BF001 if the name of the table
--- now belongs to another table.
+-- Records the time at which the statement acquired its locks. Raises BF001 if the table was
+-- renamed, replaced or dropped. Does nothing unless the session user is an executor login for the
+-- role of the rollout.
 create or replace function backfill.rollout_locked(statement bigint) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 declare
@@ -607,7 +648,8 @@ end $$;
 comment on function backfill.rollout_locked(bigint) is 'Notes the time at which a statement of a rollout has its locks. For daemons.';
 
 -- Records how long the statement has held its locks, and raises an error if the statement has
--- rewritten the table. The transaction is then rolled back.
+-- rewritten the table. The transaction is then rolled back. Does nothing unless the session user is
+-- an executor login for the role of the rollout.
 create or replace function backfill.rollout_unlocking(statement bigint, relation oid, files text) returns void
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 begin

@@ -26,8 +26,8 @@ language sql immutable set search_path = pg_catalog, pg_temp as $$
   select (array['planned', 'expanded', 'syncing', 'backfilled', 'verified', 'constrained', 'switched', 'contracted'])[number]
 $$;
 
--- Refuses a JSON object with an unknown key, or with a value that does not have the type of its
--- key. keys maps each known key to its type.
+-- Refuses a JSON object with an unknown key, or with a value that is not null and does not have a
+-- type of its key. keys maps each known key to its type or types.
 create or replace function backfill._check_keys(object jsonb, what text, keys jsonb) returns void
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare
@@ -323,13 +323,14 @@ begin
     s := jsonb_set(s, '{references,target}', to_jsonb((select format('%I.%I', n.nspname, k.relname) from pg_class k join pg_namespace n on n.oid = k.relnamespace where k.oid = v_referred)));
   end if;
   perform backfill._check_statement_triggers(v_rel, 'update', w.set_sql, s -> 'backfill') from backfill._rollout_work(s, settings) w;
-  if exists (select from backfill._rollout_work(s, settings)) then
-    begin
-      perform backfill._key_of(v_rel, null);
-    exception when sqlstate 'BF001' then
+  begin
+    perform backfill._key_of(v_rel, null);
+    s := s || '{"keyed": true}';
+  exception when sqlstate 'BF001' then
+    if exists (select from backfill._rollout_work(s, settings)) then
       perform backfill._refuse(format('table %s has no primary key that a backfill can use', s ->> 'target'), 'The daemons fill and compare the column in batches in the order of the primary key. The check of the key reported: ' || sqlerrm || '.', 'Create a primary key first. For a partitioned table, create one on each partition.');
-    end;
-  end if;
+    end if;
+  end;
   select k.conname into v_name from pg_constraint k
    where (k.conrelid = v_rel or k.conrelid in (select p.part from backfill._partitions(v_rel) p))
      and k.conname in (select backfill._fit(format('%s_%s', c.relname, s ->> 'column'), 50) || x.suffix from (values ('_check', s ? 'check'), ('_not_null', (s -> 'not_null')::boolean), ('_fkey', s ? 'references')) x(suffix, wanted) where x.wanted) limit 1;

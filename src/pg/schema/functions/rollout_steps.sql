@@ -198,6 +198,23 @@ begin
   end if;
 end $$;
 
+-- Returns a condition that is true for each row that violates a check, not-null or foreign key
+-- constraint of the rollout. Returns null if the rollout adds no such constraint, or if no job can
+-- walk the table. The condition contains the foreign key only if the owner of the table can read
+-- all rows of the referenced table.
+create or replace function backfill._violations(s jsonb) returns text
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select string_agg(x.condition, ' or ' order by x.n) from (
+    select 1, 'not ' || backfill._bracketed(s ->> 'check') where s ? 'check'
+    union all
+    select 2, format('%I is null', s ->> 'column') where (s -> 'not_null')::boolean
+    union all
+    select 3, format('%1$I.%2$I is not null and not exists (select from %3$s as zzz_backfill_referred where zzz_backfill_referred.%4$I = %1$I.%2$I)', s ->> 'name', s ->> 'column', s #>> '{references,target}', s #>> '{references,column}')
+      from pg_class c where c.oid = backfill._resolve_table(s #>> '{references,target}', '{}') and not c.relrowsecurity
+       and has_schema_privilege(s ->> 'owner', c.relnamespace, 'usage') and has_column_privilege(s ->> 'owner', c.oid, s #>> '{references,column}', 'select')) x(n, condition)
+   where (s -> 'keyed')::boolean
+$$;
+
 -- Returns a description of the schema of a table, with one line for each object. Contains no OIDs
 -- and no column numbers, so it is the same before a rollout and after its rollback. An object that
 -- another session drops at this moment has no definition, and is left out.

@@ -148,8 +148,10 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
 $$;
 
 -- Returns the functions that are called because of the columns of a table, although no expression
--- names them: the functions in the defaults and domains of the assigned columns, and the functions
--- of casts to and from the types of columns that are assigned or named.
+-- names them: the functions in the defaults (with_defaults) and domains of the assigned columns,
+-- and the functions of casts to and from the types of columns that are assigned or named. A cast
+-- counts only if the owner of its function may act as run_as. Functions of PostgreSQL itself and
+-- functions in C are left out.
 create or replace function backfill._functions_of_columns(relation oid, assigned text[], fragments text, with_defaults boolean, run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive col as (
@@ -174,9 +176,9 @@ $$;
 -- looked up in the given schemas. A keyword that cannot name a function without quotes does not
 -- count as a call. The function may also be called as if it were a column (`row.function`), or it
 -- may be behind another object that the fragment names: an operator, an aggregate, a cast from or
--- to a type, a domain, a view, or the default of an argument. Such an object counts only if run_as
--- may act as its owner. Otherwise any role could create an object that uses a function of another
--- role, and thereby cause jobs of other roles to be refused.
+-- to a type, a domain, a view, or the default of an argument. Such an object counts only if its
+-- owner may act as run_as. Otherwise any role could create an object that uses a function of
+-- another role, and thereby cause jobs of other roles to be refused.
 create or replace function backfill._called_functions(fragment text, what text, schemas name[], run_as name) returns setof oid
 language sql stable set search_path = pg_catalog, pg_temp as $$
   with recursive token as (

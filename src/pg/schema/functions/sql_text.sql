@@ -1,9 +1,9 @@
 -- Splits an SQL fragment into tokens, each with its depth of nesting in brackets. Refuses fragments
 -- that could affect the statement outside the fragment, because they contain unbalanced brackets,
--- unterminated quotes or comments, or semicolons. Also refuses parameters, escape strings that
--- continue in a second quote, and fragments of more than 64 kB. The function and the server must
--- agree where each quote ends. Otherwise the server could execute text that this function takes for
--- a string.
+-- unterminated quotes or comments, or semicolons. Also refuses parameters, UESCAPE, escape strings
+-- that continue in a second quote, and fragments of more than 64 kB. The function and the server
+-- must agree on where each quote ends. Otherwise the server could execute text that this function
+-- takes for a string.
 create or replace function backfill._lex(fragment text, what text) returns table (kind text, body text, depth integer)
 language plpgsql immutable set search_path = pg_catalog, pg_temp as $$
 declare

@@ -12,10 +12,10 @@ create table backfill.rollout (
   -- The owner of the table. All statements of the rollout run as this role.
   run_as         name        not null,
   started_by     name        not null default current_user,
-  -- The last stage that the daemons reach without a further call of rollout_advance. A call raises
-  -- this value to the next stage if it is lower.
+  -- The last stage that the daemons reach without a further call of rollout_advance. If this value
+  -- is lower than the next stage, a call raises it to the next stage.
   until          text        not null default 'constrained',
-  -- The last stage for which an operator has called rollout_advance.
+  -- The last stage that a call of rollout_advance has confirmed.
   confirmed      text        not null default 'planned',
   stage          text        not null default 'planned',
   state          text        not null default 'running' check (state in ('running', 'waiting', 'failed', 'rolling_back', 'rolled_back', 'done')),
@@ -32,7 +32,8 @@ create table backfill.rollout (
   error          text,
   hint           text,
   -- The error and hint of a statement that failed, and the ID of this statement. The rollout is
-  -- marked as failed with them after its constraint or unique index has been dropped.
+  -- marked as failed, with this error and hint, after the constraint or unique index has been
+  -- dropped.
   pending_error  text,
   pending_hint   text,
   pending_statement bigint,
@@ -96,6 +97,6 @@ create table backfill.rollout_command (
 );
 alter table backfill.rollout_command enable row level security;
 
--- Whether the job only compares the rows with the expressions, and changes none. Only rollouts
--- create such jobs.
-alter table backfill.job add column compares boolean not null default false;
+-- What the job compares the rows with, if it changes none: the expression of a rollout, or the
+-- constraints that a rollout is about to add. Only rollouts create such jobs.
+alter table backfill.job add column compares text check (compares in ('expression', 'constraints'));
