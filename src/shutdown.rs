@@ -1,5 +1,5 @@
-//! Shutdown. SIGTERM or SIGINT starts a drain. A second signal or the end of the grace period stops
-//! the daemon immediately.
+//! Shutdown. SIGTERM or SIGINT starts a drain. Another signal during the drain, or the end of the
+//! grace period, stops the daemon immediately.
 //!
 //! The tasks of a database take the shutdown as an argument. Workers check `drain` between batches
 //! and while they wait. `hard` may interrupt a batch in flight. The server then rolls back the

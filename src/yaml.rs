@@ -60,9 +60,9 @@ fn is_empty(text: &str) -> bool {
     text.lines().map(str::trim).all(|line| line.is_empty() || line.starts_with('#') || line == "---")
 }
 
-/// Removes from an error message all text that may contain a password. The parser quotes the
-/// invalid value or key, which may be a URL in the wrong place. The list of expected keys is kept,
-/// because it contains only names of keys.
+/// If an error message contains a URL or `password=`, removes all text that may contain the
+/// password. The parser quotes the invalid value or key, which may be a URL in the wrong place. The
+/// list of expected keys is kept, because it contains only names of keys.
 fn without_urls(message: &str) -> String {
     let lower = message.to_ascii_lowercase();
     let assigns =

@@ -55,8 +55,7 @@ pub async fn measure(cluster: &Cluster) {
             seen.indexes.add(after.1 / before.1);
             seen.seconds.add(took);
         }
-        // Each turn begins with another of the ways to change the rows, so that the same way is not
-        // always first.
+        // The order rotates, so that the same way to change the rows does not always come first.
         ways.rotate_left(1);
     }
     println!(

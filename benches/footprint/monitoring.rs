@@ -35,8 +35,8 @@ pub async fn measure(cluster: &Cluster) {
     println!(
         "\n| percent of a core, with a standby | control pool | guard | heartbeat, listen | total | goal |\n|---|---|---|---|---|---|"
     );
-    // Idle workers poll the queue twice per second. With a long poll interval, only the sampler and
-    // some gauges cause load.
+    // Idle workers poll the queue twice per second. With a long poll interval, only the sampler,
+    // the heartbeat and some gauges cause load.
     let sampler = Daemon::builder(BACKFILLD, &cluster.owner_url())
         .config("lease: {poll_ms: 60000}\ndatabases: [{name: main, url: x}]")
         .start();

@@ -20,7 +20,7 @@ const ENDED: &str = "select extract(epoch from finished_at - started_at)::float8
     from backfill.job where name = $1 and finished_at is not null";
 
 /// Each turn has three walks: without bad rows, with bad rows, and with one row that another
-/// session locks for `hold`.
+/// session locks for at least `hold`, and at least until all other rows are changed.
 pub async fn measure(cluster: &Cluster, rows: i64, turns: i64, hold: Duration) {
     let owner = cluster.owner().await;
     let superuser = cluster.superuser("app").await;

@@ -2,14 +2,15 @@
 //! measures the other costs of the daemon.
 //!
 //! Everything runs on a separate cluster with `fsync = on`. Durations in seconds vary with the
-//! other load of the machine, so the bench prints speeds as ratios. The same table is rebuilt
-//! before each run, the order of the runs rotates, and each ratio is computed within one turn. See
-//! benches/README.md for the method and the numbers of one run.
+//! other load of the machine, so the bench prints speeds as ratios. In the parts `speed` and
+//! `bad_rows`, the table is rebuilt before each run, and each ratio is computed within one turn. In
+//! `speed`, the order of the runs rotates. See benches/README.md for the method and the numbers of
+//! one run.
 //!
 //!     ROWS=n    rows of the table (1,000,000)
 //!     PAIRS=n   turns (speed: 7, bad_rows: 3)
 //!     BIG=1     also 10,000,000 rows in BIG_PAIRS turns (3), to compare the ratios of both tables
-//!     HOLD=n    seconds for which a row is locked (60)
+//!     HOLD=n    minimum number of seconds for which a row is locked (60)
 //!     ONLY=a,b  only these parts: speed, bad_rows, latency, claim, checkpoint, views
 
 #![allow(

@@ -40,7 +40,7 @@ make_orders() {
         -c "insert into orders (total) select i / 100.0 from generate_series(1, 20000) i"
 }
 
-# Runs a daemon that exits when all jobs are finished.
+# Runs a daemon that exits when no job can run.
 run_daemon() { backfilld run --until-idle --listen 127.0.0.1:0 2>&1 | sed 's/^/   | /'; }
 
 # Checks the outcome of the whole recipe: each row, old or new, has the right value, the column is

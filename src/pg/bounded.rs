@@ -16,15 +16,15 @@ use crate::pg::pins::{OUR_PATH, Pins, UNLOCK};
 use crate::pg::pooler;
 use crate::pg::row::Columns;
 
-/// How much longer than its limit a statement may run before the daemon cancels it. If the
-/// statement is still running after another period of this length, the daemon terminates its
-/// session.
+/// How much longer than its limit a statement may run before the daemon cancels it, in addition to
+/// the extra time for the network ([`Session::slack`]). If the statement is still running after
+/// another `CANCEL_TIMEOUT`, the daemon terminates its session.
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum time that a statement gets in addition to its limit because of a slow network.
 const MOST_SLACK: Duration = Duration::from_secs(10);
-/// Maximum duration of a query to a server that responds normally. If a query takes longer, the
-/// server is slow or was suspended, and the answer to the job's statement may be late for the same
-/// reason.
+/// Maximum duration of a query to a server that responds normally, without the extra time for the
+/// network. If a query takes longer, the server is slow or was suspended, and the answer to the
+/// job's statement may be late for the same reason.
 const PROMPT: Duration = Duration::from_millis(500);
 /// Time between two checks of whether a statement is still running. If the server is suspended
 /// repeatedly, at least one of the two checks is probably slow.
@@ -41,7 +41,8 @@ impl Session {
     /// `limit`. The job's code can increase this timeout, can catch the error of a timeout or of a
     /// cancel request, and can hold its locks indefinitely. So the daemon also enforces the limit
     /// itself:
-    /// - The daemon cancels a statement that exceeds the limit by `CANCEL_TIMEOUT`.
+    /// - The daemon cancels a statement that exceeds the limit by more than `CANCEL_TIMEOUT` plus
+    ///   the extra time for the network.
     /// - The daemon terminates the session if the cancel request fails, or if the statement is
     ///   still running after another `CANCEL_TIMEOUT`. The job's code cannot catch a termination.
     ///
@@ -189,8 +190,9 @@ impl Session {
 
     /// Terminates the session after its statement has exceeded the time limit and ignored a cancel
     /// request. Finds out whether the statement is at fault. It is at fault only if the server
-    /// responds promptly and is still running the same statement. Otherwise the answer may have
-    /// been lost, or the server may have been suspended or slow.
+    /// responds promptly, is still running the same statement, and the statement does not wait for
+    /// I/O, an internal lock, another process, a buffer pin or the client. Otherwise the answer may
+    /// have been lost, or the server may have been suspended or slow.
     async fn end_overrun(&self) -> Result<Overrunning> {
         const LOOK: &str = "
 select coalesce(a.query_start::pg_catalog.text, '') from pg_catalog.pg_stat_activity a
@@ -244,8 +246,8 @@ enum Overrunning {
     Ended,
     /// The statement was still running, and its session could not be terminated.
     Unstoppable,
-    /// The statement may have ended before its session was terminated, or the server did not
-    /// respond promptly.
+    /// The statement may have ended before its session was terminated, it was waiting for example
+    /// for I/O, or the process ID of the session is unknown.
     Unclear,
 }
 

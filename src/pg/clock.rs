@@ -11,8 +11,9 @@ use crate::failpoint;
 use crate::pg::control::Control;
 use crate::pg::row::Columns;
 
-/// Minimum offset between the clocks, in milliseconds, that is reported in the log. Time zones and
-/// daylight saving time do not cause an offset.
+/// Minimum offset between the clocks, in milliseconds, that is reported in the log. The offset is
+/// reported again only after it has changed by at least this value. Time zones and daylight saving
+/// time do not cause an offset.
 const NOTABLE: i64 = 5_000;
 
 /// Maximum duration of a measurement. A longer measurement is not used, because its result may be

@@ -194,7 +194,8 @@ async fn dial_place(info: &ConnInfo, place: &Place) -> Result<Dialled> {
                 let peer = Peer { address, host: name.clone(), terms: info.terms.clone(), is_encrypted };
                 return Ok((client, connection, peer));
             }
-            // Try the next address only if no server responded at this address.
+            // Try the next address only if no server responded at this address, or if the server
+            // does not allow writes although `target_session_attrs=read-write` is set.
             Err(error) if error.kind == Kind::ConnectionLost && error.sqlstate.is_none() => failed = error,
             Err(error) => return Err(error),
         }
@@ -267,8 +268,8 @@ async fn attempt(
     Ok((client, connection, is_encrypted.load(Ordering::Relaxed)))
 }
 
-/// Refuses a server that does not satisfy `target_session_attrs=read-write`. The next host is then
-/// tried.
+/// Refuses a server that does not satisfy `target_session_attrs=read-write`. The next address or
+/// host is then tried.
 async fn refuse_read_only(client: &Client, connection: &mut Driver) -> Result<()> {
     let mut asked = std::pin::pin!(client.simple_query("show transaction_read_only"));
     let mut driven = std::pin::pin!(async {

@@ -339,7 +339,7 @@ impl Given {
         base.keepalives_idle(seconds(given("keepalives_idle")?.unwrap_or(10)));
         base.keepalives_interval(seconds(given("keepalives_interval")?.unwrap_or(5)));
         base.keepalives_retries(given("keepalives_count")?.unwrap_or(3));
-        // In libpq the unit of this parameter is milliseconds.
+        // As in libpq, the unit of this parameter is milliseconds.
         base.tcp_user_timeout(Duration::from_millis(u64::from(given("tcp_user_timeout")?.unwrap_or(20_000))));
         Ok(())
     }

@@ -16,7 +16,8 @@ use crate::plan::catalog::Found;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Needs {
     /// Attribute numbers of the key's columns and of the columns that the job names, in ascending
-    /// order. If an expression reads a whole row, the list contains all columns.
+    /// order. The list contains all columns if an expression reads a whole row, or if the parse
+    /// tree could not be read.
     pub columns: Vec<i16>,
     /// OIDs of the other tables that the expressions read.
     pub reads: Vec<u32>,
@@ -257,7 +258,8 @@ async fn of_delete(
 /// statement itself.
 ///
 /// # Errors
-/// The given error if the server rejects the statement.
+/// The given error if the server rejects the statement, or if the error is of a kind that says
+/// nothing about the statement, for example a lost connection.
 async fn assume_worst_if_refused(executor: &Session, claim: &Claim, error: Error, statement: &str) -> Result<Needs> {
     use error::Kind as Of;
     if !matches!(error.kind, Of::Permission | Of::Data | Of::Statement | Of::Refused) {

@@ -36,9 +36,9 @@ pub async fn failure(control: &Control, claim: &Claim) -> Result<Option<String>>
 
 /// Claims the next slice for this worker. Returns none if no slice of the worker's roles can be
 /// claimed. If the definition of the claimed job is invalid, fails the job and returns none. Slices
-/// of the roles in `at_share` are claimed only if no slice of another role can be claimed. If the
-/// queue contains leases of this worker that are not in `held`, their slices can be claimed at
-/// once.
+/// of the roles in `at_share` are claimed only if no slice of another role can be claimed. `worker`
+/// is the ID of this daemon. If the queue contains leases of this daemon that are not in `held`,
+/// their slices can be claimed at once.
 pub async fn claim(
     control: &Control,
     worker: Uuid,
@@ -229,7 +229,8 @@ pub async fn end_gone_leaf(control: &Control, claim: &Claim) -> Result<Option<St
 }
 
 /// Ends a claim whose slice was walked to its end. If the slice still has deferred rows, it can be
-/// claimed again after 1 s or 5 s. Otherwise the slice is finished.
+/// claimed again after 1 s, or after 5 s if its oldest deferred row was deferred at least 1 minute
+/// ago. Otherwise the slice is finished.
 pub async fn finish(control: &Control, claim: &Claim) -> Result<Option<State>> {
     const SQL: &str = "select backfill._finish($1, $2)";
     let state = state(control.query_opt(SQL, &[&claim.slice_id, &claim.token]).await?)?;

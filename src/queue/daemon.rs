@@ -1,5 +1,5 @@
-//! Stores in the queue the time until which a daemon's window is closed, deregisters the daemon,
-//! and runs the periodic housekeeping.
+//! Registers and deregisters the daemon, registers its executors, stores the time until which the
+//! daemon's window is closed, and runs the periodic housekeeping.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! Leases: the slices that this worker holds, the time for which the worker may rely on each lease,
+//! Leases: the slices that this daemon holds, the time for which a worker may rely on each lease,
 //! and the heartbeat. The heartbeat renews all leases in one round trip. It uses a separate
 //! session, so that a busy pool cannot delay it.
 
@@ -26,7 +26,7 @@ use crate::queue::daemon::{REGISTER_WORKER, host};
 /// Time from a failed heartbeat to the next one.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The slices that this worker holds. Cheap to clone.
+/// The slices that the workers of this daemon hold. All clones share the same leases.
 #[derive(Debug, Clone)]
 pub struct Leases {
     worker: Uuid,
@@ -131,7 +131,7 @@ impl Leases {
         counts.into_iter().filter(|(_, count)| *count >= share).map(|(role, _)| role.to_owned()).collect()
     }
 
-    /// Returns the tokens of all slices that this worker holds.
+    /// Returns the tokens of all slices that this daemon holds.
     pub fn tokens(&self) -> Vec<Uuid> {
         self.with(|held| held.values().map(|entry| entry.token).collect())
     }
@@ -174,7 +174,7 @@ impl Leases {
                         }
                         entry.state = *state;
                     }
-                    // The server did not renew this lease, because this worker no longer holds the
+                    // The server did not renew this lease, because this daemon no longer holds the
                     // slice. The lease is no longer trusted.
                     None => entry.trusted_until = asked_at,
                 }
@@ -182,7 +182,7 @@ impl Leases {
         });
     }
 
-    /// Renews all leases until `stop` is cancelled. Also renews the worker's row in
+    /// Renews all leases until `stop` is cancelled. Also renews the daemon's row in
     /// `backfill.worker`, which would otherwise expire.
     pub async fn heartbeat(self, heartbeat: Heartbeat, stop: CancellationToken) {
         let mut session: Option<(Session, Statement)> = None;

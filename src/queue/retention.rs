@@ -1,6 +1,8 @@
-//! Removes the slices, events and row errors of finished jobs after `retention.days`. Name, spec
-//! and verdict are kept until the job is deleted with `forget`. Otherwise, if a migration ran again
-//! a year later, it would create its job a second time, and the job would run again.
+//! Removes the slices, events and row errors of finished jobs after `retention.days`, and also
+//! events that belong to no job. Signals and daemons are removed 1 hour after their last update or
+//! their expiry. Name, spec and verdict of a job are kept until the job is deleted with `forget`.
+//! Otherwise, if a migration ran again a year later, it would create its job a second time, and the
+//! job would run again.
 
 use std::time::Duration;
 

@@ -33,9 +33,8 @@ enum Change {
 }
 
 impl ClaimRun<'_> {
-    /// Runs the batch. Returns none if the batch was cancelled because the job was paused or
-    /// cancelled, because its options were changed, or because a job of another role needs the
-    /// worker.
+    /// Runs the batch. Returns none if a batch of one row was cancelled for one of the reasons of
+    /// [`Change::Job`].
     pub(super) async fn attempt(&mut self, batch: &Batch) -> Result<Option<Outcome>> {
         let (context, claim, lease) = (&*self.scope.context, self.scope.claim, self.scope.lease);
         let hard = self.scope.stop.hard.child_token();

@@ -45,7 +45,9 @@ pub struct Loss {
     /// The batch that was in flight.
     batch: LostBatch,
     message: String,
-    /// Time of the last reset of the server's statistics. Each crash changes this time.
+    /// Time of the last reset of the server's statistics. Each crash changes this time. None until
+    /// the first loss has been counted. If the server reported no reason for that first loss, the
+    /// loss counts as a crash.
     counts_since: Option<String>,
     /// Whether the last loss still has to be counted, either as a crash or as a lost connection.
     open: bool,

@@ -142,6 +142,7 @@ impl ClaimRun<'_> {
     /// - The slice belongs to a verification.
     /// - The slice has reached its limit of deferred rows.
     /// - Another session has locked the whole table.
+    /// - The batch should have contained only the isolated row, but contained no row.
     async fn defer_locked_rows(&mut self, batch: &Batch, key: Option<&Key>, error: &Error) -> Result<Step> {
         let sentence = action(error.kind).1;
         if self.scope.claim.kind != SliceKind::Walk || !self.progress.may_defer_more() {
@@ -228,7 +229,7 @@ impl ClaimRun<'_> {
 
     /// Waits for a moment before the next attempt. After several failures, ends the claim instead,
     /// so that the worker can claim another slice in the meantime. If `failed` is given, the next
-    /// batch has fewer rows than the failed batch.
+    /// batch has fewer rows than the failed batch, except after [`Kind::TimeLimit`].
     pub(super) async fn wait(&mut self, kind: Kind, sentence: &str, failed: Option<&Batch>) -> Result<Step> {
         if let Some(batch) = failed.filter(|_| kind != Kind::TimeLimit) {
             self.shrink();

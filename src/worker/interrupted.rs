@@ -10,8 +10,8 @@ use crate::key::Key;
 use crate::walk::Search;
 use crate::worker::progress::Failures;
 
-/// Number of consecutive failures after which a slice is put off. The first failures are retried at
-/// once, because most of them pass within a second.
+/// If more than this number of batches fail in a row, the slice is put off. Until then, the worker
+/// retries after a short pause, because most failures pass within a second.
 pub(super) const AFTER: u32 = 5;
 /// Maximum time for which a slice is put off after a failed batch.
 pub(super) const LONGEST: Duration = Duration::from_secs(1);
@@ -30,8 +30,8 @@ pub(super) struct Interruption {
     pub search: Search,
 }
 
-/// Maximum number of interruptions that are kept. If an interruption is forgotten, this costs only
-/// a few more attempts.
+/// Number of interruptions at which all of them are forgotten. Forgetting an interruption costs
+/// only a few more attempts.
 const MOST_KEPT: usize = 1_000;
 
 impl Interrupted {

@@ -15,6 +15,7 @@ use crate::worker::error_policy::{Action, action};
 impl ClaimRun<'_> {
     /// Splits the slice if all of these conditions are true:
     ///
+    /// - The slice is walked to change rows. A verifying slice is not split.
     /// - The job has fewer active slices than its option `slices` allows.
     /// - [`queue::may_split`] returns true.
     /// - A key at which to split is found.

@@ -71,7 +71,7 @@ impl ClaimRun<'_> {
     }
 
     /// Returns the approximate number of rows of the walked table. If the role may not vacuum the
-    /// table, switches off this job's vacuums.
+    /// table, switches off the vacuums of this claim.
     async fn rows_of_table(&mut self) -> Result<f64> {
         const ROWS: &str = "
 select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.relowner, 'USAGE')
@@ -94,8 +94,9 @@ select greatest(c.reltuples, 0)::pg_catalog.float8, pg_catalog.pg_has_role(c.rel
 
     /// Vacuums the table in a separate session without a time limit, because a vacuum can take
     /// longer than a batch may take. A pause, a cancel, a shutdown, a closed window or a lost lease
-    /// ends the vacuum. If another session waits too long for the vacuum, or if a signal holds
-    /// jobs, the vacuum is cancelled and postponed.
+    /// ends the vacuum, and so does a job of another role that needs the worker. If another session
+    /// waits too long for the vacuum, or if a signal holds jobs, the vacuum is cancelled and
+    /// postponed.
     async fn vacuum(&mut self) -> Result<Step> {
         let recipe = Recipe {
             settings: &self.scope.claim.settings,

@@ -2,9 +2,9 @@
 //! its result is compared with a model.
 //!
 //! A failure prints its `BACKFILLD_SEED`, which generates the same case again.
-//! `BACKFILLD_CASES=500` runs 500 cases instead of 12. Run them with
-//! `cargo test --test it model::`, because nextest ends a test after 3 minutes. `BACKFILLD_KINDS`
-//! selects the features that the cases may have.
+//! `BACKFILLD_CASES=500` runs 500 cases instead of 12. Run them with `cargo test --test it
+//! model::`, because nextest kills a test after 5 minutes. `BACKFILLD_KINDS` selects the features
+//! that the cases may have.
 
 mod application;
 mod case;

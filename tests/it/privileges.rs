@@ -55,8 +55,8 @@ async fn grants_on_columns_are_enough_if_they_include_xmin() {
     }
 }
 
-/// An event trigger refuses each DDL command of the daemon's login, except in schema `backfill`
-/// during `migrate`. The daemon starts, jobs run, and an audit of DDL records nothing.
+/// An event trigger refuses each DDL command. The daemon nevertheless starts, and the jobs run, at
+/// REPEATABLE READ. The log and an event name the reason.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_trigger_that_refuses_ddl_stops_neither_a_daemon_nor_a_job() {
     let cluster = installed(Options::default()).await;
@@ -66,7 +66,8 @@ async fn an_event_trigger_that_refuses_ddl_stops_neither_a_daemon_nor_a_job() {
         "create table t (id int primary key, a int, b int); insert into t select g, g from generate_series(1, 500) g",
     )
     .await;
-    // At its first start the daemon registers its executor and its grants.
+    // At its first start, before the trigger exists, the daemon registers its executor and grants
+    // the missing privileges.
     drop(daemon(&cluster).await);
     let guard = "create table ddl (tag text); grant insert on ddl to public;
         create function guard() returns event_trigger language plpgsql as $$ begin raise exception 'no DDL today: %', tg_tag; end $$;

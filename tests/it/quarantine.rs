@@ -1,8 +1,8 @@
-//! Tests of rows that cannot be changed. If the change to a row raises an error, ends the session
-//! or takes too long, the job quarantines only that row. The job fails in three other cases:
+//! Tests of rows that cannot be changed. If the change to a row raises an error (even one with an
+//! SQLSTATE that backfilld itself uses, such as `BF006`), ends the session or takes too long, the
+//! job quarantines only that row. The job fails in two other cases:
 //! - The change crashes the server.
 //! - An enum label of the key has been renamed.
-//! - A trigger raises an SQLSTATE that backfilld itself uses (`BF006`).
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Runs `migrate`, `enqueue`, the daemon and `doctor` with each setting that a role or a database
-//! can have. docs/faults.md lists the settings.
+//! Runs `migrate`, `enqueue`, the daemon and `doctor` with settings that a role or a database can
+//! have, one setting at a time. docs/faults.md lists the tested settings.
 
 use backfilld_testbed::cluster::{Cluster, Options};
 
@@ -170,8 +170,8 @@ async fn the_settings_that_a_superuser_gives_do_no_harm() {
     }
 }
 
-/// With `force_parallel_mode`, each query in a function that the job calls would otherwise start a
-/// parallel worker.
+/// With the setting that [`parallel`] returns, each query in a function that the job calls would
+/// otherwise start a parallel worker.
 #[tokio::test]
 async fn the_queries_in_functions_of_a_job_start_no_parallel_workers() {
     let cluster = crate::support::installed(Options::default()).await;

@@ -39,7 +39,7 @@ async fn enqueue(owner: &Client, options: &str) {
 
 const CHANGED: &str = "select count(*) from t where n = 1";
 
-/// Returns the number of failed batches, by outcome.
+/// Returns the number of batches whose outcome is not `committed`.
 async fn failed_batches(daemon: &backfilld_testbed::daemon::Daemon) -> u64 {
     let (_, page) = daemon.get("/metrics").await.unwrap();
     let lines = page.lines().filter(|line| line.starts_with("backfilld_batches_total{"));

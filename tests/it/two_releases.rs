@@ -1,6 +1,6 @@
 //! Tests daemons of two releases on one database, and even on the same job. By default, this binary
 //! acts as both releases: as itself, and as the next release (`Release::next`).
-//! `BACKFILLD_PREVIOUS` can name the binary of the last release, which `make test-upgrade` builds
+//! `BACKFILLD_PREVIOUS` can name the binary of an earlier release, which `make test-upgrade` builds
 //! from its tag. In this case, that binary is the earlier release, and this binary is the later
 //! one.
 

@@ -27,8 +27,8 @@ const LAYERS: [&[&str]; 7] = [
 ];
 
 /// Indexes of the layers in which a module must not import another module of the same layer: the
-/// layer of `worker` and `http`, and the layer of the stages (`queue` to `verify`). The worker
-/// calls the stages, and the stages exchange types of the layers below.
+/// layer of `worker`, `rollout` and `http`, and the layer of the stages (`queue` to `verify`). The
+/// worker calls the stages, and the stages exchange types of the layers below.
 const STRANGERS: [usize; 2] = [2, 3];
 
 /// The rooms (submodules) of the throttle, in the order in which a reading passes through them. A

@@ -32,9 +32,10 @@ const KEPT: f64 = 0.9;
 const TARGET_ON_IDLE_SERVER: Duration = Duration::from_millis(10);
 const TARGET_BESIDE_OTHERS: Duration = Duration::from_millis(2);
 
-/// If each batch spends time on the network, the default target is this part of that time, but at
-/// most 100 ms on an otherwise idle server, and at most 20 ms while other sessions are active.
-/// Otherwise batches would run for only a small part of the time.
+/// If each batch spends time on the network, the default target is at least this fraction (1/4) of
+/// that time, but the network raises it to at most 100 ms on an otherwise idle server, and at most
+/// 20 ms while other sessions are active. Otherwise batches would run for only a small part of the
+/// time.
 const PART_OF_NETWORK: u32 = 4;
 const LONGEST_ON_IDLE_SERVER: Duration = Duration::from_millis(100);
 const LONGEST_BESIDE_OTHERS: Duration = Duration::from_millis(20);

@@ -11,8 +11,8 @@ use crate::metrics;
 /// How a slice waits for its next batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Waits {
-    /// The slice is held: no batch may start, or the pause since the last batch is longer than
-    /// [`LONGEST_PAUSE`].
+    /// The slice is held: no batch may start, or the pause between the last batch and the next one
+    /// will be longer than [`LONGEST_PAUSE`].
     Held,
     /// The slice is throttled: it pauses between two batches.
     Throttled,

@@ -93,8 +93,9 @@ impl Pacer {
         });
     }
 
-    /// Counts the time between two slices as already paid. The limiter itself gives credit for up
-    /// to [`BURST`] of this time, so only the rest is added here.
+    /// Counts a time in which the slice did not use the server as already paid: the time between
+    /// two slices, or the time that messages spent on the network. The limiter itself gives credit
+    /// for up to [`BURST`] of this time, so only the rest is added here.
     pub fn waited(&mut self, time: Duration) {
         self.owed.paid += (micros(time) - micros(BURST)).max(0.0);
     }

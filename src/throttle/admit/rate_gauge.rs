@@ -118,7 +118,8 @@ impl Drop for SliceRate {
     }
 }
 
-/// Counts the rows that the walk scanned in the last few seconds.
+/// Counts the rows that the walk scanned, for the rates of the last few seconds and of about the
+/// last minute.
 #[derive(Debug)]
 struct Walked {
     since: Instant,

@@ -63,8 +63,8 @@ impl Verdict {
     /// Decides whether a batch may start at `now`, and at what pace. `readings` must be the
     /// readings from which the controller made this verdict.
     ///
-    /// If the readings are not stale and contain no replica lag, the primary has no replica, so
-    /// replica lag does not hold the batch.
+    /// If the readings are not stale and contain no replica lag, the primary has no replica whose
+    /// lag counts, so replica lag does not hold the batch.
     pub fn decide(&self, readings: &Readings, now: Instant) -> Decision {
         if let Some(text) = stale(readings, now) {
             return Decision::Hold(Waiting::new(WaitingReason::ReplicaLag, text));

@@ -172,7 +172,8 @@ impl Reading {
 #[derive(Debug, Clone, Default)]
 pub struct Readings {
     /// Time when the database last responded. None before the first response. If this time is
-    /// recent and the field `list` contains no replica lag, the primary has no replica.
+    /// recent and the field `list` contains no replica lag, the primary has no replica whose lag
+    /// counts.
     pub sampled_at: Option<Instant>,
     /// Reason why the last poll failed. None if the poll succeeded.
     pub failure: Option<String>,

@@ -16,7 +16,8 @@ use crate::throttle::measure::poll::Poll;
 use crate::throttle::measure::polled_signal::{Defaults, Lane, Place, PolledSignal};
 use crate::throttle::measure::signal::{Signal, SignalKind};
 
-/// While no job runs, each signal that the first batch needs is polled at this interval.
+/// While no job runs, `active_sessions` is polled at this interval, because the first batch needs
+/// it.
 const BEFORE_WORK: Duration = Duration::from_secs(5);
 
 const fn default(limit: Option<f64>, seconds: u64) -> Defaults {

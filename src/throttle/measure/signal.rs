@@ -109,7 +109,8 @@ pub enum SignalKind {
     /// the user defined holds jobs, and a built-in signal is ignored. While no load signal can be
     /// read, the duty cycle stays the same.
     Load,
-    /// No limit. The value is shown and has no effect.
+    /// No limit. The value is shown and has no effect. The exception is the source `other_load`,
+    /// which tells whether there is other load.
     Shown,
 }
 

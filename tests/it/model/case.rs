@@ -40,8 +40,8 @@ impl Kinds {
     }
 }
 
-/// The form of the job. One job counts its changes in the last three digits of `n`, another sets
-/// `c` to `src * 2 + 1`, and a third does both. Other jobs delete rows.
+/// The form of the job. Depending on the form, a job counts its changes in the last three digits of
+/// `n`, sets `c` to `src * 2 + 1`, does both, or deletes rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Has no filter, and reads the column that it writes.

@@ -17,7 +17,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Searches the directories of [`candidates`] once per process.
+    /// Finds the binaries in `PG_BINDIR`, or in the directories of [`candidates`] if `PG_BINDIR` is
+    /// not set. Searches only once per process.
     pub fn find() -> Result<&'static Self, SetupError> {
         static FOUND: OnceLock<Result<Binaries, SetupError>> = OnceLock::new();
         FOUND.get_or_init(search).as_ref().map_err(Clone::clone)

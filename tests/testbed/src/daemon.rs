@@ -16,7 +16,8 @@ use tokio::net::TcpStream;
 const CONFIG: &str = "backfilld.yaml";
 
 /// The memory that a daemon may allocate: the limit of the manifests in deploy/kubernetes, in KiB.
-/// The limit counts all private memory that the daemon may write, also the part that is not in use.
+/// The limit counts all private memory that the daemon may write, including the part that is not in
+/// use.
 const MEMORY_KIB: u32 = 128 * 1024;
 
 /// The settings with which a daemon starts; see [`Daemon::builder`].

@@ -56,7 +56,8 @@ impl Pooler {
     }
 
     /// Changes the mode, as PgBouncer does when its configuration is reloaded: connections stay
-    /// open, and each server session follows the new mode after its current transaction.
+    /// open, and each server session follows the new mode after its current transaction (or its
+    /// next one, if it is idle).
     pub fn set_mode(&self, mode: Mode) {
         *self.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
     }
@@ -149,7 +150,8 @@ async fn connect(
     Ok(server)
 }
 
-/// Makes a server session idle, or closes it if enough sessions are idle.
+/// Makes a server session idle. If more than [`MOST_IDLE`] sessions are then idle, closes the one
+/// that was used least recently.
 fn give_back(idle: &Idle, startup: &[u8], server: TcpStream) {
     let mut idle = idle.lock().unwrap_or_else(PoisonError::into_inner);
     let sessions = idle.entry(startup.to_vec()).or_default();

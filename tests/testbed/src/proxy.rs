@@ -106,8 +106,9 @@ impl Proxy {
         format!("postgres://{user}@{}/{db}", self.addr)
     }
 
-    /// Ends every fault. Connections that were cut stay closed, and [`Proxy::exchange_query`] and
-    /// [`Proxy::retarget`] stay in effect.
+    /// Ends every fault of the network. Connections that were cut stay closed.
+    /// [`Proxy::exchange_query`], [`Proxy::disguise_raised_errors`] and [`Proxy::retarget`] stay in
+    /// effect.
     pub fn pass(&self) {
         self.shared.client_bytes_left.store(-1, Ordering::SeqCst);
         self.shared.faults.send_modify(|faults| {
@@ -272,7 +273,7 @@ pub enum Direction {
 
 /// One connection through the proxy.
 struct Flow {
-    /// The number of connections that were opened before.
+    /// The number of connections that were opened before this one.
     number: u64,
     /// The startup message of the client.
     startup: OnceLock<Vec<u8>>,
@@ -297,7 +298,8 @@ async fn pump(
     flow: &Flow,
     shared: &Shared,
 ) {
-    // Because of the queue between reading and writing, a delay does not reduce the throughput.
+    // Because of the queue between reading and writing, [`Proxy::delay`] does not reduce the
+    // throughput. [`Harm::Delay`] does.
     let (pieces, mut due) = mpsc::channel::<(Instant, Vec<u8>)>(256);
     let read = async move {
         let mut buffer = vec![0; 16 * 1024];

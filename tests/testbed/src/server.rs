@@ -51,7 +51,8 @@ impl Options {
     }
 
     /// Sets `fsync = on`, for measurements. The testbed otherwise sets `fsync = off`. With `off`, a
-    /// crash of the server loses nothing, but a crash of the machine can lose data.
+    /// crash of the server alone loses no more than with `on`, but a crash of the machine can lose
+    /// or corrupt data.
     #[must_use]
     pub fn fsync(self) -> Self {
         self.set("fsync", "on")

@@ -1,4 +1,4 @@
-//! Tests all faults of the proxy except the replacement of a query. The tests use a server that
+//! Tests the faults of the proxy that affect all of its connections. The tests use a server that
 //! echoes its input.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]

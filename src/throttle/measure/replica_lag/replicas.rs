@@ -243,8 +243,8 @@ impl ReplicaLag {
         self.known.retain(|replica| replica.missing_since.is_none() || rules[replica.rule].required);
     }
 
-    /// Moves each replica whose grace period has ended to the list of lost replicas. Required
-    /// replicas have no grace period.
+    /// Moves each replica whose grace period has ended to the list of lost replicas. A required
+    /// replica is never moved: it holds jobs until it returns.
     fn end_grace(&mut self, now: Instant) {
         let (rules, lost) = (&self.rules, &mut self.lost);
         self.known.retain(|replica| {

@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 /// line.
 const LOG_EVERY: Duration = Duration::from_secs(1);
 const TERMINAL_EVERY: Duration = Duration::from_millis(200);
-/// Time without progress after which the job is considered to hang. A small, busy machine may be
+/// Time without progress after which the job is considered stuck. A small, busy machine may be
 /// slow. A verification does not increase `rows_scanned`, so it must finish within this time.
 const LIMIT: Duration = Duration::from_secs(600);
 
