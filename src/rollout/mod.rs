@@ -167,7 +167,9 @@ impl Rollouts {
         let backend = session::backend(&session).await?;
         queue::register_backend(&self.control, step, &backend).await?;
         let limit = session::batch_limit(&self.control).await? / 2;
-        let mut running = std::pin::pin!(statement::run(&session, backend.pid, &self.control, step, limit));
+        let attempt =
+            statement::Attempt { session: &session, pid: backend.pid, control: &self.control, step, limit, stop };
+        let mut running = std::pin::pin!(attempt.run());
         let (mut renewals, mut checks) = (every(RENEW), every(CHECK_LOCK));
         let mut has_lock = false;
         loop {

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -71,68 +72,91 @@ pub async fn open(logins: &Logins, step: &Step) -> Result<Session> {
     Ok(session)
 }
 
-/// Runs the statement and records it. `limit` is the maximum time to wait for a lock that blocks
-/// the application. While the statement waits for this lock, all other sessions that use the table
-/// must wait behind it.
-pub async fn run(session: &Session, pid: i32, control: &Control, step: &Step, limit: Duration) -> Result<()> {
-    let recorded =
-        format!("select backfill.rollout_recorded({}, '{}', {})", step.rollout_id, step.token, step.statement_id);
-    match (step.lock, step.lock.blocking()) {
-        _ if step.alone => {
-            let settings = "set lock_timeout = 0; set statement_timeout = 0";
-            within(CONTROL_LIMIT, session.client.batch_execute(settings)).await?;
-            session.client.batch_execute(&step.sql).await.map_err(Error::from)?;
-            failpoint::point("rollout_before_record")?;
-            within(SHORT, session.client.batch_execute(&recorded)).await
-        }
-        // The wait for this lock blocks neither reads nor writes, so it may last long.
-        (Lock::ShareUpdateExclusive, _) => {
-            let sql = format!(
-                "begin; set local lock_timeout = 0; set local statement_timeout = 0; {}; {recorded}; commit",
-                step.sql
-            );
-            session.client.batch_execute(&sql).await.map_err(Error::from)
-        }
-        (_, None) => {
-            let hold = HOLD.as_millis();
-            let sql =
-                format!("begin; set local statement_timeout = {hold}; {}; {DEFERRED}; {recorded}; commit", step.sql);
-            within(SHORT, session.client.batch_execute(&sql)).await.map_err(timed_out)
-        }
-        (_, Some(mode)) => {
-            quiet(control, step, pid, limit).await?;
-            let after_autovacuum = after_autovacuum(step);
-            within(SHORT, session.client.batch_execute(&after_autovacuum)).await.map_err(timed_out)?;
-            quiet(control, step, pid, limit).await?;
-            let sql = short(step, mode, &recorded, limit);
-            within(SHORT, session.client.batch_execute(&sql)).await.map_err(timed_out)
-        }
-    }
+/// One attempt to run the statement of a step.
+pub struct Attempt<'a> {
+    pub session: &'a Session,
+    /// Process ID of the session.
+    pub pid: i32,
+    pub control: &'a Control,
+    pub step: &'a Step,
+    /// Maximum time to wait for a lock that blocks the application. While the statement waits for
+    /// this lock, all other sessions that use the table must wait behind it.
+    pub limit: Duration,
+    /// Cancelled when the daemon stops.
+    pub stop: &'a CancellationToken,
 }
 
-/// Waits until no transaction that has been running for longer than `limit` holds a lock on the
-/// table. An attempt to lock the table would only make the application wait until such a
-/// transaction, for example a report, has ended.
-///
-/// # Errors
-/// [`Kind::LockTimeout`] if one transaction has held its lock for the whole time of [`QUIET`]. If
-/// different transactions have succeeded each other, there may never be a better moment, so the
-/// statement is attempted.
-async fn quiet(control: &Control, step: &Step, pid: i32, limit: Duration) -> Result<()> {
-    let end = Instant::now() + QUIET;
-    let mut all_the_time: Option<HashSet<String>> = None;
-    loop {
-        let older = queue::older_locks(control, step, pid, limit).await?;
-        if older.is_empty() {
-            return Ok(());
+impl Attempt<'_> {
+    /// Runs the statement and records it.
+    pub async fn run(&self) -> Result<()> {
+        let Self { session, step, .. } = self;
+        let recorded =
+            format!("select backfill.rollout_recorded({}, '{}', {})", step.rollout_id, step.token, step.statement_id);
+        match (step.lock, step.lock.blocking()) {
+            _ if step.alone => {
+                let settings = "set lock_timeout = 0; set statement_timeout = 0";
+                within(CONTROL_LIMIT, session.client.batch_execute(settings)).await?;
+                session.client.batch_execute(&step.sql).await.map_err(Error::from)?;
+                failpoint::point("rollout_before_record")?;
+                within(SHORT, session.client.batch_execute(&recorded)).await
+            }
+            // The wait for this lock blocks neither reads nor writes, so it may last long.
+            (Lock::ShareUpdateExclusive, _) => {
+                let sql = format!(
+                    "begin; set local lock_timeout = 0; set local statement_timeout = 0; {}; {recorded}; commit",
+                    step.sql
+                );
+                session.client.batch_execute(&sql).await.map_err(Error::from)
+            }
+            (_, None) => {
+                let (hold, sql) = (HOLD.as_millis(), &step.sql);
+                let sql = format!("begin; set local statement_timeout = {hold}; {sql}; {DEFERRED}; {recorded}; commit");
+                self.short(&sql).await
+            }
+            (_, Some(mode)) => {
+                self.quiet().await?;
+                self.short(&after_autovacuum(step)).await?;
+                self.quiet().await?;
+                self.short(&locked(step, mode, &recorded, self.limit)).await
+            }
         }
-        let stayed = all_the_time.get_or_insert_with(|| older.clone());
-        stayed.retain(|transaction| older.contains(transaction));
-        if Instant::now() >= end {
-            let error = Error::new(Kind::LockTimeout, "a transaction that uses the table has not ended");
-            return if stayed.is_empty() { Ok(()) } else { Err(Error { sqlstate: Some("55P03".to_owned()), ..error }) };
+    }
+
+    async fn short(&self, sql: &str) -> Result<()> {
+        within(SHORT, self.session.client.batch_execute(sql)).await.map_err(timed_out)
+    }
+
+    /// Waits until no transaction that has been running for longer than the limit holds a lock on
+    /// the table. An attempt to lock the table would only make the application wait until such a
+    /// transaction, for example a report, has ended.
+    ///
+    /// # Errors
+    /// [`Kind::LockTimeout`] if one transaction has held its lock for the whole time of [`QUIET`].
+    /// If different transactions have succeeded each other, there may never be a better moment, so
+    /// the statement is attempted. [`Kind::Cancelled`] if the daemon stops.
+    async fn quiet(&self) -> Result<()> {
+        let end = Instant::now() + QUIET;
+        let mut all_the_time: Option<HashSet<String>> = None;
+        loop {
+            let older = queue::older_locks(self.control, self.step, self.pid, self.limit).await?;
+            if older.is_empty() {
+                return Ok(());
+            }
+            let stayed = all_the_time.get_or_insert_with(|| older.clone());
+            stayed.retain(|transaction| older.contains(transaction));
+            if Instant::now() >= end {
+                let error = Error::new(Kind::LockTimeout, "a transaction that uses the table has not ended");
+                return if stayed.is_empty() {
+                    Ok(())
+                } else {
+                    Err(Error { sqlstate: Some("55P03".to_owned()), ..error })
+                };
+            }
+            tokio::select! {
+                () = tokio::time::sleep(CHECK_QUIET) => {}
+                () = self.stop.cancelled() => return Err(Error::new(Kind::Cancelled, "the daemon stops")),
+            }
         }
-        tokio::time::sleep(CHECK_QUIET).await;
     }
 }
 
@@ -150,7 +174,7 @@ fn after_autovacuum(step: &Step) -> String {
 
 /// Returns the rest of the transaction. It is sent as one message, so that no round trip happens
 /// while the lock is held.
-fn short(step: &Step, mode: &str, recorded: &str, limit: Duration) -> String {
+fn locked(step: &Step, mode: &str, recorded: &str, limit: Duration) -> String {
     let Step { sql, target, statement_id, relation, .. } = step;
     let (hold, wait) = (HOLD.as_millis(), limit.as_millis());
     let tables = step.also.iter().fold(target.clone(), |all, also| format!("{all}, {also}"));

@@ -2,24 +2,25 @@
 //! attempts, and holds it only for a moment.
 
 use backfilld_testbed::cluster::{Cluster, Options};
+use backfilld_testbed::wait;
 use tokio_postgres::Client;
 
 use crate::support::{SOON, installed, run, until_true, value};
 
 use super::{TABLE, daemon, spec, start, until_rollout};
 
-/// A report (a long read transaction) holds a lock on the table. The statement waits for its lock
-/// in short attempts, so it does not block the application. The rollout's waiting text names the
-/// report's session.
+/// A report (a long read transaction) holds a lock on the table. While the report runs, the rollout
+/// does not request a lock that would block the application. Its waiting text names the report's
+/// session. A daemon that waits can be stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_waits_for_its_lock_in_short_attempts() {
+async fn a_statement_does_not_wait_for_its_lock_behind_a_report() {
     let cluster = installed(Options::default()).await;
     let owner = cluster.owner().await;
     run(&owner, TABLE).await;
     let report = cluster.owner().await;
     let pid: i32 = value(&report, "select pg_backend_pid()").await;
     run(&report, "begin; select count(*) from orders").await;
-    let _daemon = daemon(&cluster).start();
+    let first = daemon(&cluster).start();
     start(&owner, &spec("expanded")).await;
     until_rollout(
         &owner,
@@ -27,7 +28,15 @@ async fn a_statement_waits_for_its_lock_in_short_attempts() {
         &format!("waiting_reason = 'lock' and waiting_text like '%process {pid} of role owner%'"),
     )
     .await;
-    until_true(&owner, SOON, "select attempts > 2 from backfill.rollout_statements").await;
+    wait::until(SOON, "three attempts", async || {
+        let waiting = "select count(*) from pg_locks where not granted and relation = 'orders'::regclass";
+        assert_eq!(value::<i64>(&owner, waiting).await, 0);
+        value::<bool>(&owner, "select attempts > 2 from backfill.rollout_statements").await
+    })
+    .await;
+    first.sigterm();
+    first.wait_exit(SOON).await;
+    let _daemon = daemon(&cluster).start();
     run(&report, "commit").await;
     until_rollout(&owner, "cents", "stage = 'expanded'").await;
 }
