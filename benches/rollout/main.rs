@@ -39,7 +39,7 @@ alter table public.customers owner to owner;
 alter table public.orders owner to owner;
 vacuum analyze public.orders";
 
-const SPEC: &str = r#"{"rollout": "NAME", "table": "public.orders", "until": "contracted", "backfill": {"throttle": "off"},
+const SPEC: &str = r#"{"rollout": "NAME", "table": "public.orders", "until": "constrained", "backfill": {"throttle": "off"},
     "add_column": {"name": "NAME", "type": "int", "using": "(customer + 1) % 1000", "not_null": true, "check": "NAME >= 0",
                    "index": true, "references": "public.customers (id)"}}"#;
 
@@ -61,7 +61,6 @@ async fn main() {
         run(&cluster, "idle", None).await;
     }
     if wanted("busy") {
-        cluster.sql("postgres", "app", "alter table public.orders drop column if exists idle").await;
         cluster.sql("postgres", "app", "alter system set autovacuum_naptime = '1s'").await;
         cluster.sql("postgres", "app", "select pg_reload_conf()").await;
         let vacuum = "alter table public.orders set (autovacuum_vacuum_threshold = 100, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_cost_delay = 20, autovacuum_vacuum_cost_limit = 100)";
@@ -74,20 +73,12 @@ async fn main() {
     }
 }
 
-/// Runs a rollout to its end, and shows its longest locks.
+/// Runs a rollout up to stage `constrained`, shows its longest locks, and rolls it back.
 async fn run(cluster: &Cluster, name: &str, busy: Option<(Arc<AtomicBool>, tokio::task::JoinHandle<f64>)>) {
     let owner = cluster.owner().await;
     let started = Instant::now();
     owner.execute("select backfill.rollout_start($1::text::jsonb)", &[&SPEC.replace("NAME", name)]).await.unwrap();
-    loop {
-        let row =
-            owner.query_one("select state, error from backfill.rollouts where name = $1", &[&name]).await.unwrap();
-        match row.get::<_, String>(0).as_str() {
-            "done" => break,
-            "failed" => panic!("{:?}", row.get::<_, Option<String>>(1)),
-            _ => tokio::time::sleep(Duration::from_millis(500)).await,
-        }
-    }
+    until(&owner, name, "waiting").await;
     let seconds = started.elapsed().as_secs_f64();
     const LOCKS: &str = "
 select coalesce(max(extract(epoch from held + committed)) filter (where lock = 'ACCESS EXCLUSIVE'), 0)::float8,
@@ -108,6 +99,21 @@ select coalesce(max(extract(epoch from held + committed)) filter (where lock = '
         GOAL * 1000.0,
         other * 1000.0
     );
+    owner.execute("select backfill.rollout_rollback($1)", &[&name]).await.unwrap();
+    until(&owner, name, "rolled_back").await;
+}
+
+/// Waits until the rollout has reached a state.
+async fn until(owner: &Client, name: &str, state: &str) {
+    loop {
+        let row =
+            owner.query_one("select state, error from backfill.rollouts where name = $1", &[&name]).await.unwrap();
+        match row.get::<_, String>(0).as_str() {
+            reached if reached == state => break,
+            "failed" => panic!("{:?}", row.get::<_, Option<String>>(1)),
+            _ => tokio::time::sleep(Duration::from_millis(500)).await,
+        }
+    }
 }
 
 /// Changes and inserts rows, and returns the duration of the longest statement in seconds.
